@@ -1,0 +1,71 @@
+"""Fine-tune a language model on your own domain, on the machine you have, and see what the tuning changed.
+
+    RunConfig ──> finetune() ──> Run (a directory) ──> compare() ──> app, notebook, command line
+
+Names are loaded when they are first used, so that `import tunelab` stays fast and does not import torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tunelab.comparison import Answer, Comparer, Comparison, Provenance, compare
+    from tunelab.data import preview, read_data
+    from tunelab.errors import UserError, explain
+    from tunelab.finetune import finetune, train_run
+    from tunelab.models import Base, load
+    from tunelab.runs import Progress, Run, list_runs, runs_root
+    from tunelab.spec import DataSpec, ModelSpec, RunConfig, Stage, TrainConfig
+    from tunelab.techniques import TECHNIQUES, LoRA, Technique
+
+_HOME = {
+    "comparison": ("Answer", "Comparer", "Comparison", "Provenance", "compare"),
+    "data": ("preview", "read_data"),
+    "errors": ("UserError", "explain"),
+    "finetune": ("finetune", "train_run"),
+    "models": ("Base", "load"),
+    "runs": ("Progress", "Run", "list_runs", "runs_root"),
+    "spec": ("DataSpec", "ModelSpec", "RunConfig", "Stage", "TrainConfig"),
+    "techniques": ("TECHNIQUES", "LoRA", "Technique"),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = [
+    "TECHNIQUES",
+    "Answer",
+    "Base",
+    "Comparer",
+    "Comparison",
+    "DataSpec",
+    "LoRA",
+    "ModelSpec",
+    "Progress",
+    "Provenance",
+    "Run",
+    "RunConfig",
+    "Stage",
+    "Technique",
+    "TrainConfig",
+    "UserError",
+    "compare",
+    "explain",
+    "finetune",
+    "list_runs",
+    "load",
+    "preview",
+    "read_data",
+    "runs_root",
+    "train_run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'tunelab' has no attribute {name!r}")
+    value = getattr(import_module(f"tunelab.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

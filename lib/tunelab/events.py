@@ -1,0 +1,139 @@
+"""What training reports, one line of `events.jsonl` each: a tagged union with the units in the field names.
+
+`train()` yields these objects, the run appends them to disk, and the app, the notebooks and the command line read
+them back. Status, charts and tables follow from them alone.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+
+class Event(BaseModel):
+    # "ignore": a log written by a newer version stays readable
+    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="strings")
+    time_unix_seconds: float = Field(default_factory=time.time)
+
+
+class Preparing(Event):
+    """Work before the first step: 'waiting for …', 'loading the model', 'reading the data'."""
+
+    event: Literal["Preparing"] = "Preparing"
+    message: str
+
+
+class Started(Event):
+    """What the run really uses; a resumed run reads its measured choices here."""
+
+    event: Literal["Started"] = "Started"
+    device: str
+    dtype: str
+    quantization: str
+    attention: str
+    fast: bool
+    threads: int
+    base_sha256: str
+    trainable_parameters: int
+    total_parameters: int
+    steps_total: int  # over all stages
+    learning_rates: tuple[float, ...]  # one per stage
+    train_rows: tuple[int, ...]
+    heldout_rows: tuple[int, ...]
+    data_sha256: tuple[str, ...]
+    notes: tuple[str, ...] = ()  # rows dropped, columns detected, warnings
+
+
+class StepDone(Event):
+    event: Literal["StepDone"] = "StepDone"
+    step: int  # optimiser steps since the start of the run, all stages
+    stage: int
+    loss: float  # mean over the scored tokens of the step, nats
+    scored_tokens: int
+    tokens: int  # real tokens, padding excluded
+    seconds: float
+    gradient_norm: float  # before clipping
+    learning_rate: float
+
+
+class Evaluated(Event):
+    event: Literal["Evaluated"] = "Evaluated"
+    step: int
+    stage: int
+    heldout_loss: float  # mean over the scored tokens, nats
+    base_loss: float | None = None  # the same rows, before training; None where it was not measured
+    rows: int
+    scored_tokens: int
+    seconds: float
+    best: bool
+
+
+class Sampled(Event):
+    """An answer during training, to see what the loss can't tell."""
+
+    event: Literal["Sampled"] = "Sampled"
+    step: int
+    prompt: str
+    answer: str
+
+
+class Saved(Event):
+    event: Literal["Saved"] = "Saved"
+    step: int
+    path: str  # inside the run's directory
+    bytes: int
+
+
+class StageDone(Event):
+    event: Literal["StageDone"] = "StageDone"
+    step: int
+    stage: int
+    restored_step: int | None  # the step whose adapter was restored; None: the last one is kept
+
+
+class Resumed(Event):
+    """Training goes on from `step`: whatever the log says of later steps is void."""
+
+    event: Literal["Resumed"] = "Resumed"
+    step: int
+
+
+class Finished(Event):
+    event: Literal["Finished"] = "Finished"
+    step: int
+    seconds: float  # of training, this process
+    heldout_loss: float | None
+    adapter: str  # inside the run's directory
+    peak_memory_bytes: int
+
+
+class Stopped(Event):
+    """Ended early, as asked or by early stopping; the adapter is kept and the run can be resumed."""
+
+    event: Literal["Stopped"] = "Stopped"
+    step: int
+    reason: str
+    adapter: str | None
+
+
+class Failed(Event):
+    event: Literal["Failed"] = "Failed"
+    message: str  # what the user sees
+    detail: str = ""  # the traceback, for a bug report
+
+
+TrainingEvent = (
+    Preparing | Started | StepDone | Evaluated | Sampled | Saved | StageDone | Resumed | Finished | Stopped | Failed
+)
+_adapter: TypeAdapter[TrainingEvent] = TypeAdapter(Annotated[TrainingEvent, Field(discriminator="event")])
+
+
+def parse_event(line: str | bytes) -> TrainingEvent:
+    """The event that one line of `events.jsonl` holds.
+
+    Raises:
+        pydantic.ValidationError: the line is no event of this version.
+    """
+    return _adapter.validate_json(line)

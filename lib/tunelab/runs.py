@@ -1,0 +1,363 @@
+"""Runs on disk: a run is a directory, and its status follows from what stands in it.
+
+    RUNS_ROOT/20261124-101500-my-run/
+        config.json      {"format": 1, "config": RunConfig}
+        events.jsonl     one TrainingEvent per line, appended
+        heartbeat        touched every second by the process that trains
+        queued | stop    requests: start (or resume) me; stop at the next step
+        checkpoints/     what a run resumes from
+        adapter/         the result (model/ for full fine-tuning)
+
+Nothing else remembers a run, so a closed browser, a restarted app or a killed worker loses nothing. One run trains at
+a time: `training_lock()` of the runs root, which the operating system releases when its holder dies.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import platformdirs
+from pydantic import ValidationError
+
+from tunelab.errors import UserError
+from tunelab.events import (
+    Evaluated,
+    Failed,
+    Finished,
+    Preparing,
+    Resumed,
+    StageDone,
+    Started,
+    StepDone,
+    Stopped,
+    TrainingEvent,
+    parse_event,
+)
+
+if TYPE_CHECKING:
+    from filelock import FileLock
+
+    from tunelab.spec import RunConfig
+
+FORMAT = 1
+HEARTBEAT_SECONDS = 1.0
+LOST_AFTER_SECONDS = 15.0
+Status = Literal["queued", "running", "finished", "stopped", "failed", "lost", "unreadable"]
+
+
+def runs_root(directory: str | Path | None = None) -> Path:
+    """Where runs live: `directory`, else $TUNELAB_HOME/runs, else the platform's user data directory."""
+    if directory is not None:
+        return Path(directory).expanduser().resolve()
+    home = os.environ.get("TUNELAB_HOME")
+    return (Path(home).expanduser().resolve() if home else platformdirs.user_data_path("tunelab")) / "runs"
+
+
+def training_lock(root: Path) -> FileLock:
+    """The lock whose holder may train. Not reentrant between objects: each call makes a new one."""
+    from filelock import FileLock
+
+    root.mkdir(parents=True, exist_ok=True)
+    return FileLock(root / "training.lock")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands, from its events alone (those voided by a resume left out)."""
+
+    status: Status
+    message: str  # one line for people
+    step: int = 0
+    steps_total: int | None = None
+    started: Started | None = None
+    steps: list[StepDone] = field(default_factory=list)
+    evaluations: list[Evaluated] = field(default_factory=list)
+    stages: list[StageDone] = field(default_factory=list)
+    ending: Finished | Stopped | Failed | None = None
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Over the last ten steps."""
+        last = self.steps[-10:]
+        return sum(s.tokens for s in last) / max(sum(s.seconds for s in last), 1e-9) if last else None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Expected time to the last step, from the mean of the last ten."""
+        last = self.steps[-10:]
+        if not last or self.steps_total is None or self.status != "running":
+            return None
+        return (self.steps_total - self.step) * sum(s.seconds for s in last) / len(last)
+
+
+class Run:
+    """One run's directory. Cheap to make; reads the disk each time it is asked."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __repr__(self) -> str:
+        return f"Run({self.id!r}, {self.status})"
+
+    @classmethod
+    def create(cls, config: RunConfig, root: str | Path | None = None) -> Run:
+        """A new run directory holding `config`, not queued yet.
+
+        Raises:
+            OSError: the directory can't be written (`errors.explain` puts it into words).
+        """
+        slug = re.sub(r"[^a-z0-9]+", "-", (config.name or config.method).lower()).strip("-")[:40]
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        path = runs_root(root) / f"{stamp}-{slug or 'run'}-{secrets.token_hex(2)}"
+        path.mkdir(parents=True)
+        text = json.dumps({"format": FORMAT, "config": config.model_dump(mode="json")}, ensure_ascii=False)
+        write_atomically(path / "config.json", text)
+        return cls(path)
+
+    @classmethod
+    def open(cls, name: str | Path, root: str | Path | None = None) -> Run:
+        """The run of this id, directory or name; 'latest' is the newest one.
+
+        Raises:
+            UserError: no run, or more than one, is called that.
+        """
+        if (Path(name) / "config.json").is_file():
+            return cls(Path(name).resolve())
+        everything = list_runs(root)
+        if name == "latest" and everything:
+            return everything[0]
+        text = str(name)
+        found = [r for r in everything if r.id == text] or [
+            r for r in everything if r.readable and (r.config.name == text or r.id.startswith(text))
+        ]
+        if len(found) == 1:
+            return found[0]
+        where = runs_root(root)
+        if not found:
+            known = ", ".join(r.id for r in everything[:5]) or "none yet"
+            raise UserError(f"There is no run '{name}' in {where}. Runs there: {known}. See all with `tunelab runs`.")
+        ids = ", ".join(r.id for r in found)
+        raise UserError(f"{len(found)} runs are called '{name}': {ids}. Give one of these ids.")
+
+    @property
+    def id(self) -> str:
+        return self.path.name
+
+    @property
+    def root(self) -> Path:
+        return self.path.parent
+
+    @property
+    def events_path(self) -> Path:
+        return self.path / "events.jsonl"
+
+    @property
+    def adapter_path(self) -> Path:
+        return self.path / "adapter"
+
+    @property
+    def checkpoints_path(self) -> Path:
+        return self.path / "checkpoints"
+
+    @cached_property
+    def config(self) -> RunConfig:
+        """The run's configuration.
+
+        Raises:
+            UserError: it was written by another version, or is damaged.
+        """
+        from tunelab.spec import RunConfig
+
+        try:
+            content = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
+            version = content["format"]
+            if version != FORMAT:
+                raise UserError(
+                    f"Run {self.id} has format {version}; this version of tunelab reads format {FORMAT}. "
+                    "Open it with the version that wrote it, or train again."
+                )
+            return RunConfig.model_validate(content["config"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            if isinstance(error, ValidationError):
+                error = ValueError(f"{error.error_count()} fields this version does not know or allow")
+            raise UserError(f"Run {self.id} can't be read: its config.json is damaged ({error}).") from None
+
+    @property
+    def readable(self) -> bool:
+        try:
+            return self.config is not None
+        except UserError:
+            return False
+
+    @property
+    def name(self) -> str:
+        """What to call the run in a list."""
+        return (self.config.name if self.readable else None) or self.id
+
+    # events
+
+    def append(self, event: TrainingEvent) -> None:
+        """Add one line to `events.jsonl`, on disk when this returns. A torn line of a killed process is closed first."""
+        line = event.model_dump_json().encode() + b"\n"
+        with open(self.events_path, "ab+") as file:
+            if file.tell() > 0:
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":
+                    line = b"\n" + line
+            file.write(line)
+
+    def events(self) -> Iterator[TrainingEvent]:
+        """Every event, in order; torn or unknown lines are passed over."""
+        if not self.events_path.is_file():
+            return
+        with open(self.events_path, "rb") as file:
+            for line in file:
+                if line.endswith(b"\n") and line.strip():
+                    try:
+                        yield parse_event(line)
+                    except ValidationError:
+                        continue
+
+    # requests, each a file: they work between processes and survive all of them
+
+    def queue(self) -> None:
+        """Ask for the run to be trained, or resumed, when its turn comes."""
+        (self.path / "stop").unlink(missing_ok=True)
+        (self.path / "queued").touch()
+
+    def request_stop(self) -> None:
+        """Ask the process that trains to stop after the step it is in; a queued run leaves the queue."""
+        if (self.path / "queued").exists() and not self.is_alive:
+            (self.path / "queued").unlink(missing_ok=True)
+            last = self.progress()
+            self.append(Stopped(step=last.step, reason="taken out of the queue", adapter=None))
+            return
+        (self.path / "stop").touch()
+
+    @property
+    def stop_requested(self) -> bool:
+        return (self.path / "stop").exists()
+
+    def clear_requests(self) -> None:
+        for name in ("queued", "stop"):
+            (self.path / name).unlink(missing_ok=True)
+
+    def beat(self) -> None:
+        """Say that a process is working on this run."""
+        (self.path / "heartbeat").touch()
+
+    def end_beat(self) -> None:
+        (self.path / "heartbeat").unlink(missing_ok=True)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether a process is working on it, by the age of its heartbeat."""
+        try:
+            return time.time() - (self.path / "heartbeat").stat().st_mtime < LOST_AFTER_SECONDS
+        except FileNotFoundError:
+            return False
+
+    @property
+    def status(self) -> Status:
+        return self.progress().status
+
+    @property
+    def has_adapter(self) -> bool:
+        return any((self.path / folder).is_dir() for folder in ("adapter", "model"))
+
+    @property
+    def can_resume(self) -> bool:
+        """Whether training can go on where it ended."""
+        return self.status in ("stopped", "failed", "lost")
+
+    def progress(self) -> Progress:
+        """Where the run stands."""
+        if not self.readable:
+            try:
+                _ = self.config
+            except UserError as error:
+                return Progress("unreadable", str(error))
+        events = history(self.events())
+        steps = [e for e in events if isinstance(e, StepDone)]
+        evaluations = [e for e in events if isinstance(e, Evaluated)]
+        started = next((e for e in reversed(events) if isinstance(e, Started)), None)
+        last = events[-1] if events else None
+        ending = last if isinstance(last, (Finished, Stopped, Failed)) else None
+        status, message = self._status(ending, last, steps)
+        step = steps[-1].step if steps else 0
+        return Progress(
+            status=status,
+            message=message,
+            step=step,
+            steps_total=started.steps_total if started else None,
+            started=started,
+            steps=steps,
+            evaluations=evaluations,
+            stages=[e for e in events if isinstance(e, StageDone)],
+            ending=ending,
+        )
+
+    def _status(
+        self, ending: Finished | Stopped | Failed | None, last: TrainingEvent | None, steps: list[StepDone]
+    ) -> tuple[Status, str]:
+        if self.is_alive:
+            if isinstance(last, Preparing):
+                return "running", last.message
+            return "running", f"step {steps[-1].step}" if steps else "starting"
+        if (self.path / "queued").exists():
+            return "queued", "waiting for its turn"
+        if isinstance(ending, Finished):
+            return "finished", f"finished after {ending.step} steps"
+        if isinstance(ending, Stopped):
+            return "stopped", f"stopped at step {ending.step}: {ending.reason}"
+        if isinstance(ending, Failed):
+            return "failed", ending.message
+        if last is None:
+            return "queued", "not started"
+        return "lost", "the process that trained it is gone; resume it to go on from its last checkpoint"
+
+
+def history(events: Iterable[TrainingEvent]) -> list[TrainingEvent]:
+    """The events that count: those of steps a resume went back behind are left out."""
+    kept: list[TrainingEvent] = []
+    for event in events:
+        if isinstance(event, Resumed):
+            kept = [e for e in kept if not _is_later(e, event.step)]
+        kept.append(event)
+    return kept
+
+
+def _is_later(event: TrainingEvent, step: int) -> bool:
+    if isinstance(event, (Finished, Stopped, Failed)):
+        return True
+    return isinstance(event, (StepDone, Evaluated, StageDone)) and event.step > step
+
+
+def list_runs(root: str | Path | None = None) -> list[Run]:
+    """Every run under the runs root, the newest first."""
+    folder = runs_root(root)
+    if not folder.is_dir():
+        return []
+    return [Run(p) for p in sorted(folder.iterdir(), reverse=True) if (p / "config.json").is_file()]
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file so that a reader, or a crash, sees the old content or the new one, never a part."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

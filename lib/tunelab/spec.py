@@ -1,0 +1,231 @@
+"""What to load, what to learn from, how to train: the frozen objects that describe a run completely.
+
+One `Field` per setting is the single source for its validation, its form in the app, its command-line flag and its
+documentation. Nothing here imports torch. The techniques, which complete a `RunConfig`, stand in `techniques/`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import Field, field_validator, model_validator
+
+from tunelab.errors import UserError
+from tunelab.frozen import Spec
+from tunelab.techniques import AnyTechnique
+
+STARTER = "starter"
+ROLES = ("instruction", "input", "output", "prompt", "completion", "system", "messages", "conversations", "text")
+
+
+class ModelSpec(Spec):
+    """Which model to load, and how."""
+
+    repo_id: str = Field(
+        description=f"The model: '{STARTER}' (built in, works offline), a Hugging Face Hub id such as "
+        "'HuggingFaceTB/SmolLM2-360M-Instruct', or a folder on this machine.",
+        min_length=1,
+    )
+    revision: str | None = Field(None, description="Branch, tag or commit on the Hub. None: the default branch.")
+    quantization: Literal["nf4", "int8", "none"] = Field(
+        "none",
+        description="Precision in which the frozen weights are stored. 'nf4': 4 bits, as in QLoRA (Dettmers et al. "
+        "2023); 'int8': 8 bits (Dettmers et al. 2022); 'none': the dtype below.",
+    )
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
+        "auto", description="Precision of the computation. 'auto' measures which is fastest on this machine."
+    )
+    max_length: int = Field(512, ge=16, le=32768, description="Longest row in tokens; longer ones are cut at the end.")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        "auto", description="Where to compute. 'auto': a CUDA GPU if there is one, else the CPU."
+    )
+    keep_dequantized: bool | Literal["auto"] = Field(
+        "auto",
+        description="Keep the quantised weights unpacked while training: the same values, faster, more memory. 'auto' "
+        "does so while they take less than a quarter of the free memory.",
+    )
+
+
+class DataSpec(Spec):
+    """What to learn from, and which rows are held out to measure it."""
+
+    source: str | None = Field(
+        None,
+        description="A built-in set ('python-docs'), a CSV, JSON or JSONL file, or a Hub data set id. "
+        "None when `rows` is given.",
+    )
+    rows: tuple[dict[str, Any], ...] | None = Field(
+        None,
+        description="Rows in memory: a list of dicts, a pandas DataFrame or a datasets.Dataset. They are stored in "
+        "the run, so that it can be repeated.",
+    )
+    columns: dict[str, str] | None = Field(
+        None,
+        description=f"Which column plays which role, e.g. {{'prompt': 'question', 'completion': 'answer'}}. "
+        f"Roles: {', '.join(ROLES)}. None: detected.",
+    )
+    template: str | None = Field(
+        None,
+        description="Text of the user's turn with {column} placeholders, e.g. 'Classify this message: {text}'. "
+        "None: the prompt column as it is.",
+    )
+    system: str | None = Field(None, description="A system prompt put before every row that has none.")
+    heldout: float | str = Field(
+        0.1,
+        description="Rows never trained on: a share below 1 (0.1), a number of rows (200), or a file of its own.",
+    )
+    heldout_rows: tuple[dict[str, Any], ...] | None = Field(
+        None, description="Held-out rows in memory; replaces `heldout`."
+    )
+    limit: int | None = Field(None, ge=1, description="Use at most this many training rows. None: all.")
+    seed: int = Field(0, ge=0, description="Seed of the split into training and held-out rows.")
+
+    @field_validator("rows", "heldout_rows", mode="before")
+    @classmethod
+    def _rows_as_dicts(cls, value: Any) -> Any:
+        return _records(value)
+
+    @field_validator("columns")
+    @classmethod
+    def _known_roles(cls, value: dict[str, str] | None) -> dict[str, str] | None:
+        for role in value or {}:
+            if role not in ROLES:
+                raise ValueError(f"there is no role '{role}'; allowed: {', '.join(ROLES)}")
+        return value
+
+    @field_validator("heldout")
+    @classmethod
+    def _share_rows_or_file(cls, value: float | str) -> float | str:
+        if isinstance(value, str):
+            return value
+        if value <= 0 or (value >= 1 and value != int(value)):
+            raise ValueError("allowed: a share between 0 and 1, a whole number of rows, or a file")
+        return value
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.source is None) == (self.rows is None):
+            raise ValueError("give either `source` (a built-in name, a file, a Hub id) or `rows`, not both")
+        return self
+
+    @property
+    def title(self) -> str:
+        """A short name for tables and headings."""
+        if self.source is None:
+            return f"{len(self.rows or ())} rows in memory"
+        return Path(self.source).name if Path(self.source).suffix else self.source
+
+
+def _records(value: Any) -> Any:
+    """Rows of a DataFrame or a `datasets.Dataset` as plain dicts; anything else unchanged, for pydantic to judge."""
+    pandas, datasets = sys.modules.get("pandas"), sys.modules.get("datasets")
+    if pandas is not None and isinstance(value, pandas.DataFrame):
+        # through JSON: NumPy scalars become Python's, NaN becomes None
+        return json.loads(value.to_json(orient="records", force_ascii=False))
+    if datasets is not None and isinstance(value, datasets.Dataset):
+        return value.to_list()
+    return value
+
+
+class TrainConfig(Spec):
+    """How long, how fast and how carefully to train."""
+
+    steps: int = Field(60, ge=1, le=1_000_000, description="Optimiser steps.")
+    batch_size: int = Field(8, ge=1, le=1024, description="Rows per forward pass.")
+    gradient_accumulation_steps: int = Field(
+        1, ge=1, le=1024, description="Forward passes per optimiser step; saves memory, same result."
+    )
+    learning_rate: Annotated[float, Field(gt=0, le=10)] | Literal["auto"] = Field(
+        "auto", description="Peak learning rate. 'auto': the technique's own default."
+    )
+    schedule: Literal["linear", "cosine", "constant"] = Field(
+        "cosine", description="How the learning rate falls after the warm-up: to zero, or not at all."
+    )
+    warmup_steps: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
+        "auto", description="Steps over which the learning rate rises from zero. 'auto': 5 % of the steps."
+    )
+    max_grad_norm: float = Field(1.0, gt=0, description="Gradients are scaled down to this norm (clipping).")
+    weight_decay: float = Field(
+        0.0, ge=0, le=1, description="Pull of the trained weights towards zero (AdamW). Use when few rows repeat often."
+    )
+    eval_every: int = Field(10, ge=1, description="Steps between two measurements of the held-out loss.")
+    eval_rows: int = Field(32, ge=1, description="Held-out rows measured each time (the first ones, always the same).")
+    early_stopping_patience: int | None = Field(
+        None,
+        ge=1,
+        description="Stop after this many measurements without a better held-out loss. None: never.",
+    )
+    keep_best: bool = Field(
+        True, description="At the end, restore the adapter that had the lowest held-out loss (measured on eval_rows)."
+    )
+    checkpoint_every: int = Field(20, ge=1, description="Steps between two checkpoints, from which a run can resume.")
+    length_buckets: bool = Field(True, description="Put rows of similar length into one batch: less padding.")
+    fast: bool = Field(True, description="Use the project's faster computation where the model allows it.")
+    seed: int = Field(0, ge=0, description="Seed of initialisation, order and dropout.")
+
+    @property
+    def resolved_warmup_steps(self) -> int:
+        return round(0.05 * self.steps) if self.warmup_steps == "auto" else self.warmup_steps
+
+
+class Stage(Spec):
+    """One part of a run: its data and its training. A run trains its stages in order, on the same adapter."""
+
+    data: DataSpec
+    training: TrainConfig = Field(default_factory=TrainConfig)
+    learn: Literal["instructions", "text"] = Field(
+        "instructions",
+        description="'instructions': the assistant's turns are scored; 'text': plain text, every token is scored.",
+    )
+    name: str | None = Field(None, description="A name for charts and tables, e.g. 'domain text'.")
+
+
+class RunConfig(Spec):
+    """Everything needed to repeat a run."""
+
+    model: ModelSpec
+    technique: Annotated[AnyTechnique, Field(discriminator="kind")]
+    stages: tuple[Stage, ...] = Field(min_length=1)
+    name: str | None = Field(None, max_length=60, description="A name to recognise the run by.")
+
+    @model_validator(mode="after")
+    def _technique_fits_model(self) -> Self:
+        self.technique.check(self.model)
+        return self
+
+    @property
+    def method(self) -> str:
+        """The technique as people call it: LoRA on a quantised base is QLoRA."""
+        return self.technique.title_on(self.model)
+
+    def to_yaml(self) -> str:
+        """The configuration as YAML, without the fields left at their defaults."""
+        return yaml.safe_dump(self.model_dump(mode="json", exclude_defaults=True) | _kinds(self), sort_keys=False)
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> RunConfig:
+        """Read a configuration from a `.json`, `.yaml` or `.yml` file.
+
+        Raises:
+            UserError: the file is missing, is not JSON/YAML, or holds no mapping.
+            pydantic.ValidationError: a field is wrong (`errors.explain` puts it into words).
+        """
+        path = Path(path)
+        try:
+            values = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML
+        except FileNotFoundError:
+            raise UserError(f"There is no file {path}. Give a RunConfig as .yaml or .json.") from None
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise UserError(f"{path} is not valid YAML or JSON: {error}") from None
+        if not isinstance(values, dict):
+            raise UserError(f"{path} holds no mapping. A RunConfig has the keys model, technique and stages.")
+        return cls.model_validate(values)
+
+
+def _kinds(config: RunConfig) -> dict[str, Any]:
+    technique = config.technique.model_dump(mode="json", exclude_defaults=True)
+    return {"technique": {"kind": config.technique.kind, **technique}}
