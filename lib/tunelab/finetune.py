@@ -1,0 +1,340 @@
+"""The whole chain, in the only file that shows all of it:
+
+    load the model → read and encode the data → attach the technique → train each stage → save
+
+`train_run()` does it for a run's directory and yields the events it records there; `finetune()` makes the directory
+and drains the events. Both run in this process; the app uses `worker.py`, which is this in a process of its own.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from tunelab import hardware
+from tunelab.errors import UserError, explain
+from tunelab.events import (
+    Failed,
+    Finished,
+    Preparing,
+    Resumed,
+    Started,
+    Stopped,
+    TrainingEvent,
+)
+from tunelab.runs import HEARTBEAT_SECONDS, Run, list_runs, training_lock
+from tunelab.spec import RunConfig, Stage
+
+
+def finetune(
+    config: RunConfig,
+    *,
+    root: str | Path | None = None,
+    on_event: Callable[[TrainingEvent], None] | None = None,
+) -> Run:
+    """The run that trained `config`, finished or stopped (Ctrl-C keeps the adapter).
+
+    Raises:
+        UserError: a model, file or setting is wrong; the run says so too (`run.progress()`).
+    """
+    run = Run.create(config, root)
+    for event in train_run(run):
+        if on_event:
+            on_event(event)
+    return run
+
+
+def train_run(run: Run, should_stop: Callable[[], bool] = lambda: False) -> Iterator[TrainingEvent]:
+    """Every event of training `run`, from its last checkpoint if it has one, as they are recorded in its directory.
+
+    Waits for its turn when another run trains. Stops at the next step when asked by `should_stop`, by
+    `run.request_stop()`, or by Ctrl-C; a generator closed early keeps a checkpoint and the adapter as well.
+    """
+
+    def record(event: TrainingEvent) -> TrainingEvent:
+        run.append(event)
+        return event
+
+    with ExitStack() as stack:
+        stack.enter_context(_beating(run))
+        lock = training_lock(run.root)
+        stack.callback(lock.release)
+        waiting = ""
+        interrupted = stack.enter_context(_interruptible())
+        while not _acquired(lock):
+            if run.stop_requested or interrupted() or should_stop():
+                run.clear_requests()
+                yield record(Stopped(step=run.progress().step, reason="stopped while it waited", adapter=None))
+                return
+            message = _waiting_for(run)
+            if message != waiting:
+                waiting = message
+                yield record(Preparing(message=message))
+        run.clear_requests()
+
+        def stop() -> bool:
+            return run.stop_requested or interrupted() or should_stop()
+
+        try:
+            for event in _Chain(run, stop).events():
+                yield record(event)
+        except GeneratorExit:
+            record(Stopped(step=run.progress().step, reason="its reader ended", adapter=_adapter_of(run)))
+            raise
+        except Exception as error:
+            known = explain(error)
+            message = known or f"{type(error).__name__}: {error}. This is a bug; the run's log has the details."
+            event = Failed(message=message, detail="" if isinstance(error, UserError) else traceback.format_exc())
+            try:
+                record(event)
+            except OSError:  # a full disk can't take the news either
+                pass
+            if known and not isinstance(error, UserError):
+                raise UserError(known) from error
+            raise
+        finally:
+            run.clear_requests()
+
+
+class _Chain:
+    """One pass over the chain. The methods stand in the order in which they happen."""
+
+    def __init__(self, run: Run, should_stop: Callable[[], bool]) -> None:
+        self.run, self.should_stop = run, should_stop
+        self.config = run.config
+        self.base: Any = None
+        self.model: Any = None
+
+    def events(self) -> Iterator[TrainingEvent]:
+        import torch
+
+        from tunelab.checkpoints import newest_checkpoint, restore, trained_parameters
+        from tunelab.fast import choose_loss
+        from tunelab.training import Trainer
+
+        began = time.perf_counter()
+        before = self.run.progress().started if self.run.checkpoints_path.is_dir() else None
+        checkpoint = newest_checkpoint(self.run.checkpoints_path)
+        yield Preparing(message=f"loading {self.config.model.repo_id}")
+        messages: list[str] = []
+        self._load(before, messages.append)
+        for message in messages:
+            yield Preparing(message=message)
+        yield Preparing(message="reading the data")
+        stages, splits, notes = self._read()
+        torch.manual_seed(self.config.stages[0].training.seed)
+        self.model = self.config.technique.attach(self.base)
+        loss = choose_loss(self.model, self.base, self.config)
+        yield self._started(before, loss, splits, notes)
+        if checkpoint:
+            yield Resumed(step=checkpoint.position.step)
+        _check_disk(self.run.path, trained_parameters(self.model))
+
+        heldout = None
+        position = checkpoint.position if checkpoint else None
+        for index, stage in enumerate(self.config.stages):
+            if position and index < position.stage:
+                continue
+            trainer = Trainer(
+                self.model,
+                loss,
+                stages[index],
+                stage.training,
+                self._learning_rate(stage),
+                pad_id=self.base.tokenizer.pad_token_id,
+                position=_start_of(index, self.config.stages),
+                folder=self.run.checkpoints_path,
+                should_stop=self.should_stop,
+                adapter_off=lambda: self.config.technique.off(self.model),
+            )
+            torch.manual_seed(stage.training.seed)
+            if checkpoint and checkpoint.position.stage == index:
+                trainer.resume(checkpoint)
+            try:
+                yield from trainer.train()
+            except GeneratorExit:
+                list(trainer.save())
+                self._save_adapter()
+                raise
+            heldout = trainer.position.best_loss
+            if trainer.stopped:
+                self._save_adapter()
+                yield Stopped(step=trainer.position.step, reason="as asked", adapter=_adapter_of(self.run))
+                return
+            if len(self.config.stages) > 1:
+                self._save_adapter(self.run.path / "stages" / str(index))
+        self._save_adapter()
+        yield Finished(
+            step=trainer.position.step,
+            seconds=time.perf_counter() - began,
+            heldout_loss=heldout,
+            adapter=str(_adapter_of(self.run)),
+            peak_memory_bytes=hardware.peak_memory_bytes(),
+        )
+
+    def _load(self, before: Started | None, progress: Callable[[str], None]) -> None:
+        import torch
+
+        from tunelab.models import load
+
+        # a resumed run computes as it did before, whatever a new measurement would say
+        spec = self.config.model.model_copy(update={"dtype": before.dtype} if before else {})
+        self.base = load(spec, progress)
+        if before:
+            torch.set_num_threads(before.threads)
+            if before.base_sha256 != self.base.sha256:
+                raise UserError(
+                    f"The model '{spec.repo_id}' is not the one run {self.run.id} started on: its weights have "
+                    f"changed (sha256 {before.base_sha256[:12]}… then, {self.base.sha256[:12]}… now). "
+                    "Bring the old weights back, or train again."
+                )
+
+    def _read(self) -> tuple[list[Any], list[Any], list[str]]:
+        from tunelab.data import encode_all, pack, read_data
+        from tunelab.training import StageData
+
+        stages, splits, notes = [], [], []
+        for index, stage in enumerate(self.config.stages):
+            split = read_data(stage.data, stage.learn)
+            where = f"stage {index + 1}: " if len(self.config.stages) > 1 else ""
+            notes += [where + note for note in split.notes]
+            sides = []
+            for side, examples in (("training", split.train), ("held-out", split.heldout)):
+                rows, dropped = encode_all(examples, self.base.tokenizer, self.config.model.max_length)
+                notes += [f"{where}{side} rows: {note}" for note in dropped]
+                if not rows:
+                    raise UserError(
+                        f"{stage.data.title}: no {side} row has anything to learn from within "
+                        f"max_length = {self.config.model.max_length} tokens. Raise max_length, or shorten the prompts."
+                    )
+                if stage.learn == "text":
+                    rows = pack(rows, self.config.model.max_length)
+                sides.append(rows)
+            stages.append(StageData(*sides))
+            splits.append(split)
+        return stages, splits, notes
+
+    def _learning_rate(self, stage: Stage) -> float:
+        asked = stage.training.learning_rate
+        return self.config.technique.default_learning_rate if asked == "auto" else asked
+
+    def _started(self, before: Started | None, loss: Any, splits: list[Any], notes: list[str]) -> Started:
+        import torch
+
+        from tunelab.checkpoints import trained_parameters
+
+        hashes = tuple(split.sha256 for split in splits)
+        if before and before.data_sha256 != hashes:
+            raise UserError(
+                f"The data of run {self.run.id} has changed since it started, so it can't go on where it was. "
+                "Bring the old files back, or train again."
+            )
+        return Started(
+            device=str(self.base.device),
+            dtype=self.base.dtype_name,
+            quantization=self.config.model.quantization,
+            attention=loss.attention,
+            fast=loss.fast,
+            threads=torch.get_num_threads(),
+            base_sha256=self.base.sha256,
+            trainable_parameters=sum(p.numel() for p in trained_parameters(self.model).values()),
+            total_parameters=sum(p.numel() for p in self.model.parameters()),
+            steps_total=sum(stage.training.steps for stage in self.config.stages),
+            learning_rates=tuple(self._learning_rate(stage) for stage in self.config.stages),
+            train_rows=tuple(len(split.train) for split in splits),
+            heldout_rows=tuple(len(split.heldout) for split in splits),
+            data_sha256=hashes,
+            notes=tuple(notes),
+        )
+
+    def _save_adapter(self, folder: Path | None = None) -> None:
+        from tunelab.checkpoints import replacing
+
+        with replacing(folder or self.run.adapter_path) as temporary:
+            self.config.technique.save(self.model, temporary, self.base)
+
+
+def _start_of(index: int, stages: tuple[Stage, ...]) -> Any:
+    from tunelab.checkpoints import Position
+
+    return Position(step=sum(stage.training.steps for stage in stages[:index]), stage=index)
+
+
+def _adapter_of(run: Run) -> str | None:
+    return run.adapter_path.name if run.adapter_path.is_dir() else None
+
+
+def _check_disk(folder: Path, parameters: dict[str, Any]) -> None:
+    """Refuse to start a run whose checkpoints would not fit: parameters, best copy, two moments, three at a time."""
+    import shutil
+
+    needed = 3 * 4 * sum(p.numel() * 4 for p in parameters.values())
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise UserError(
+            f"The disk has {free / 1e6:,.0f} MB free at {folder}; this run's checkpoints need up to "
+            f"{needed / 1e6:,.0f} MB. Free some space, or choose another directory with --runs DIR or TUNELAB_HOME."
+        )
+
+
+def _acquired(lock: Any) -> bool:
+    from filelock import Timeout
+
+    try:
+        lock.acquire(timeout=0.3)
+    except Timeout:
+        return False
+    return True
+
+
+def _waiting_for(run: Run) -> str:
+    holder = next((r for r in list_runs(run.root) if r.id != run.id and r.progress().started and r.is_alive), None)
+    return f"waiting until {holder.id} has finished: one run trains at a time" if holder else "waiting for its turn"
+
+
+@contextmanager
+def _beating(run: Run) -> Iterator[None]:
+    """Inside, a thread keeps the run's heartbeat young."""
+    done = threading.Event()
+
+    def beat() -> None:
+        while not done.wait(HEARTBEAT_SECONDS):
+            run.beat()
+
+    run.beat()
+    thread = threading.Thread(target=beat, daemon=True, name="heartbeat")
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        run.end_beat()
+
+
+@contextmanager
+def _interruptible() -> Iterator[Callable[[], bool]]:
+    """Inside, the first Ctrl-C (or a notebook's interrupt, or SIGTERM) is a request to stop; the second interrupts."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may handle signals
+        yield asked.is_set
+        return
+    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+
+    def ask(number: int, _frame: Any) -> None:
+        asked.set()
+        signal.signal(number, before[signal.Signals(number)])
+
+    for number in before:
+        signal.signal(number, ask)
+    try:
+        yield asked.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,31 @@
+"""A run's own process: `python -m tunelab.worker RUN_DIR` trains or resumes the run and then ends.
+
+The app starts it and may go away: everything it does stands in the run's directory.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from tunelab.errors import EXIT_FAILED, EXIT_USER_ERROR, UserError, explain
+from tunelab.finetune import train_run
+from tunelab.runs import Run
+
+
+def main(directory: str) -> int:
+    """The exit code: 0 finished or stopped as asked, 2 the user can act on the failure, 1 anything else."""
+    try:
+        for _event in train_run(Run(Path(directory).resolve())):
+            pass
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return EXIT_USER_ERROR
+    except Exception as error:
+        print(explain(error) or f"{type(error).__name__}: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
