@@ -141,7 +141,7 @@ def _verifies(path: Path) -> bool:
 
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
-    """A temporary directory that takes the place of `target` when the block ends well, and vanishes when it does not."""
+    """A temporary directory that takes the place of `target` when the block ends well, else vanishes."""
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)

@@ -8,6 +8,7 @@ and drains the events. Both run in this process; the app uses `worker.py`, which
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
 import time
@@ -91,10 +92,8 @@ def train_run(run: Run, should_stop: Callable[[], bool] = lambda: False) -> Iter
             known = explain(error)
             message = known or f"{type(error).__name__}: {error}. This is a bug; the run's log has the details."
             event = Failed(message=message, detail="" if isinstance(error, UserError) else traceback.format_exc())
-            try:
+            with contextlib.suppress(OSError):  # a full disk can't take the news either
                 record(event)
-            except OSError:  # a full disk can't take the news either
-                pass
             if known and not isinstance(error, UserError):
                 raise UserError(known) from error
             raise
@@ -114,7 +113,7 @@ class _Chain:
     def events(self) -> Iterator[TrainingEvent]:
         import torch
 
-        from tunelab.checkpoints import newest_checkpoint, restore, trained_parameters
+        from tunelab.checkpoints import newest_checkpoint, trained_parameters
         from tunelab.fast import choose_loss
         from tunelab.training import Trainer
 
@@ -130,7 +129,7 @@ class _Chain:
         stages, splits, notes = self._read()
         torch.manual_seed(self.config.stages[0].training.seed)
         self.model = self.config.technique.attach(self.base)
-        loss = choose_loss(self.model, self.base, self.config)
+        loss = choose_loss(self.model, self.config.technique, self.config.stages[0].training.fast)
         yield self._started(before, loss, splits, notes)
         if checkpoint:
             yield Resumed(step=checkpoint.position.step)

@@ -18,6 +18,9 @@ from tunelab.data.batches import Batch
 class Loss(Protocol):
     """What the training loop needs: a sum, so that any window of batches can be normalised by its scored tokens."""
 
+    fast: bool
+    attention: str
+
     def __call__(self, batch: Batch) -> Tensor:
         """The sum over the batch's scored tokens of -log p, in nats: a scalar in fp32, with its graph."""
 
@@ -27,8 +30,9 @@ class PlainLoss:
 
     fast = False
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Any) -> None:
         self.model = model
+        self.attention = str(model.config._attn_implementation)
 
     def __call__(self, batch: Batch) -> Tensor:
         logits, targets = scored_logits(self.model, batch)

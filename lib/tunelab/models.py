@@ -172,15 +172,18 @@ def choose_dtype(spec: ModelSpec, device: torch.device) -> torch.dtype:
 
 def _load_weights(spec: ModelSpec, folder: Path, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
     from tunelab import quantization
+
+    logging.disable_progress_bar()
 
     options: dict[str, Any] = {}
     if spec.quantization != "none":
         quantization.check_available(spec, device)
         options["quantization_config"] = quantization.bitsandbytes_config(spec, dtype)
         options["device_map"] = {"": device}
-    model = AutoModelForCausalLM.from_pretrained(
+    model: Any = AutoModelForCausalLM.from_pretrained(
         folder,
         dtype=dtype,
         local_files_only=True,

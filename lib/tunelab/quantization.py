@@ -102,9 +102,9 @@ def dequantize_weight(layer: Any, dtype: torch.dtype) -> Tensor:
     """The weight (out, in) a bitsandbytes layer computes with."""
     import bitsandbytes as bnb
 
+    weight: Any = layer.weight
     if isinstance(layer, bnb.nn.Linear4bit):
-        return bnb.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state).to(dtype)
-    weight = layer.weight
+        return bnb.functional.dequantize_4bit(weight.data, weight.quant_state).to(dtype)
     scale = weight.SCB if weight.SCB is not None else layer.state.SCB
     return (weight.data.float() * scale.float().view(-1, 1) / 127).to(dtype)
 

@@ -206,7 +206,7 @@ class Run:
     # events
 
     def append(self, event: TrainingEvent) -> None:
-        """Add one line to `events.jsonl`, on disk when this returns. A torn line of a killed process is closed first."""
+        """Add one line to `events.jsonl`. A line torn by the death of a process is closed first."""
         line = event.model_dump_json().encode() + b"\n"
         with open(self.events_path, "ab+") as file:
             if file.tell() > 0:

@@ -220,9 +220,7 @@ class Trainer:
         """Write a checkpoint of this moment."""
         if self.folder is None or not self.accelerator.is_main_process:
             return
-        checkpoint = Checkpoint(
-            self.position, copy_of(self.parameters), optimizer_tensors(self.optimizer), self.best
-        )
+        checkpoint = Checkpoint(self.position, copy_of(self.parameters), optimizer_tensors(self.optimizer), self.best)
         path = save_checkpoint(self.folder, checkpoint)
         size = sum(file.stat().st_size for file in path.iterdir())
         yield Saved(step=self.position.step, path=f"{self.folder.name}/{path.name}", bytes=size)

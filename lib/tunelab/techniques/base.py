@@ -98,7 +98,7 @@ class PeftTechnique(Technique):
         if not (folder / WEIGHTS_FILE).is_file():
             raise UserError(f"{folder} holds no adapter: {WEIGHTS_FILE} is missing. Choose a finished or stopped run.")
         model: Any = self.attach(base)
-        result = set_peft_model_state_dict(model, load_file(folder / WEIGHTS_FILE))
+        result: Any = set_peft_model_state_dict(model, load_file(folder / WEIGHTS_FILE))
         missing = [name for name in result.missing_keys if ".default" in name]
         assert not missing, f"{folder} lacks {missing[:3]}"
         assert not result.unexpected_keys, f"{folder} has unknown weights {result.unexpected_keys[:3]}"

@@ -50,7 +50,7 @@ class LoRA(PeftTechnique):
         return LoraConfig(
             task_type="CAUSAL_LM",
             r=self.r,
-            lora_alpha=self.lora_alpha,
+            lora_alpha=self.lora_alpha,  # type: ignore[arg-type]  # PEFT computes with floats as well
             lora_dropout=self.lora_dropout,
             target_modules=targets,
             bias="none",

@@ -1,0 +1,27 @@
+"""From a `DataSpec` to encoded batches:
+
+    read_data()  rows → examples → train and held-out      encode_all()  examples → tokens and loss mask
+    preview()    what the model will see, for people        batches.py   tokens → padded tensors
+
+Importing this package does not import torch.
+"""
+
+from tunelab.data.encode import Encoded, encode, encode_all, encode_prompt, neutralise, pack
+from tunelab.data.examples import DataSplit, Example, Message
+from tunelab.data.previews import PreviewRow, preview
+from tunelab.data.split import read_data
+
+__all__ = [
+    "DataSplit",
+    "Encoded",
+    "Example",
+    "Message",
+    "PreviewRow",
+    "encode",
+    "encode_all",
+    "encode_prompt",
+    "neutralise",
+    "pack",
+    "preview",
+    "read_data",
+]

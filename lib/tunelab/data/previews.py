@@ -1,0 +1,52 @@
+"""What the model will see of a row, with the scored tokens marked: for people, before any training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tunelab.data.encode import encode
+from tunelab.data.split import read_data
+from tunelab.spec import ModelSpec, Stage
+
+
+@dataclass(frozen=True)
+class PreviewRow:
+    segments: list[tuple[str, bool]]  # text as the model reads it, and whether it is learned
+    tokens: int
+    scored_tokens: int
+    truncated: bool
+    ends: bool  # the end of turn is scored; without it the tuned model never learns to stop
+
+
+def preview(stage: Stage, model: ModelSpec, rows: int = 3) -> tuple[list[PreviewRow], tuple[str, ...]]:
+    """The first training rows as they are encoded, and the notes of the reader.
+
+    Raises:
+        UserError: the data can't be read.
+    """
+    from tunelab.models import load_tokenizer
+
+    split = read_data(stage.data, stage.learn)
+    tokenizer = load_tokenizer(model)
+    encoded = [encode(example, tokenizer, model.max_length) for example in split.train[:rows]]
+    shown = []
+    for row in encoded:
+        if row is None:
+            continue
+        segments: list[tuple[str, bool]] = []
+        start = 0
+        for stop in range(1, len(row.scored) + 1):
+            if stop == len(row.scored) or row.scored[stop] != row.scored[start]:
+                segments.append((str(tokenizer.decode(row.input_ids[start:stop])), row.scored[start]))
+                start = stop
+        shown.append(
+            PreviewRow(
+                segments=segments,
+                tokens=len(row.input_ids),
+                scored_tokens=sum(row.scored),
+                truncated=row.truncated,
+                ends=row.input_ids[-1] == tokenizer.eos_token_id and row.scored[-1],
+            )
+        )
+    count = f"{len(split.train):,} rows to train on, {len(split.heldout):,} held out"
+    return shown, (count, *split.notes)
