@@ -61,9 +61,9 @@ def load(spec: ModelSpec, progress: Callable[[str], None] | None = None) -> Base
 
     folder = find(spec, progress)
     device = choose_device(spec)
-    dtype = choose_dtype(spec, device)
     if device.type == "cpu":
         torch.set_num_threads(hardware.physical_cores())
+    dtype = choose_dtype(spec, device)
     model = _load_weights(spec, folder, device, dtype)
     model.requires_grad_(False)
     model.eval()

@@ -83,9 +83,9 @@ def _parser(columns: list[str], spec: DataSpec, learn: str, name: str) -> tuple[
         return _text_parser(named, at, columns, name)
     if not spec.template:
         for role, reader in (("messages", _openai_turns), ("conversations", _sharegpt_turns)):
-            column = named.get(role) or (at.get(role) if not named else None)
-            if column:
-                return _turns_parser(column, reader, spec.system, name), f"conversations in column '{column}'"
+            turns = named.get(role) or (at.get(role) if not named else None)
+            if turns:
+                return _turns_parser(turns, reader, spec.system, name), f"conversations in column '{turns}'"
     if "instruction" in at and not named and not spec.template:
         alpaca = next((at[a] for a in ALPACA_ANSWERS if a in at), None)
         if alpaca:

@@ -40,7 +40,7 @@ class StackedLoRALinear(Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, dy: Tensor) -> Any:
         x, inner, a, *b = ctx.saved_tensors
         d_inner = torch.empty_like(inner)
         d_b = []
@@ -69,7 +69,7 @@ class FrozenLinear(Function):
         return x @ weight().T
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, dy: Tensor) -> Any:
         return dy @ ctx.weight(), None
 
 
@@ -84,7 +84,7 @@ class RMSNorm(Function):
         return (wide * inverse).to(x.dtype) * weight
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, dy: Tensor) -> Any:
         x, weight, inverse = ctx.saved_tensors
         normed = x.float().mul_(inverse)
         d_normed = (dy * weight).float()
@@ -102,7 +102,7 @@ class SwiGLU(Function):
         return functional.silu(gate).mul_(up)
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, dy: Tensor) -> Any:
         (gate_up,) = ctx.saved_tensors
         gate, up = gate_up.chunk(2, dim=-1)
         d = torch.empty_like(gate_up)
@@ -121,7 +121,7 @@ class Rotate(Function):
         return rotate(x, cos, sin)
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, dy: Tensor) -> Any:
         cos, sin = ctx.saved_tensors
         return rotate(dy, cos, -sin), None, None
 
@@ -158,7 +158,7 @@ class ScoredHead(Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, d_total: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, d_total: Tensor) -> Any:
         (dx,) = ctx.saved_tensors
         return dx * d_total.to(dx.dtype), None, None
 

@@ -28,8 +28,13 @@ class Unsupported(Exception):
 class Linears:
     """Linear layers that read the same input, stacked: W (sum of out_i, C), and PEFT's LoRA layers where they are."""
 
+    names: list[str]  # in the base model, e.g. "model.layers.0.self_attn.q_proj"
     modules: list[Any]  # nn.Linear, a bitsandbytes layer, or PEFT's LoRA layer around one of them
     weight: Callable[[], Tensor]
+
+    @property
+    def widths(self) -> list[int]:
+        return [base_linear(module).out_features for module in self.modules]
 
     def __call__(self, x: Tensor) -> Tensor:
         """x (N, C) -> (N, sum of out_i)."""
@@ -51,10 +56,10 @@ class Linears:
 class Layer:
     """One decoder layer's parts, by what they do."""
 
-    norm_in: nn.Module
+    norm_in: Any  # LlamaRMSNorm
     qkv: Linears
     out: Linears
-    norm_mlp: nn.Module
+    norm_mlp: Any
     gate_up: Linears
     down: Linears
 
@@ -77,7 +82,7 @@ class FastLlama:
         self.head: Tensor = causal.lm_head.weight
         self.norm = causal.model.norm
         self.rotary = causal.model.rotary_emb
-        self.layers = [_layer(layer) for layer in causal.model.layers]
+        self.layers = [_layer(layer, f"model.layers.{i}") for i, layer in enumerate(causal.model.layers)]
 
     def hidden(self, input_ids: Tensor) -> Tensor:
         """Hidden states (B, T, C) before the last norm. Padding must stand on the right; there is no mask to give."""
@@ -136,22 +141,23 @@ def _check(causal: Any, config: Any) -> None:
         raise Unsupported("attention dropout")
 
 
-def _layer(layer: Any) -> Layer:
-    attention, mlp = layer.self_attn, layer.mlp
+def _layer(layer: Any, name: str) -> Layer:
     return Layer(
         norm_in=layer.input_layernorm,
-        qkv=_stack(attention.q_proj, attention.k_proj, attention.v_proj),
-        out=_stack(attention.o_proj),
+        qkv=_stack(layer, name, "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+        out=_stack(layer, name, "self_attn.o_proj"),
         norm_mlp=layer.post_attention_layernorm,
-        gate_up=_stack(mlp.gate_proj, mlp.up_proj),
-        down=_stack(mlp.down_proj),
+        gate_up=_stack(layer, name, "mlp.gate_proj", "mlp.up_proj"),
+        down=_stack(layer, name, "mlp.down_proj"),
     )
 
 
-def _stack(*modules: Any) -> Linears:
-    """The modules as one product. Their weights become views of the stacked one: nothing is held twice."""
+def _stack(layer: Any, layer_name: str, *parts: str) -> Linears:
+    """The parts as one product. Their weights become views of the stacked one: nothing is held twice."""
     import bitsandbytes as bnb
 
+    names = [f"{layer_name}.{part}" for part in parts]
+    modules = [layer.get_submodule(part) for part in parts]
     bases = [base_linear(module) for module in modules]
     for module in modules:
         _check_adapter(module)
@@ -161,10 +167,10 @@ def _stack(*modules: Any) -> Linears:
         for base in bases:
             base.weight.data = stacked[start : start + base.out_features]
             start += base.out_features
-        return Linears(list(modules), lambda: stacked)
+        return Linears(names, modules, lambda: stacked)
     if all(isinstance(base, bnb.nn.Linear4bit) for base in bases):
         dtype = bases[0].compute_dtype
-        return Linears(list(modules), lambda: torch.cat([quantization.dequantize_weight(b, dtype) for b in bases]))
+        return Linears(names, modules, lambda: torch.cat([quantization.dequantize_weight(b, dtype) for b in bases]))
     raise Unsupported(f"linear layers of type {type(bases[0]).__name__}")
 
 
@@ -198,4 +204,6 @@ def _adapter(module: Any) -> tuple[Tensor, Tensor, float] | None:
     name = module.active_adapters[0]
     if name not in module.lora_A:
         return None
-    return module.lora_A[name].weight, module.lora_B[name].weight, module.scaling[name]
+    a: Any = module.lora_A[name]
+    b: Any = module.lora_B[name]
+    return a.weight, b.weight, module.scaling[name]

@@ -59,6 +59,10 @@ class Technique(Spec):
         """The base with the adapter of `folder`."""
         raise NotImplementedError
 
+    def detach(self, model: nn.Module) -> None:
+        """Take the adapter off again: the base model is as it was before `attach`."""
+        raise NotImplementedError
+
     @contextmanager
     def off(self, model: nn.Module) -> Iterator[None]:
         """Inside, `model` computes exactly what its base computes."""
@@ -95,10 +99,8 @@ class PeftTechnique(Technique):
         from peft import set_peft_model_state_dict
         from safetensors.torch import load_file
 
-        if not (folder / WEIGHTS_FILE).is_file():
-            raise UserError(f"{folder} holds no adapter: {WEIGHTS_FILE} is missing. Choose a finished or stopped run.")
         model: Any = self.attach(base)
-        result: Any = set_peft_model_state_dict(model, load_file(folder / WEIGHTS_FILE))
+        result: Any = set_peft_model_state_dict(model, load_file(adapter_file(folder)))
         missing = [name for name in result.missing_keys if ".default" in name]
         assert not missing, f"{folder} lacks {missing[:3]}"
         assert not result.unexpected_keys, f"{folder} has unknown weights {result.unexpected_keys[:3]}"
@@ -106,10 +108,25 @@ class PeftTechnique(Technique):
             parameter.requires_grad_(parameter.requires_grad and trainable)
         return model
 
+    def detach(self, model: Any) -> None:
+        model.unload()
+
     @contextmanager
     def off(self, model: Any) -> Iterator[None]:
         with model.disable_adapter():
             yield
+
+
+def adapter_file(folder: Path) -> Path:
+    """The weights in an adapter's folder.
+
+    Raises:
+        UserError: there are none.
+    """
+    path = folder / WEIGHTS_FILE
+    if not path.is_file():
+        raise UserError(f"{folder} holds no adapter: {WEIGHTS_FILE} is missing. Choose a finished or stopped run.")
+    return path
 
 
 def write_provenance(folder: Path, technique: Technique, base: Base) -> None:

@@ -14,9 +14,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from tunelab.techniques.base import PeftTechnique
+from tunelab.techniques.base import PeftTechnique, adapter_file
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
     from tunelab.models import Base
     from tunelab.spec import ModelSpec
 
@@ -42,6 +46,22 @@ class LoRA(PeftTechnique):
 
     def title_on(self, model: ModelSpec) -> str:
         return "LoRA" if model.quantization == "none" else "QLoRA"
+
+    def factors(self, folder: Path) -> dict[str, tuple[Tensor, Tensor, float]]:
+        """A (r, in), B (out, r) and the scale of every adapted layer of a saved adapter, by the layer's name in the
+        base: what a decoder needs to answer with several adapters on one untouched base."""
+        from safetensors.torch import load_file
+
+        weights = load_file(adapter_file(folder))
+        layers = sorted({name.split(".lora_")[0] for name in weights})
+        return {
+            layer.removeprefix("base_model.model."): (
+                weights[f"{layer}.lora_A.weight"],
+                weights[f"{layer}.lora_B.weight"],
+                self.lora_alpha / self.r,
+            )
+            for layer in layers
+        }
 
     def peft_config(self, base: Base) -> Any:
         from peft import LoraConfig

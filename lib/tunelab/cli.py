@@ -1,0 +1,351 @@
+"""The command line: `tunelab train | runs | stop | resume | compare | doctor`.
+
+    tunelab train --data tickets.csv --name tickets
+    tunelab compare tickets --prompt "My card was declined"
+
+Exit codes: 0 done, 2 something you can put right (the message says what), 1 a failure of the machine or a bug,
+130 stopped with Ctrl-C (the adapter is kept).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunelab.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError, explain
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from tunelab.events import TrainingEvent
+    from tunelab.runs import Run
+    from tunelab.spec import RunConfig
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code."""
+    parser = build_parser()
+    options = parser.parse_args(arguments)
+    _quiet()
+    try:
+        return options.command(options) or 0
+    except KeyboardInterrupt:
+        print("\nInterrupted.", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # the reader of our output ended, e.g. `| head`
+        sys.stderr.close()
+        return 0
+    except Exception as error:
+        known = explain(error)
+        if known is None:
+            raise
+        print(f"tunelab: {known}", file=sys.stderr)
+        return EXIT_USER_ERROR if isinstance(error, (UserError, ValueError)) else EXIT_FAILED
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser, its flags made from the fields of the specs."""
+    from tunelab.spec import DataSpec, ModelSpec, TrainConfig
+    from tunelab.techniques import TECHNIQUES, LoRA
+
+    parser = argparse.ArgumentParser(prog="tunelab", description=(__doc__ or "").split("\n\n")[0])
+    parser.set_defaults(command=lambda _options: parser.print_help())
+    commands = parser.add_subparsers(title="commands")
+
+    train = _command(commands, "train", _train, "train an adapter from a config file or from flags")
+    train.add_argument("config", nargs="?", metavar="RUN.YAML", help="a RunConfig as YAML or JSON")
+    train.add_argument("--data", metavar="FILE", help="a CSV, JSON or JSONL file, or the built-in 'python-docs'")
+    train.add_argument("--heldout", metavar="FILE|SHARE|ROWS", help=DataSpec.model_fields["heldout"].description)
+    train.add_argument("--columns", nargs="+", metavar="ROLE=COLUMN", help=DataSpec.model_fields["columns"].description)
+    train.add_argument("--technique", choices=sorted(TECHNIQUES), default="lora", help="how to adapt the model")
+    train.add_argument("--model", dest="repo_id", default="starter", help=ModelSpec.model_fields["repo_id"].description)
+    train.add_argument("--name", help="a name to recognise the run by")
+    _flags(train, DataSpec, ("template", "system", "limit"))
+    _flags(train, ModelSpec, ("quantization", "max_length", "dtype", "device"))
+    _flags(train, LoRA, ("r", "lora_alpha"))
+    _flags(train, TrainConfig, tuple(TrainConfig.model_fields))
+
+    runs = _command(commands, "runs", _runs, "list the runs")
+    runs.add_argument("--json", action="store_true", help="one JSON object per line")
+    stop = _command(commands, "stop", _stop, "ask a run to stop after the step it is in; its adapter is kept")
+    stop.add_argument("run", help="id or name of the run, or 'latest'")
+    resume = _command(commands, "resume", _resume, "go on with a stopped, failed or lost run")
+    resume.add_argument("run", help="id or name of the run, or 'latest'")
+
+    compare = _command(commands, "compare", _compare, "answers of the base and of runs, side by side")
+    compare.add_argument("run", nargs="+", help="id or name of runs, or 'latest'")
+    asked = compare.add_mutually_exclusive_group(required=True)
+    asked.add_argument("--prompt", help="one prompt")
+    asked.add_argument("--prompts", metavar="FILE", help="a text file with one prompt per line, or a data file")
+    compare.add_argument("--system", help="a system prompt")
+    compare.add_argument("--max-new-tokens", type=int, default=128, help="longest answer in tokens")
+    compare.add_argument("--temperature", type=float, default=0.0, help="0: the most likely token; above: sampled")
+    compare.add_argument("--seed", type=int, default=0, help="seed of the sampling")
+    compare.add_argument("--json", action="store_true", help="one JSON object per prompt and line")
+
+    doctor = _command(commands, "doctor", _doctor, "what this machine can do, and what is missing")
+    doctor.add_argument("--json", action="store_true", help="as JSON")
+    return parser
+
+
+def _command(commands: Any, name: str, run: Any, description: str) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=description, description=description)
+    command.set_defaults(command=run)
+    command.add_argument("--runs", metavar="DIR", dest="root", help="where runs live (default: the user's data folder)")
+    return command
+
+
+def _flags(parser: argparse.ArgumentParser, spec: type[BaseModel], names: tuple[str, ...]) -> None:
+    """A flag per field; the value stays text, for the spec to validate."""
+    for name in names:
+        field = spec.model_fields[name]
+        default = "" if field.is_required() or field.default is None else f" (default: {field.default})"
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            dest=f"{spec.__name__}.{name}",
+            metavar="VALUE",
+            help=f"{field.description}{default}".replace("%", "%%"),
+        )
+
+
+def _given(options: argparse.Namespace, spec: str) -> dict[str, Any]:
+    import yaml
+
+    values = {key.partition(".")[2]: value for key, value in vars(options).items() if key.startswith(f"{spec}.")}
+    texts = {"template", "system"}
+    return {k: v if k in texts else yaml.safe_load(v) for k, v in values.items() if v is not None}
+
+
+def _config(options: argparse.Namespace) -> RunConfig:
+    from tunelab.spec import RunConfig
+
+    if options.config:
+        if options.data:
+            raise UserError("Give a config file or --data, not both: a config file describes the whole run.")
+        return RunConfig.from_file(options.config)
+    if not options.data:
+        raise UserError("What to learn from is missing. Give --data FILE (or --data python-docs), or a RunConfig file.")
+    data = {"source": options.data, **_given(options, "DataSpec")}
+    if options.heldout:
+        data["heldout"] = _share_or_file(options.heldout)
+    if options.columns:
+        data["columns"] = dict(_role_and_column(pair) for pair in options.columns)
+    model = {"quantization": "nf4", **_given(options, "ModelSpec"), "repo_id": options.repo_id}
+    return RunConfig.model_validate(
+        {
+            "name": options.name,
+            "model": model,
+            "technique": {"kind": options.technique, **_given(options, "LoRA")},
+            "stages": [{"data": data, "training": _given(options, "TrainConfig")}],
+        }
+    )
+
+
+def _share_or_file(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _role_and_column(pair: str) -> tuple[str, str]:
+    role, equals, column = pair.partition("=")
+    if not equals:
+        raise UserError(f"--columns {pair}: write ROLE=COLUMN, e.g. --columns prompt=question completion=answer.")
+    return role, column
+
+
+def _train(options: argparse.Namespace) -> int:
+    from tunelab.runs import Run
+
+    config = _config(options)
+    run = Run.create(config, options.root)
+    print(f"run {run.id}: {config.method} on {config.model.repo_id}, {config.stages[0].data.title}")
+    return _follow(run)
+
+
+def _resume(options: argparse.Namespace) -> int:
+    from tunelab.runs import Run
+
+    run = Run.open(options.run, options.root)
+    if not run.can_resume:
+        raise UserError(f"Run {run.id} can't be resumed: it is {run.status}. Allowed: stopped, failed or lost runs.")
+    print(f"run {run.id}: going on")
+    return _follow(run)
+
+
+def _follow(run: Run) -> int:
+    """Train in this process, showing events as they come; the exit code."""
+    from tunelab.events import Stopped
+    from tunelab.finetune import train_run
+
+    last = None
+    for event in _shown(train_run(run)):
+        last = event
+    if isinstance(last, Stopped):
+        print(f"Stopped at step {last.step}; the adapter is kept. Go on with: tunelab resume {run.id}")
+        return EXIT_INTERRUPTED
+    print(f"Adapter: {run.adapter_path}\nCompare: tunelab compare {run.id} --prompt '…'")
+    return 0
+
+
+def _shown(events: Iterator[TrainingEvent]) -> Iterator[TrainingEvent]:
+    """The events, shown on the way: a progress bar on a terminal, plain lines in a pipe."""
+    from tqdm import tqdm
+
+    from tunelab.events import Preparing, Started, StepDone
+
+    bar: Any = None
+    terminal = sys.stdout.isatty()
+    try:
+        for event in events:
+            if isinstance(event, Started):
+                bar = tqdm(total=event.steps_total, unit="step", disable=not terminal, file=sys.stdout)
+            if isinstance(event, StepDone) and bar is not None:
+                bar.update(event.step - bar.n)
+                bar.set_postfix_str(f"loss {event.loss:.3f}, {event.tokens / event.seconds:.0f} tokens/s")
+            line = describe(event)
+            if line and not (terminal and isinstance(event, StepDone)):
+                # a step's line would tear the bar, all others go above it
+                tqdm.write(line, file=sys.stdout) if terminal and bar is not None else print(line, flush=True)
+            elif terminal and bar is None and isinstance(event, Preparing):
+                print(event.message, flush=True)
+            yield event
+    finally:
+        if bar is not None:
+            bar.close()
+
+
+def describe(event: TrainingEvent) -> str | None:
+    """An event as a line for people; None for those that need none."""
+    from tunelab import events as e
+
+    if isinstance(event, e.Preparing):
+        return event.message
+    if isinstance(event, e.Started):
+        rows = f"{event.train_rows[0]:,} rows to train on, {event.heldout_rows[0]:,} held out"
+        share = event.trainable_parameters / event.total_parameters
+        facts = f"{rows}; {event.trainable_parameters:,} trained parameters ({share:.1%}); {event.dtype}, "
+        return "\n".join([facts + f"{event.threads} threads, {event.device}", *event.notes])
+    if isinstance(event, e.StepDone):
+        return f"step {event.step}: loss {event.loss:.4f}, {event.tokens / event.seconds:.0f} tokens/s"
+    if isinstance(event, e.Evaluated):
+        base = f" (base {event.base_loss:.4f})" if event.base_loss is not None else ""
+        return f"step {event.step}: held-out loss {event.heldout_loss:.4f}{base}"
+    if isinstance(event, e.StageDone) and event.restored_step:
+        return f"the adapter of step {event.restored_step} had the lowest held-out loss and is kept"
+    if isinstance(event, e.Resumed):
+        return f"going on from step {event.step}"
+    return None
+
+
+def _runs(options: argparse.Namespace) -> int:
+    from tunelab.runs import list_runs, runs_root
+
+    found = list_runs(options.root)
+    if not found and not options.json:
+        print(f"No runs in {runs_root(options.root)} yet. Start one with `tunelab train --data FILE`.")
+    for run in found:
+        progress = run.progress()
+        losses = [e.heldout_loss for e in progress.evaluations]
+        row = {
+            "run": run.id,
+            "method": run.config.method if run.readable else "",
+            "data": run.config.stages[0].data.title if run.readable else "",
+            "status": progress.status,
+            "step": progress.step,
+            "heldout_loss": min(losses) if losses else None,
+            "message": progress.message,
+        }
+        if options.json:
+            print(json.dumps(row))
+        else:
+            loss = f"held-out loss {row['heldout_loss']:.3f}" if losses else ""
+            print(f"{run.id}  {row['method']:<8} {row['data']:<20} {progress.status:<10} {loss}".rstrip())
+            if progress.status in ("failed", "unreadable"):
+                print(f"    {progress.message}")
+    return 0
+
+
+def _stop(options: argparse.Namespace) -> int:
+    from tunelab.runs import Run
+
+    run = Run.open(options.run, options.root)
+    status = run.status
+    if status not in ("running", "queued"):
+        raise UserError(f"Run {run.id} is not training: it is {status}.")
+    run.request_stop()
+    while run.is_alive:
+        time.sleep(0.2)
+    print(f"Run {run.id}: {run.progress().message}")
+    return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from tunelab.comparison import Comparer
+    from tunelab.runs import Run
+
+    runs = [Run.open(name, options.root) for name in options.run]
+    prompts = [options.prompt] if options.prompt is not None else _prompts(Path(options.prompts))
+    with Comparer(options.root) as comparer:
+        for prompt in prompts:
+            *_, result = comparer.stream(
+                runs,
+                prompt,
+                system=options.system,
+                max_new_tokens=options.max_new_tokens,
+                temperature=options.temperature,
+                seed=options.seed,
+            )
+            if options.json:
+                print(json.dumps(asdict(result), ensure_ascii=False), flush=True)
+                continue
+            print(f"\n> {prompt}")
+            for answer in result.answers:
+                print(f"\n[{answer.label}] {answer.provenance.text}\n{answer.text}")
+            if result.note:
+                print(f"\n{result.note}")
+    return 0
+
+
+def _prompts(path: Path) -> list[str]:
+    from tunelab.data import read_data
+    from tunelab.data.readers import SUFFIXES
+    from tunelab.spec import DataSpec
+
+    if path.suffix.lower() in SUFFIXES:
+        split = read_data(DataSpec(source=str(path), heldout=1))
+        return [e.prompt for e in sorted([*split.train, *split.heldout], key=lambda e: e.row)]
+    if not path.is_file():
+        raise UserError(f"--prompts {path}: there is no such file. Give a text file with one prompt per line.")
+    prompts = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not prompts:
+        raise UserError(f"--prompts {path}: the file is empty. Write one prompt per line.")
+    return prompts
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from tunelab.doctor import examine, render
+
+    report = examine(options.root)
+    print(json.dumps(report, indent=1) if options.json else render(report))
+    return 0
+
+
+def _quiet() -> None:
+    """Keep the libraries' own chatter off the terminal; errors still come through."""
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,102 @@
+"""Decoding several answers at once on one base: row i with adapter i, or with none.
+
+Decoding is bound by reading the weights, so a second row costs almost nothing. The low-rank factors of all adapters
+stand side by side, and a mask (rows, sum of ranks) holds each row's scale where its adapter stands and zero elsewhere:
+a row without an adapter adds exact zeros, so it computes what the bare base computes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tunelab.fast.functions import attend, rotate
+from tunelab.fast.llama import FastLlama, Linears
+
+# name of a layer in the base -> A (r, in), B (out, r), scale
+Factors = dict[str, tuple[Tensor, Tensor, float]]
+
+
+@dataclass
+class _Mixed:
+    """Stacked linear layers with the factors of every adapter: y = x Wᵀ + ((x Aᵀ) ∘ mask) Bᵀ."""
+
+    weight: Tensor  # (O, C)
+    a: Tensor | None  # (C, R) with R the sum of all ranks
+    b: Tensor | None  # (R, O), zero where a factor belongs to another layer of the stack
+    mask: Tensor | None  # (rows, 1, R)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """x (rows, T, C) -> (rows, T, O)."""
+        y = x @ self.weight.T
+        if self.a is not None and self.b is not None and self.mask is not None:
+            y += ((x @ self.a) * self.mask) @ self.b
+        return y
+
+
+class FastDecoder:
+    """Next-token logits of several rows of one prompt, each row with its own adapter."""
+
+    @torch.inference_mode()
+    def __init__(self, llama: FastLlama, adapters: Sequence[Factors | None], capacity: int) -> None:
+        self.llama, self.rows, self.length = llama, len(adapters), 0
+        like = llama.embedding
+        shape = (self.rows, llama.groups, capacity, llama.size)
+        self.keys = [like.new_empty(shape) for _ in llama.layers]
+        self.values = [like.new_empty(shape) for _ in llama.layers]
+        self.layers = [
+            tuple(_mix(group, adapters) for group in (layer.qkv, layer.out, layer.gate_up, layer.down))
+            for layer in llama.layers
+        ]
+
+    @torch.inference_mode()
+    def __call__(self, input_ids: Tensor) -> Tensor:
+        """Logits (rows, V) after input_ids (rows, T), which follow everything given before."""
+        llama, count = self.llama, input_ids.shape[1]
+        x = llama.embedding[input_ids]
+        end = self.length + count
+        positions = torch.arange(self.length, end, device=x.device)
+        cos, sin = llama.rotation(positions, x)
+        ahead = torch.arange(end, device=x.device)[None] > positions[:, None] if count > 1 else None
+        for index, (layer, (qkv, out, gate_up, down)) in enumerate(zip(llama.layers, self.layers, strict=True)):
+            parts = qkv(self._norm(x, layer.norm_in.weight))
+            parts = parts.view(self.rows, count, -1, llama.size).transpose(1, 2)
+            turned = rotate(parts[:, : llama.heads + llama.groups], cos, sin)
+            keys, values = self.keys[index], self.values[index]
+            keys[:, :, self.length : end] = turned[:, llama.heads :]
+            values[:, :, self.length : end] = parts[:, llama.heads + llama.groups :]
+            x = x + out(attend(turned[:, : llama.heads], keys[:, :, :end], values[:, :, :end], ahead))
+            gate, up = gate_up(self._norm(x, layer.norm_mlp.weight)).chunk(2, dim=-1)
+            x = x + down(torch.nn.functional.silu(gate).mul_(up))
+        self.length = end
+        return self._norm(x[:, -1], llama.norm.weight) @ llama.head.T
+
+    def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
+        wide = x.float()
+        return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.llama.epsilon)).to(x.dtype) * weight
+
+
+def _mix(group: Linears, adapters: Sequence[Factors | None]) -> _Mixed:
+    weight = group.weight()
+    a_parts, b_parts, masks = [], [], []
+    start = 0
+    for name, out in zip(group.names, group.widths, strict=True):
+        for row, adapter in enumerate(adapters):
+            if adapter is None or name not in adapter:
+                continue
+            a, b, scale = adapter[name]
+            rank = a.shape[0]
+            placed = weight.new_zeros(rank, weight.shape[0])
+            placed[:, start : start + out] = b.T.to(weight.dtype)
+            mask = weight.new_zeros(len(adapters), 1, rank)
+            mask[row] = scale
+            a_parts.append(a.T.to(weight.dtype))
+            b_parts.append(placed)
+            masks.append(mask)
+        start += out
+    if not a_parts:
+        return _Mixed(weight, None, None, None)
+    return _Mixed(weight, torch.cat(a_parts, 1).contiguous(), torch.cat(b_parts), torch.cat(masks, -1))

@@ -1,0 +1,85 @@
+"""Answering: one decoding loop for any number of columns, each token streamed as it is made.
+
+    decoders (one per group of rows) ──> decode() ──> a list of new tokens per step
+
+A `Decoder` gives next-token logits for its rows. `FastDecoder` holds all rows of LoRA adapters on one base;
+`PlainDecoder` is any model's own forward with its cache, inside whatever switches its adapter on or off. Sampled
+columns draw the same seeded noise, so that they differ by their models and not by their luck.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+
+class Decoder(Protocol):
+    """Next-token logits for `rows` continuations of one prompt."""
+
+    rows: int
+
+    def __call__(self, input_ids: Tensor) -> Tensor:
+        """Logits (rows, V) after input_ids (rows, T), which follow everything given before."""
+
+
+class PlainDecoder:
+    """One row by the model's own forward and cache, inside `around()` (adapter on, or off)."""
+
+    rows = 1
+
+    def __init__(self, model: Any, around: Callable[[], AbstractContextManager[Any]]) -> None:
+        self.model, self.around = model, around
+        self.cache: Any = None
+
+    @torch.inference_mode()
+    def __call__(self, input_ids: Tensor) -> Tensor:
+        with self.around():
+            out = self.model(input_ids=input_ids, past_key_values=self.cache, use_cache=True, logits_to_keep=1)
+        self.cache = out.past_key_values
+        return out.logits[:, -1]
+
+
+def decode(
+    decoders: Sequence[Decoder],
+    prompt: list[int],
+    *,
+    end_ids: frozenset[int],
+    max_new_tokens: int,
+    temperature: float = 0.0,
+    seed: int = 0,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Iterator[list[int | None]]:
+    """The new token of every row, step by step; None for a row that has ended. An end token is yielded once.
+
+    `temperature` 0 is greedy. Above it, token i is the argmax of logits / temperature + Gumbel noise, which samples
+    from the softmax exactly (Maddison et al. 2014), with one noise vector per step for all rows.
+    """
+    device = torch.device("cpu")
+    noise = torch.Generator(device).manual_seed(seed)
+    inputs = [torch.tensor([prompt] * decoder.rows) for decoder in decoders]
+    ended = [False] * sum(decoder.rows for decoder in decoders)
+    for _ in range(max_new_tokens):
+        if cancelled():
+            return
+        logits = torch.cat([d(ids).float().cpu() for d, ids in zip(decoders, inputs, strict=True)])
+        if temperature > 0:
+            uniform = torch.rand(logits.shape[1], generator=noise).clamp_(min=1e-20)
+            logits = logits / temperature - uniform.log().neg_().log_()
+        chosen = logits.argmax(-1)
+        step: list[int | None] = [None if over else int(t) for over, t in zip(ended, chosen, strict=True)]
+        yield step
+        ended = [over or token in end_ids for over, token in zip(ended, step, strict=True)]
+        if all(ended):
+            return
+        inputs = list(chosen[:, None].split([decoder.rows for decoder in decoders]))
+
+
+def end_ids(tokenizer: Any, model: Any) -> frozenset[int]:
+    """The tokens that end an answer: the tokenizer's end of turn and those of the model's generation settings."""
+    configured = getattr(model.generation_config, "eos_token_id", None)
+    ids = configured if isinstance(configured, list) else [configured]
+    return frozenset(i for i in (*ids, tokenizer.eos_token_id) if i is not None)
