@@ -1,0 +1,82 @@
+# Two commands do everything on a fresh machine with Python 3.11 or newer:
+#
+#     make playground      set up, fetch the built-in model, start the app
+#     make test            the same set-up, then every test, a real browser included
+#
+# On Linux without a GPU, PyTorch's own CPU index saves gigabytes of CUDA libraries:
+#
+#     make playground TORCH_INDEX=https://download.pytorch.org/whl/cpu
+#
+# Options: PYTHON (the interpreter to build the environment from), PORT, RUNS.
+
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do command -v $$p && break; done)
+TORCH_INDEX ?=
+PORT ?= 7860
+RUNS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: help playground test check format bench notebooks clean
+
+help:
+	@sed -n '2,11s/^# \{0,1\}//p' Makefile
+
+playground: $(VENV)/starter
+	@$(BIN)/python -m playground --port $(PORT) $(if $(RUNS),--runs "$(RUNS)")
+
+test: $(VENV)/starter $(VENV)/test-tools check
+	@echo "running the tests"
+	@$(BIN)/python -m pytest
+
+check: $(VENV)/test-tools
+	@echo "checking format, lint and types"
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy --no-error-summary
+
+format: $(VENV)/test-tools
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: $(VENV)/starter
+	@$(BIN)/python -m benchmarks.quickstart
+
+# run the notebooks in place and keep their outputs
+notebooks: $(VENV)/test-tools $(VENV)/starter
+	@$(BIN)/jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb
+
+clean:
+	rm -rf $(VENV) build lib/*.egg-info
+
+# Set-up, step by step. Each step leaves a file behind, so that the second time is fast; a step that was interrupted
+# leaves none and is done again.
+
+$(VENV)/made:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed and no python3 was found. Install it, or give PYTHON=/path/to/python3."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) -V 2>&1). Give PYTHON=/path/to/python3.11."; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "Python's venv module is missing. On Debian and Ubuntu: sudo apt install python3-venv"; exit 1; }
+	@echo "making the environment in $(VENV) with $$($(PYTHON) -V)"
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/installed: requirements.txt pyproject.toml | $(VENV)/made
+	@echo "installing the packages of requirements.txt (some minutes the first time)"
+ifneq ($(TORCH_INDEX),)
+	@$(PIP) --index-url $(TORCH_INDEX) "$$(grep '^torch==' requirements.txt)"
+endif
+	@$(PIP) -r requirements.txt
+	@$(PIP) --no-deps --editable .
+	@touch $@
+
+$(VENV)/starter: $(VENV)/installed lib/tunelab/starter.py
+	@$(BIN)/python -m tunelab.starter > /dev/null
+	@touch $@
+
+$(VENV)/test-tools: requirements-test.txt $(VENV)/installed
+	@echo "installing the test tools and a browser"
+	@$(PIP) -r requirements-test.txt
+	@sh .ci/browser $(BIN)/python
+	@touch $@

@@ -1,0 +1,97 @@
+"""Runs as processes: start, queue, stop, resume. Knows nothing of the page.
+
+A run asks to be trained by its `queued` file; one thread starts a worker for the oldest such run whenever none trains.
+So a training outlives the page, the app and this thread, and an app that starts finds what is still queued.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from tunelab import Run, RunConfig, list_runs
+from tunelab.errors import UserError
+from tunelab.runs import runs_root
+
+POLL_SECONDS = 0.5
+WORKER = (sys.executable, "-m", "tunelab.worker")
+
+
+class Jobs:
+    """The queue of one runs root."""
+
+    def __init__(self, root: Path | None = None, worker: Sequence[str] = WORKER) -> None:
+        self.root = runs_root(root)
+        self.worker = tuple(worker)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+
+    def watch(self) -> None:
+        """Start queued runs from now on, in a thread of its own."""
+        threading.Thread(target=self._watch, daemon=True, name="queue").start()
+
+    def end(self) -> None:
+        """Stop starting runs; the one that trains goes on."""
+        self._ended.set()
+
+    def start(self, config: RunConfig) -> Run:
+        """A new run of `config`, training now or when its turn comes."""
+        run = Run.create(config, self.root)
+        run.queue()
+        self.start_next()
+        return run
+
+    def resume(self, run: Run) -> None:
+        """Go on with a run that was stopped, failed or got lost.
+
+        Raises:
+            UserError: the run is none of these.
+        """
+        if not run.can_resume:
+            raise UserError(f"Run {run.name} can't be resumed: it is {run.status}.")
+        run.queue()
+        self.start_next()
+
+    def stop(self, run: Run) -> None:
+        """Ask the run to stop after its step, or take it out of the queue."""
+        if run.status not in ("running", "queued"):
+            raise UserError(f"Run {run.name} is not training: it is {run.status}.")
+        run.request_stop()
+
+    def queued(self) -> list[Run]:
+        """Runs that wait, the next one first."""
+        waiting = [run for run in list_runs(self.root) if (run.path / "queued").exists() and not run.is_alive]
+        return sorted(waiting, key=lambda run: (run.path / "queued").stat().st_mtime_ns)
+
+    def place(self, run: Run) -> int | None:
+        """1 for the run that is next; None for one that does not wait."""
+        ids = [waiting.id for waiting in self.queued()]
+        return ids.index(run.id) + 1 if run.id in ids else None
+
+    def start_next(self) -> None:
+        """Start a worker for the oldest queued run, unless one trains."""
+        with self._lock:
+            if self._process is not None and self._process.poll() is None:
+                return
+            if any(run.is_alive for run in list_runs(self.root)):
+                return
+            waiting = self.queued()
+            if waiting:
+                run = waiting[0]
+                log = open(run.path / "worker.log", "ab")  # noqa: SIM115  # the worker's for as long as it lives
+                self._process = subprocess.Popen(
+                    [*self.worker, str(run.path)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,  # Ctrl-C in the app's terminal is not for the training
+                )
+                log.close()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(POLL_SECONDS):
+            self.start_next()

@@ -1,0 +1,160 @@
+"""The Compare tab: one prompt, answers of base and tuned streaming side by side, with where each comes from."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from playground import views
+from playground.errors import as_message
+from playground.jobs import Jobs
+from tunelab import Comparer, Comparison, Run, list_runs, read_data
+
+COLUMNS = 4  # the base and up to three runs
+EXAMPLES = 12
+
+
+@dataclass
+class CompareTab:
+    run: gr.Dropdown
+    prompt: gr.Textbox
+    examples: gr.Dropdown
+
+
+def build(jobs: Jobs, comparer: Comparer) -> CompareTab:
+    """The tab's components and what they do."""
+    with gr.Row():
+        with gr.Column(scale=5, min_width=320):
+            run = gr.Dropdown(
+                [],
+                multiselect=True,
+                max_choices=COLUMNS - 1,
+                label="Runs to compare with the base",
+                info="One to three runs of the same base.",
+                elem_id="compare-runs",
+            )
+            examples = gr.Dropdown(
+                [],
+                value=None,
+                label="Examples",
+                info="Held-out rows: the model never trained on them.",
+                elem_id="examples",
+            )
+        with gr.Column(scale=7, min_width=320):
+            prompt = gr.Textbox(label="Prompt", lines=3, placeholder="Ask something …", elem_id="prompt")
+            reference = gr.Textbox(
+                label="Reference answer of this row", interactive=False, visible=False, elem_id="reference"
+            )
+    with gr.Accordion("System prompt and decoding", open=False):
+        system = gr.Textbox(label="System prompt", info="Empty: the run's own, or the template's.", lines=2)
+        with gr.Row():
+            length = gr.Slider(8, 512, 96, step=8, label="Longest answer", info="In tokens.")
+            temperature = gr.Slider(0, 2, 0, step=0.1, label="Temperature", info="0: always the most likely token.")
+            seed = gr.Number(0, precision=0, minimum=0, label="Seed", info="The same noise for every column.")
+    with gr.Row():
+        go = gr.Button("Compare", variant="primary", elem_id="compare")
+        cancel = gr.Button("Cancel", interactive=False, elem_id="cancel")
+    message = gr.Markdown("", elem_id="compare-message", elem_classes="message")
+    boxes, footers, columns = [], [], []
+    with gr.Row(equal_height=False):
+        for index in range(COLUMNS):
+            with gr.Column(visible=index < 2, min_width=280) as column:
+                boxes.append(
+                    gr.Textbox(
+                        label="Base" if index == 0 else "Tuned",
+                        lines=7,
+                        max_lines=24,
+                        interactive=False,
+                        buttons=["copy"],
+                        elem_id=f"answer-{index}",
+                    )
+                )
+                footers.append(gr.Markdown("", elem_classes="provenance", elem_id=f"provenance-{index}"))
+            columns.append(column)
+    cancels: dict[str, threading.Event] = {}  # by page, so that Cancel reaches the answer its page asked for
+    outputs = [message, cancel, *boxes, *footers, *columns]
+
+    def answer(
+        runs: list[str], text: str, system_text: str, tokens: float, heat: float, number: float, page: gr.Request
+    ) -> Iterator[dict[Any, Any]]:
+        stop = cancels[str(page.session_hash)] = threading.Event()
+        try:
+            stream = comparer.stream(
+                runs or [],
+                text or "",
+                system=system_text or None,
+                max_new_tokens=int(tokens),
+                temperature=float(heat),
+                seed=int(number or 0),
+                cancel=stop,
+            )
+            yield {
+                message: "One moment …",
+                cancel: gr.update(interactive=True),
+                **dict.fromkeys([*boxes, *footers], ""),
+            }
+            for comparison in stream:
+                yield {**_shown(comparison, boxes, footers, columns), message: comparison.note or ""}
+            yield {cancel: gr.update(interactive=False)}
+        except Exception as error:
+            yield {message: as_message(error), cancel: gr.update(interactive=False)}
+
+    def stop_answer(page: gr.Request) -> None:
+        if stop := cancels.get(str(page.session_hash)):
+            stop.set()
+
+    def row_chosen(choice: str | None, runs: list[str]) -> dict[Any, Any]:
+        rows = dict(_examples(jobs, runs))
+        if choice not in rows:
+            return {prompt: gr.skip(), reference: gr.update(visible=False)}
+        return {prompt: choice, reference: gr.update(value=rows[choice], visible=True)}
+
+    def runs_chosen(runs: list[str]) -> Any:
+        try:
+            return gr.update(choices=[question for question, _answer in _examples(jobs, runs)], value=None)
+        except Exception:  # a data file that has gone is no reason not to compare
+            return gr.update(choices=[], value=None)
+
+    asked = [run, prompt, system, length, temperature, seed]
+    for trigger in (go.click, prompt.submit):
+        trigger(answer, asked, outputs, show_progress="hidden", concurrency_limit=8, api_visibility="private")
+    cancel.click(stop_answer, None, None, queue=False, api_visibility="private")
+    examples.input(row_chosen, [examples, run], [prompt, reference], api_visibility="private")
+    run.change(runs_chosen, run, examples, api_visibility="private")
+    return CompareTab(run, prompt, examples)
+
+
+def first_example(run: Run) -> str:
+    """A held-out prompt of the run, to begin with."""
+    stage = run.config.stages[-1]
+    return read_data(stage.data, stage.learn).heldout[0].prompt
+
+
+def choices(jobs: Jobs) -> list[tuple[str, str]]:
+    """Runs that have an adapter, the newest first."""
+    return views.run_choices([r for r in list_runs(jobs.root) if r.has_adapter and r.readable])
+
+
+def _shown(comparison: Comparison, boxes: list[Any], footers: list[Any], columns: list[Any]) -> dict[Any, Any]:
+    changes: dict[Any, Any] = {}
+    for index, (box, footer, column) in enumerate(zip(boxes, footers, columns, strict=True)):
+        there = index < max(2, len(comparison.answers))
+        changes[column] = gr.update(visible=there)
+        if index < len(comparison.answers):
+            answer = comparison.answers[index]
+            label = "Base" if index == 0 else f"Tuned: {answer.label}"
+            changes[box] = gr.update(value=answer.text, label=label)
+            changes[footer] = views.answer_footer(answer)
+    return changes
+
+
+def _examples(jobs: Jobs, runs: list[str]) -> list[tuple[str, str]]:
+    """Prompts and reference answers of the first run's held-out rows."""
+    if not runs:
+        return []
+    stage = Run(jobs.root / runs[0]).config.stages[-1]
+    return [(row.prompt, row.answer) for row in read_data(stage.data, stage.learn).heldout[:EXAMPLES]]

@@ -1,0 +1,292 @@
+"""The Train tab: configure, preview, start, watch, stop, resume. Work happens in `jobs`; what is shown in `views`."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from playground import forms, views
+from playground.errors import shown
+from playground.jobs import Jobs
+from tunelab import TECHNIQUES, DataSpec, LoRA, ModelSpec, Run, RunConfig, Stage, TrainConfig, list_runs, preview
+from tunelab.data.builtin import BUILTIN
+from tunelab.errors import UserError
+
+POLL_SECONDS = 1.0
+VISIBLE = (("TrainConfig", "steps"), ("TrainConfig", "learning_rate"), ("TrainConfig", "batch_size"), ("LoRA", "r"))
+FOLDED_TRAINING = tuple(n for n in TrainConfig.model_fields if n not in ("steps", "learning_rate", "batch_size"))
+SPECS: dict[str, Any] = {"TrainConfig": TrainConfig, "LoRA": LoRA, "ModelSpec": ModelSpec}
+
+
+@dataclass
+class TrainTab:
+    """The components other parts of the page need."""
+
+    timer: gr.Timer
+    quick_done: Any  # the event after the quick adapter has been started
+
+
+def quick_config() -> RunConfig:
+    """The quick adapter: QLoRA r16 on the starter and python-docs, everything else at its default."""
+    return RunConfig(
+        name="quick adapter",
+        model=ModelSpec(repo_id="starter", quantization="nf4"),
+        technique=LoRA(),
+        stages=(Stage(data=DataSpec(source="python-docs", heldout=200)),),
+    )
+
+
+def build(jobs: Jobs, selected: gr.State) -> TrainTab:
+    """The tab's components and what they do."""
+    inputs: dict[str, Any] = {}
+    with gr.Group(visible=not list_runs(jobs.root), elem_classes="first-visit") as first_visit:
+        gr.Markdown(
+            "### Start here\nOne press trains a small adapter on the built-in model and shows its answers beside the "
+            "base's. About two minutes on a laptop, no account, no GPU, no network.",
+            elem_classes="padded",
+        )
+    quick = gr.Button("Train a quick adapter", variant="primary", size="lg", elem_id="quick")
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=5, min_width=320):
+            gr.Markdown("### What to train")
+            _model_and_data(inputs)
+            _settings(inputs)
+            with gr.Row():
+                look = gr.Button("Preview rows", elem_id="preview")
+                start = gr.Button("Start training", variant="primary", elem_id="start")
+            message = gr.Markdown("", elem_id="train-message", elem_classes="message")
+            preview_box = gr.Column(visible=False)
+            with preview_box:
+                gr.Markdown("#### As the model will read it")
+                legend = gr.Markdown()
+                pieces = gr.HighlightedText(
+                    label="Learned tokens are marked; the rest is only read",
+                    color_map={"learned": "#f59e0b"},
+                    show_legend=True,
+                    combine_adjacent=False,
+                    elem_id="preview-rows",
+                )
+        with gr.Column(scale=7, min_width=320, elem_id="training-column"):
+            gr.Markdown("### Training")
+            status = gr.HTML(views.progress_html(None, None, None), elem_id="status")
+            plot = gr.LinePlot(
+                views.chart(_no_progress()),
+                x="step",
+                y="loss",
+                color="series",
+                color_map={views.TRAIN: "#94a3b8", views.HELDOUT: "#f97316"},
+                title="Loss per scored token (nats)",
+                x_title="step",
+                y_title="loss",
+                height=300,
+                show_label=False,
+                elem_id="loss-chart",
+            )
+            with gr.Row():
+                stop = gr.Button("Stop", elem_id="stop", interactive=False)
+                resume = gr.Button("Resume", elem_id="resume", interactive=False)
+            with gr.Accordion("What this run uses", open=False):
+                notes = gr.Markdown()
+            with gr.Accordion("The curve as a table", open=False):
+                table = gr.Dataframe(
+                    headers=["Step", "Train loss (mean)", "Held-out loss", ""], datatype="str", interactive=False
+                )
+    gr.Markdown("### Runs")
+    runs = gr.Dataframe(
+        headers=views.RUN_COLUMNS,
+        datatype="str",
+        interactive=False,
+        elem_id="runs",
+        show_label=False,
+        column_widths=["200px", "90px", "160px", "130px", "140px", "150px"],
+    )
+    seen = gr.State(None)
+    timer = gr.Timer(POLL_SECONDS)
+    outputs = [seen, status, plot, table, notes, runs, stop, resume, first_visit]
+
+    def poll(run_id: str | None, before: Any) -> dict[Any, Any]:
+        state = _state(jobs, run_id)
+        if state == before:
+            return {seen: gr.skip()}
+        run = _run(jobs, run_id)
+        progress = run.progress() if run else _no_progress()
+        every = list_runs(jobs.root)
+        places = {r.id: n for n, r in enumerate(jobs.queued(), 1)}
+        return {
+            seen: state,
+            status: views.progress_html(run, progress if run else None, jobs.place(run) if run else None),
+            plot: views.chart(progress),
+            table: views.curve_text(progress),
+            notes: views.notes_text(progress),
+            runs: views.run_table(every, places),
+            stop: gr.update(interactive=progress.status in ("running", "queued") and run is not None),
+            resume: gr.update(interactive=progress.status in ("stopped", "failed", "lost")),
+            first_visit: gr.update(visible=not every),
+        }
+
+    timer.tick(poll, [selected, seen], outputs, queue=False, show_progress="hidden", api_visibility="private")
+    selected.change(poll, [selected, seen], outputs, queue=False, show_progress="hidden", api_visibility="private")
+
+    def choose(event: gr.SelectData) -> str:
+        return list_runs(jobs.root)[event.index[0]].id
+
+    runs.select(choose, None, selected, api_visibility="private")
+
+    ordered = list(inputs.values())
+    names = list(inputs)
+
+    @shown(message)
+    def begin(*values: Any) -> dict[Any, Any]:
+        run = jobs.start(_config(jobs, dict(zip(names, values, strict=True))))
+        return {selected: run.id, message: ""}
+
+    @shown(message)
+    def begin_quick() -> dict[Any, Any]:
+        return {selected: jobs.start(quick_config()).id, message: ""}
+
+    @shown(message)
+    def show_rows(*values: Any) -> dict[Any, Any]:
+        config = _config(jobs, dict(zip(names, values, strict=True)))
+        rows, read = preview(config.stages[0], config.model)
+        counts = [f"row {i}: {r.tokens} tokens, {r.scored_tokens} learned" for i, r in enumerate(rows, 1)]
+        lines = [*views.preview_warnings(rows), *read, *counts]
+        shown_pieces = [piece for row in rows for piece in [*views.preview_pieces(row.segments), ("\n\n", None)]]
+        text = "\n".join(f"- {views.plain_markdown(line)}" for line in lines)
+        return {preview_box: gr.update(visible=True), legend: text, pieces: shown_pieces, message: ""}
+
+    @shown(message)
+    def end(run_id: str | None) -> dict[Any, Any]:
+        jobs.stop(_wanted(jobs, run_id))
+        return {message: "It stops after the step it is in; the adapter is kept."}
+
+    @shown(message)
+    def go_on(run_id: str | None) -> dict[Any, Any]:
+        jobs.resume(_wanted(jobs, run_id))
+        return {message: ""}
+
+    start.click(begin, ordered, [selected, message], api_visibility="private")
+    quick_done = quick.click(begin_quick, None, [selected, message], api_visibility="private")
+    look.click(show_rows, ordered, [preview_box, legend, pieces, message], api_visibility="private")
+    stop.click(end, selected, message, api_visibility="private")
+    resume.click(go_on, selected, message, api_visibility="private")
+    return TrainTab(timer, quick_done)
+
+
+def _model_and_data(inputs: dict[str, Any]) -> None:
+    inputs["name"] = gr.Textbox(label="Name", info="To recognise the run by.", max_lines=1, placeholder="my adapter")
+    inputs["repo_id"] = gr.Dropdown(
+        ["starter"],
+        value="starter",
+        allow_custom_value=True,
+        label="Model",
+        info=ModelSpec.model_fields["repo_id"].description,
+    )
+    inputs["ModelSpec.quantization"] = forms.widget(ModelSpec, "quantization")
+    inputs["ModelSpec.quantization"].value = "nf4"
+    inputs["source"] = gr.Radio(
+        list(BUILTIN), value="python-docs", label="Built-in data", info="Used when no file is given."
+    )
+    inputs["file"] = gr.File(label="Your own data: CSV, JSON or JSONL", file_count="single", height=140, elem_id="file")
+    with gr.Accordion("Columns and held-out rows", open=False):
+        inputs["prompt"] = gr.Textbox(label="Prompt column", info="Empty: detected.", max_lines=1)
+        inputs["completion"] = gr.Textbox(label="Completion column", info="Empty: detected.", max_lines=1)
+        inputs["template"] = gr.Textbox(
+            label="Prompt template", info=DataSpec.model_fields["template"].description, max_lines=3
+        )
+        inputs["system"] = gr.Textbox(label="System prompt", info=DataSpec.model_fields["system"].description)
+        inputs["heldout"] = gr.Textbox(
+            value="0.1", label="Held out", info="A share (0.1) or a number of rows (200).", max_lines=1
+        )
+        inputs["heldout_file"] = gr.File(label="Or a held-out file of its own", file_count="single", height=140)
+    inputs["technique"] = gr.Radio(
+        [(kind.title, name) for name, kind in TECHNIQUES.items()],
+        value="lora",
+        label="Technique",
+        info="LoRA on a quantised base is QLoRA.",
+    )
+
+
+def _settings(inputs: dict[str, Any]) -> None:
+    with gr.Row():
+        for spec, name in VISIBLE:
+            inputs[f"{spec}.{name}"] = forms.widget(SPECS[spec], name)
+        inputs["ModelSpec.max_length"] = forms.widget(ModelSpec, "max_length")
+    with gr.Accordion("More settings", open=False):
+        for name in ("lora_alpha", "lora_dropout", "target_modules"):
+            inputs[f"LoRA.{name}"] = forms.widget(LoRA, name)
+        for name in FOLDED_TRAINING:
+            inputs[f"TrainConfig.{name}"] = forms.widget(TrainConfig, name)
+        for name in ("dtype", "device", "keep_dequantized"):
+            inputs[f"ModelSpec.{name}"] = forms.widget(ModelSpec, name)
+
+
+def _config(jobs: Jobs, values: dict[str, Any]) -> RunConfig:
+    """The configuration the form describes."""
+
+    def given(spec: str) -> dict[str, Any]:
+        fields = {k.partition(".")[2]: v for k, v in values.items() if k.startswith(f"{spec}.")}
+        return forms.values_for(SPECS[spec], fields)
+
+    data: dict[str, Any] = {
+        "source": _kept(jobs, values["file"]) if values["file"] else values["source"],
+        "template": values["template"] or None,
+        "system": values["system"] or None,
+    }
+    data["columns"] = {role: values[role] for role in ("prompt", "completion") if values[role]} or None
+    if values["heldout_file"]:
+        data["heldout"] = _kept(jobs, values["heldout_file"])
+    elif values["heldout"]:
+        data["heldout"] = forms.from_text(values["heldout"])
+    return RunConfig.model_validate(
+        {
+            "name": values["name"] or None,
+            "model": {**given("ModelSpec"), "repo_id": values["repo_id"] or "starter"},
+            "technique": {"kind": values["technique"], **given("LoRA")},
+            "stages": [{"data": data, "training": given("TrainConfig")}],
+        }
+    )
+
+
+def _kept(jobs: Jobs, upload: str) -> str:
+    """An upload's copy beside the runs, named by its content: the browser's own vanishes with the session."""
+    path = Path(upload)
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()[:12]
+    folder = jobs.root / "uploads" / digest
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = folder / path.name
+    if not kept.exists():
+        shutil.copyfile(path, kept)
+    return str(kept)
+
+
+def _run(jobs: Jobs, run_id: str | None) -> Run | None:
+    run = Run(jobs.root / run_id) if run_id else None
+    return run if run and run.path.is_dir() else None
+
+
+def _wanted(jobs: Jobs, run_id: str | None) -> Run:
+    run = _run(jobs, run_id)
+    if run is None:
+        raise UserError("No run is chosen. Choose one in the list of runs.")
+    return run
+
+
+def _state(jobs: Jobs, run_id: str | None) -> list[Any]:
+    """What the page depends on, cheap to read: when it is as before, nothing is sent."""
+    run = _run(jobs, run_id)
+    size = run.events_path.stat().st_size if run and run.events_path.exists() else 0
+    alive = bool(run and run.is_alive)
+    others = [[r.id, r.events_path.stat().st_size if r.events_path.exists() else 0] for r in list_runs(jobs.root)]
+    return [run_id, size, alive, others, [r.id for r in jobs.queued()]]
+
+
+def _no_progress() -> Any:
+    from tunelab import Progress
+
+    return Progress("queued", "")

@@ -1,0 +1,179 @@
+"""What the page shows, as plain data made from runs and comparisons. Knows nothing of Gradio."""
+
+from __future__ import annotations
+
+import html
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import pandas
+
+from tunelab import Answer, Progress, Run
+
+TRAIN, HELDOUT = "train", "held-out"
+# word and sign together: nothing is told by colour alone
+SIGNS = {
+    "queued": "◔ queued",
+    "running": "▶ training",
+    "finished": "✓ finished",
+    "stopped": "■ stopped",
+    "failed": "✕ failed",
+    "lost": "? lost",
+    "unreadable": "✕ unreadable",
+}
+RUN_COLUMNS = ["Run", "Method", "Data", "Status", "Held-out loss", "Started"]
+
+
+@dataclass(frozen=True)
+class Figures:
+    """The numbers above the chart, as text."""
+
+    step: str
+    loss: str
+    heldout: str
+    speed: str
+    left: str
+
+
+def chart(progress: Progress) -> pandas.DataFrame:
+    """Columns step, loss, series: one row per point. Typed even when empty, or the axes become nominal."""
+    points = [(e.step, e.loss, TRAIN) for e in progress.steps]
+    first = next((e for e in progress.evaluations if e.base_loss is not None), None)
+    if first and first.base_loss is not None:
+        points.append((0, first.base_loss, HELDOUT))
+    points += [(e.step, e.heldout_loss, HELDOUT) for e in progress.evaluations]
+    frame = pandas.DataFrame([p for p in points if math.isfinite(p[1])], columns=["step", "loss", "series"])
+    return frame.astype({"step": "float64", "loss": "float64", "series": "object"})
+
+
+def figures(progress: Progress) -> Figures:
+    """Step, losses, speed and time left; a dash for what is not known yet."""
+    base = base_loss(progress)
+    last = progress.evaluations[-1].heldout_loss if progress.evaluations else None
+    heldout = "–" if last is None else f"{last:.3f}" + (f" (base {base:.3f})" if base is not None else "")
+    speed = progress.tokens_per_second
+    left = progress.seconds_left
+    return Figures(
+        step=f"{progress.step} of {progress.steps_total}" if progress.steps_total else "–",
+        loss=f"{progress.steps[-1].loss:.3f}" if progress.steps else "–",
+        heldout=heldout,
+        speed=f"{speed:,.0f} tokens/s" if speed else "–",
+        left=duration(left) if left is not None else "–",
+    )
+
+
+def base_loss(progress: Progress) -> float | None:
+    return next((e.base_loss for e in progress.evaluations if e.base_loss is not None), None)
+
+
+def duration(seconds: float) -> str:
+    """Time for people: '40 s', '3 min 20 s'."""
+    whole = round(seconds)
+    return f"{whole} s" if whole < 90 else f"{whole // 60} min {whole % 60:02d} s"
+
+
+def progress_html(run: Run | None, progress: Progress | None, place: int | None) -> str:
+    """The status line, the progress bar and the figures of one run."""
+    if run is None or progress is None:
+        return '<p class="muted">No run yet. Start one, or train the quick adapter.</p>'
+    share = progress.step / progress.steps_total if progress.steps_total else 0.0
+    if progress.status == "finished":
+        share = 1.0
+    status = f"queued, number {place} in line" if place else f"{SIGNS[progress.status]} · {progress.message}"
+    values = figures(progress)
+    cells = "".join(
+        f"<div><dt>{name}</dt><dd>{html.escape(value)}</dd></div>"
+        for name, value in (
+            ("step", values.step),
+            ("loss", values.loss),
+            ("held-out loss", values.heldout),
+            ("speed", values.speed),
+            ("time left", values.left),
+        )
+    )
+    return (
+        f'<div class="run-status"><p><strong>{html.escape(run.name)}</strong> — {html.escape(status)}</p>'
+        f'<progress max="1" value="{share:.3f}" aria-label="share of the steps done">{share:.0%}</progress>'
+        f"<dl>{cells}</dl></div>"
+    )
+
+
+def curve_text(progress: Progress) -> list[list[str]]:
+    """The held-out losses as a table: the chart for those who can't see it."""
+    rows = []
+    for e in progress.evaluations:
+        near = [s.loss for s in progress.steps if e.step - 10 < s.step <= e.step]
+        mean = f"{sum(near) / len(near):.3f}" if near else "–"
+        rows.append([str(e.step), mean, f"{e.heldout_loss:.3f}", "lowest so far" if e.best else ""])
+    return rows
+
+
+def notes_text(progress: Progress) -> str:
+    """What the run found out before its first step, as Markdown."""
+    started = progress.started
+    if started is None:
+        return ""
+    share = started.trainable_parameters / started.total_parameters
+    lines = [
+        f"{started.trainable_parameters:,} trained parameters ({share:.1%} of {started.total_parameters:,})",
+        f"{started.quantization if started.quantization != 'none' else 'not quantised'}, computed in {started.dtype} "
+        f"on {started.device} with {started.threads} threads",
+        f"{sum(started.train_rows):,} rows to train on, {sum(started.heldout_rows):,} held out",
+        *started.notes,
+    ]
+    return "\n".join(f"- {plain_markdown(line)}" for line in lines)
+
+
+def plain_markdown(text: str) -> str:
+    """Text that Markdown shows as it is."""
+    return html.escape("".join(f"\\{c}" if c in r"\`*_{}[]()#+!|~<>" else c for c in text), quote=False)
+
+
+def run_table(runs: list[Run], places: dict[str, int]) -> list[list[str]]:
+    """One row per run, in the order given; columns as RUN_COLUMNS."""
+    rows = []
+    for run in runs:
+        progress = run.progress()
+        base, losses = base_loss(progress), [e.heldout_loss for e in progress.evaluations]
+        change = "–" if not losses else (f"{base:.2f} → " if base is not None else "") + f"{min(losses):.2f}"
+        place = places.get(run.id)
+        rows.append(
+            [
+                run.name,
+                run.config.method if run.readable else "–",
+                run.config.stages[0].data.title if run.readable else "–",
+                f"{SIGNS['queued']} ({place})" if place else SIGNS[progress.status],
+                change,
+                f"{run.id[:4]}-{run.id[4:6]}-{run.id[6:8]} {run.id[9:11]}:{run.id[11:13]}",
+            ]
+        )
+    return rows
+
+
+def run_choices(runs: list[Run]) -> list[tuple[str, str]]:
+    """Label and id of each run, for a dropdown."""
+    return [(f"{run.name} · {run.config.method if run.readable else 'unreadable'} · {run.id}", run.id) for run in runs]
+
+
+def answer_footer(answer: Answer) -> str:
+    """What stands under an answer, as Markdown."""
+    state = {None: "…", "end of turn": "ended by itself", "length": "cut at the length", "cancelled": "cancelled"}
+    speed = f"{answer.tokens} tokens in {answer.seconds:.1f} s" if answer.tokens else ""
+    facts = " · ".join(part for part in (speed, state[answer.stop_reason]) if part)
+    return f"{facts}  \n{plain_markdown(answer.provenance.text)}"
+
+
+def preview_pieces(segments: list[tuple[str, bool]]) -> list[tuple[str, str | None]]:
+    """Segments for a highlighted text: learned ones carry the label 'learned'."""
+    return [(text, "learned" if scored else None) for text, scored in segments]
+
+
+def preview_warnings(rows: list[Any]) -> list[str]:
+    """What is wrong with how rows are encoded, in a sentence each."""
+    warnings = []
+    if any(row.truncated for row in rows):
+        warnings.append("A row is cut at the maximum length. Raise it, or shorten the rows.")
+    if rows and not any(row.ends for row in rows):
+        warnings.append("No row teaches the model to end its turn: the tuned model will never stop by itself.")
+    return warnings
