@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunelab import hardware
 from tunelab.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError, explain
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = build_parser()
     options = parser.parse_args(arguments)
     _quiet()
+    hardware.yield_cores_while_waiting()
     try:
         return options.command(options) or 0
     except KeyboardInterrupt:

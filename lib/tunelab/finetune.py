@@ -62,6 +62,7 @@ def train_run(run: Run, should_stop: Callable[[], bool] = lambda: False) -> Iter
         run.append(event)
         return event
 
+    hardware.yield_cores_while_waiting()
     with ExitStack() as stack:
         stack.enter_context(_beating(run))
         lock = training_lock(run.root)

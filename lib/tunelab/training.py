@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,8 +99,10 @@ class Trainer:
         restore(self.parameters, checkpoint.parameters)
         restore_optimizer(self.optimizer, checkpoint.optimizer)
         self.position, self.best = checkpoint.position, checkpoint.best
-        for _ in range(self.position.stage_step):
-            self.schedule.step()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the schedule moves without the optimiser: that is what resuming is
+            for _ in range(self.position.stage_step):
+                self.schedule.step()
 
     def train(self) -> Iterator[TrainingEvent]:
         """Every event of the stage, in order; the model is trained while they are read."""
