@@ -9,7 +9,9 @@
 #
 # Options: PYTHON (the interpreter to build the environment from), PORT, RUNS.
 
-PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do command -v $$p && break; done)
+# the first one that runs and is new enough: a version manager's shim may be there and not run
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { command -v $$p; break; }; done)
 TORCH_INDEX ?=
 PORT ?= 7860
 RUNS ?=
@@ -54,8 +56,8 @@ clean:
 # leaves none and is done again.
 
 $(VENV)/made:
-	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed and no python3 was found. Install it, or give PYTHON=/path/to/python3."; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) -V 2>&1). Give PYTHON=/path/to/python3.11."; exit 1; }
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; python3 here is: $$(python3 -V 2>&1 || true). Install a newer one, or give PYTHON=/path/to/python3.11."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "Python 3.11 or newer is needed; $(PYTHON) is: $$($(PYTHON) -V 2>&1 || true). Give PYTHON=/path/to/python3.11."; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "Python's venv module is missing. On Debian and Ubuntu: sudo apt install python3-venv"; exit 1; }
 	@echo "making the environment in $(VENV) with $$($(PYTHON) -V)"
 	@rm -rf $(VENV)

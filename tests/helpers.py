@@ -60,5 +60,8 @@ def tiny_llama(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
-ROWS = [{"prompt": f"say {word}", "completion": f"{word} it is, and {word} it stays" * (1 + i % 3)} for i, word in
-        enumerate("red green blue black white pink grey cyan lime teal navy plum rose sand gold snow".split())]  # fmt: skip
+WORDS = "red green blue black white pink grey cyan lime teal navy plum rose sand gold snow".split()
+ROWS = [
+    {"prompt": f"say {word}", "completion": f"{word} it is, and {word} it stays" * (1 + index % 3)}
+    for index, word in enumerate(WORDS)
+]

@@ -1,0 +1,215 @@
+"""Base and tuned: the base column is the base, the tuned one the adapter, and both equal transformers' own answers."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.helpers import ROWS, tiny_llama
+from tests.test_training import config
+from tunelab import Comparer, LoRA, ModelSpec, Run, UserError, compare, finetune, load
+from tunelab.data import Message, encode_prompt
+from tunelab.fast.decode import FastDecoder
+from tunelab.fast.llama import FastLlama
+from tunelab.generation import PlainDecoder, decode
+
+PROMPT = "say something"
+
+
+@pytest.fixture
+def run(tiny):
+    return finetune(config(tiny))
+
+
+def prompt_ids(base, text=PROMPT):
+    return encode_prompt([Message("user", text)], base.tokenizer)
+
+
+def transformers_answer(model, ids, count):
+    out = model.generate(torch.tensor([ids]), max_new_tokens=count, do_sample=False, pad_token_id=2)
+    return out[0, len(ids) :].tolist()
+
+
+@pytest.mark.parametrize("quantization", ["none", "nf4"])
+def test_base_row_beside_a_tuned_row_has_the_logits_of_a_freshly_loaded_base(tiny, quantization):
+    spec = ModelSpec(repo_id=tiny, dtype="float32", quantization=quantization)
+    run = finetune(config(tiny).model_copy(update={"model": spec}))
+    base, fresh = load(spec), load(spec)
+    ids = torch.tensor([prompt_ids(base)])
+    adapter = run.config.technique.factors(run.adapter_path)
+    pair = FastDecoder(FastLlama(base.model), [None, adapter], 200)(ids.repeat(2, 1))
+    both_bare = FastDecoder(FastLlama(fresh.model), [None, None], 200)(ids.repeat(2, 1))
+    assert torch.equal(pair[0], both_bare[0])
+    with torch.no_grad():
+        expected = load(spec).model(ids).logits[0, -1]
+    assert torch.allclose(pair[0], expected, rtol=1e-5, atol=1e-5 * expected.abs().max())
+    assert (pair[1] - pair[0]).abs().max() > 1e-3 * expected.abs().max()
+
+
+def test_tuned_row_has_the_logits_of_peft_with_the_saved_adapter(run):
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    base = load(run.config.model)
+    ids = torch.tensor([prompt_ids(base)])
+    adapter = run.config.technique.factors(run.adapter_path)
+    ours = FastDecoder(FastLlama(base.model), [None, adapter], 200)(ids.repeat(2, 1))[1]
+    plain = AutoModelForCausalLM.from_pretrained(run.config.model.repo_id, dtype=torch.float32)
+    theirs = PeftModel.from_pretrained(plain, run.adapter_path).eval()
+    with torch.no_grad():
+        expected = theirs(ids).logits[0, -1]
+    assert torch.allclose(ours, expected, rtol=1e-4, atol=1e-4 * expected.abs().max())
+
+
+def test_greedy_tokens_equal_those_of_transformers_generate(run):
+    base = load(run.config.model)
+    adapter = run.config.technique.factors(run.adapter_path)
+    llama = FastLlama(base.model)
+    prompts = [prompt_ids(base, f"{row['prompt']}, please, {n}") for n, row in enumerate(ROWS * 4)][:50]
+    tuned_model = LoRA(r=4).load(load(run.config.model), run.adapter_path).eval()
+    fresh = load(run.config.model).model
+    for ids in prompts:
+        decoder = FastDecoder(llama, [None, adapter], len(ids) + 12)
+        columns = list(zip(*decode([decoder], ids, end_ids=frozenset({2}), max_new_tokens=12), strict=True))
+        ours = [[t for t in column if t is not None] for column in columns]
+        assert ours == [transformers_answer(fresh, ids, 12), transformers_answer(tuned_model, ids, 12)]
+
+
+def test_plain_decoders_in_turns_equal_the_fast_pair(run):
+    base, other = load(run.config.model), load(run.config.model)
+    technique = run.config.technique
+    model = technique.load(other, run.adapter_path).eval()
+    from contextlib import nullcontext
+
+    turns = [PlainDecoder(model, lambda: technique.off(model)), PlainDecoder(model, nullcontext)]
+    pair = [FastDecoder(FastLlama(base.model), [None, technique.factors(run.adapter_path)], 200)]
+    ids = prompt_ids(base)
+    one, two = (list(decode(d, ids, end_ids=frozenset({2}), max_new_tokens=20)) for d in (turns, pair))
+    assert one == two
+
+
+def test_two_rows_with_the_same_adapter_sample_the_same_tokens(run):
+    base = load(run.config.model)
+    adapter = run.config.technique.factors(run.adapter_path)
+    options = {"end_ids": frozenset({2}), "max_new_tokens": 20, "temperature": 1.0}
+    ids = prompt_ids(base)
+
+    def sampled(seed):
+        return list(decode([FastDecoder(FastLlama(base.model), [adapter] * 2, 300)], ids, seed=seed, **options))
+
+    assert all(a == b for a, b in sampled(0))
+    assert sampled(0) == sampled(0)
+    assert sampled(0) != sampled(1)
+
+
+def test_sampled_tokens_have_the_probabilities_of_the_softmax():
+    logits = torch.tensor([[2.0, 1.0, 0.0, -1.0]])
+
+    class Constant:
+        rows = 1
+
+        def __call__(self, ids):
+            return logits
+
+    steps = decode([Constant()], [0], end_ids=frozenset(), max_new_tokens=4000, temperature=0.7, seed=5)
+    counts = torch.bincount(torch.tensor([t for (t,) in steps]), minlength=4) / 4000
+    assert torch.allclose(counts, (logits[0] / 0.7).softmax(-1), atol=0.03)
+
+
+def test_a_comparison_streams_and_every_answer_says_where_it_comes_from(run):
+    with Comparer() as comparer:
+        updates = list(comparer.stream([run], PROMPT, max_new_tokens=10))
+    *_, last = updates
+    assert len(updates) > 5
+    assert last.done
+    base, tuned = last.answers
+    assert base.label == "base"
+    assert "adapter off" in base.provenance.text
+    assert run.id in tuned.provenance.text
+    assert base.provenance.base_sha256 == run.progress().started.base_sha256
+    assert replace(base.provenance, adapter=run.id) == tuned.provenance
+    assert {a.stop_reason for a in last.answers} <= {"length", "end of turn"}
+
+
+def test_training_and_comparing_in_turns_leave_both_as_they_were(tiny, run):
+    before = compare(run, PROMPT, max_new_tokens=10).answers
+    finetune(config(tiny, seed=9))
+    assert [a.text for a in compare(run, PROMPT, max_new_tokens=10).answers] == [a.text for a in before]
+
+
+def test_cancelling_stops_at_the_next_token(run):
+    cancel = threading.Event()
+    with Comparer() as comparer:
+        for update in comparer.stream([run], PROMPT, max_new_tokens=400, cancel=cancel):
+            if update.answers and update.answers[0].tokens >= 3:
+                cancel.set()
+    assert update.done
+    assert update.answers[0].tokens < 100
+    assert "cancelled" in [a.stop_reason for a in update.answers]
+
+
+def test_two_threads_get_the_answers_each_of_them_asked_for(run):
+    expected = {
+        text: [a.text for a in compare(run, text, max_new_tokens=8).answers] for text in ("one", "two", "three")
+    }
+    got: list[tuple[str, list[str]]] = []
+    with Comparer() as comparer:
+
+        def ask(text):
+            *_, last = comparer.stream([run], text, max_new_tokens=8)
+            got.append((text, [a.text for a in last.answers]))
+
+        threads = [threading.Thread(target=ask, args=(text,)) for text in list(expected) * 4]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(got) == 12
+    assert all(answers == expected[text] for text, answers in got)
+
+
+def test_an_adapter_that_changes_nothing_is_told(tiny):
+    run = finetune(config(tiny, steps=1, warmup_steps=1))  # the first step of a warm-up has a learning rate of zero
+    assert "changes nothing" in (compare(run, PROMPT, max_new_tokens=2).note or "")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"prompt": "  "}, "prompt is empty"),
+        ({"max_new_tokens": 0}, "max_new_tokens = 0"),
+        ({"temperature": -1}, "temperature = -1"),
+    ],
+)
+def test_wrong_settings_are_named(run, wrong, message):
+    settings = {"prompt": PROMPT, **wrong}
+    with pytest.raises(UserError, match=message):
+        compare(run, **settings)
+
+
+def test_a_run_without_an_adapter_is_refused(tiny):
+    waiting = Run.create(config(tiny))
+    with pytest.raises(UserError, match="has no adapter yet"):
+        compare(waiting, PROMPT)
+
+
+def test_a_base_whose_weights_changed_is_refused(tmp_path):
+    folder = str(tiny_llama(tmp_path / "model"))
+    run = finetune(config(folder))
+    tiny_llama(tmp_path / "model", seed=1)
+    with pytest.raises(UserError, match="other weights"):
+        compare(run, PROMPT)
+
+
+def test_after_a_failure_the_next_answer_is_right_again(run, monkeypatch):
+    expected = [a.text for a in compare(run, PROMPT, max_new_tokens=5).answers]
+    with Comparer() as comparer:
+        with monkeypatch.context() as patched:
+            patched.setattr(FastDecoder, "__call__", lambda self, ids: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                list(comparer.stream([run], PROMPT, max_new_tokens=5))
+        *_, last = comparer.stream([run], PROMPT, max_new_tokens=5)
+    assert [a.text for a in last.answers] == expected
