@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from tunelab.fast.functions import attend, rotate
+from tunelab.fast.functions import attend, causal_bias, norm, rotate, swiglu
 from tunelab.fast.llama import FastLlama, Linears
 
 # name of a layer in the base -> A (r, in), B (out, r), scale
@@ -43,10 +44,10 @@ class FastDecoder:
     @torch.inference_mode()
     def __init__(self, llama: FastLlama, adapters: Sequence[Factors | None], capacity: int) -> None:
         self.llama, self.rows, self.length = llama, len(adapters), 0
-        like = llama.embedding
-        shape = (self.rows, llama.groups, capacity, llama.size)
-        self.keys = [like.new_empty(shape) for _ in llama.layers]
-        self.values = [like.new_empty(shape) for _ in llama.layers]
+        heads = llama.heads
+        shape = (self.rows, heads.keys, capacity, heads.size)
+        self.keys = [llama.embedding.new_empty(shape) for _ in llama.layers]
+        self.values = [llama.embedding.new_empty(shape) for _ in llama.layers]
         self.layers = [
             tuple(_mix(group, adapters) for group in (layer.qkv, layer.out, layer.gate_up, layer.down))
             for layer in llama.layers
@@ -55,28 +56,29 @@ class FastDecoder:
     @torch.inference_mode()
     def __call__(self, input_ids: Tensor) -> Tensor:
         """Logits (rows, V) after input_ids (rows, T), which follow everything given before."""
-        llama, count = self.llama, input_ids.shape[1]
+        llama, heads, count = self.llama, self.llama.heads, input_ids.shape[1]
+        start, end = self.length, self.length + count
         x = llama.embedding[input_ids]
-        end = self.length + count
-        positions = torch.arange(self.length, end, device=x.device)
-        cos, sin = llama.rotation(positions, x)
-        ahead = torch.arange(end, device=x.device)[None] > positions[:, None] if count > 1 else None
-        for index, (layer, (qkv, out, gate_up, down)) in enumerate(zip(llama.layers, self.layers, strict=True)):
-            parts = qkv(self._norm(x, layer.norm_in.weight))
-            parts = parts.view(self.rows, count, -1, llama.size).transpose(1, 2)
-            turned = rotate(parts[:, : llama.heads + llama.groups], cos, sin)
-            keys, values = self.keys[index], self.values[index]
-            keys[:, :, self.length : end] = turned[:, llama.heads :]
-            values[:, :, self.length : end] = parts[:, llama.heads + llama.groups :]
-            x = x + out(attend(turned[:, : llama.heads], keys[:, :, :end], values[:, :, :end], ahead))
-            gate, up = gate_up(self._norm(x, layer.norm_mlp.weight)).chunk(2, dim=-1)
-            x = x + down(torch.nn.functional.silu(gate).mul_(up))
+        cos, sin = (part[:, None] for part in llama.rotation(torch.arange(start, end, device=x.device), x))
+        bias = causal_bias(start, count, heads.per_group, x) if count > 1 else None
+        for layer, (qkv, out, gate_up, down), keys, values in zip(
+            llama.layers, self.layers, self.keys, self.values, strict=True
+        ):
+            parts = qkv(self._norm(x, layer.norm_in)).unflatten(-1, (-1, heads.size))  # (rows, T, H + 2K, D)
+            parts[:, :, : heads.queries + heads.keys] = rotate(parts[:, :, : heads.queries + heads.keys], cos, sin)
+            q, k, v = heads.split(parts.flatten(0, 1))
+            keys[:, :, start:end] = k.unflatten(0, (self.rows, count)).transpose(1, 2)
+            values[:, :, start:end] = v.unflatten(0, (self.rows, count)).transpose(1, 2)
+            seen_keys, seen_values = keys[:, :, :end].flatten(0, 1), values[:, :, :end].flatten(0, 1)
+            mixed, _weights = attend(heads.pack_queries(q, self.rows), seen_keys, seen_values, bias)
+            mixed = heads.unpack_queries(mixed, self.rows)
+            x = x + out(mixed.view(self.rows, count, -1))
+            x = x + down(swiglu(gate_up(self._norm(x, layer.norm_mlp))))
         self.length = end
-        return self._norm(x[:, -1], llama.norm.weight) @ llama.head.T
+        return self._norm(x[:, -1], llama.norm) @ llama.head.T
 
-    def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
-        wide = x.float()
-        return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.llama.epsilon)).to(x.dtype) * weight
+    def _norm(self, x: Tensor, module: Any) -> Tensor:
+        return norm(x, module.weight, self.llama.epsilon)[0]
 
 
 def _mix(group: Linears, adapters: Sequence[Factors | None]) -> _Mixed:

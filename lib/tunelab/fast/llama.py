@@ -2,8 +2,9 @@
 
 It reads the weights of the transformers model and of PEFT's LoRA layers where they are, replaces their computation and
 leaves their format: saving, loading and switching off the adapter stay PEFT's. What makes it fast: q/k/v and gate/up
-are stacked, the adapters are fused into the linear layers, the head sees scored positions only, right padding needs no
-mask under a causal one, and no autograd graph is kept for frozen weights.
+are stacked, the adapters are fused into the linear layers, what all rows of a batch begin with (a system prompt) is
+computed once, the last MLP and the head see scored positions only, right padding needs no mask under a causal one, and
+no autograd graph is kept for frozen weights.
 """
 
 from __future__ import annotations
@@ -17,7 +18,21 @@ from torch import Tensor, nn
 
 from tunelab import quantization
 from tunelab.data.batches import Batch
-from tunelab.fast.functions import FrozenLinear, RMSNorm, Rotate, ScoredHead, StackedLoRALinear, SwiGLU, attend
+from tunelab.fast.functions import (
+    Adapters,
+    AttentionBlock,
+    AttentionPart,
+    Heads,
+    Layout,
+    MLPBlock,
+    MLPPart,
+    Norm,
+    ScoredHead,
+    Stack,
+    refresh,
+)
+
+SHORTEST_PREFIX = 8  # tokens; below, a second group of attention costs more than it saves
 
 
 class Unsupported(Exception):
@@ -36,20 +51,11 @@ class Linears:
     def widths(self) -> list[int]:
         return [base_linear(module).out_features for module in self.modules]
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """x (N, C) -> (N, sum of out_i)."""
-        adapted = [_adapter(module) for module in self.modules]
-        if not any(adapted):
-            return FrozenLinear.apply(x, self.weight)
-        factors: list[Tensor] = []
-        scale = next(a[2] for a in adapted if a)
-        for module, adapter in zip(self.modules, adapted, strict=True):
-            if adapter:
-                factors += adapter[:2]
-            else:  # a layer without an adapter beside layers with one: rank 0
-                out, size = base_linear(module).out_features, base_linear(module).in_features
-                factors += [x.new_empty(0, size), x.new_empty(out, 0)]
-        return StackedLoRALinear.apply(x, self.weight, scale, *factors)
+    adapters: Adapters | None = None
+
+    def stack(self, adapted: bool) -> Stack:
+        """The layers as they compute, with their adapters or without."""
+        return Stack(self.weight, self.adapters if adapted else None)
 
 
 @dataclass
@@ -63,6 +69,10 @@ class Layer:
     gate_up: Linears
     down: Linears
 
+    @property
+    def linears(self) -> tuple[Linears, ...]:
+        return (self.qkv, self.out, self.gate_up, self.down)
+
 
 class FastLlama:
     """The layers of a (PEFT-wrapped) `LlamaForCausalLM`, computed by `functions.py`.
@@ -75,43 +85,44 @@ class FastLlama:
         causal = model.get_base_model() if hasattr(model, "peft_config") else model
         config = causal.config
         _check(causal, config)
-        self.heads, self.groups = config.num_attention_heads, config.num_key_value_heads
-        self.size = getattr(config, "head_dim", None) or config.hidden_size // self.heads
+        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        self.heads = Heads(config.num_attention_heads, config.num_key_value_heads, size)
         self.epsilon = config.rms_norm_eps
         self.embedding: Tensor = causal.model.embed_tokens.weight
         self.head: Tensor = causal.lm_head.weight
         self.norm = causal.model.norm
         self.rotary = causal.model.rotary_emb
         self.layers = [_layer(layer, f"model.layers.{i}") for i, layer in enumerate(causal.model.layers)]
+        self.adapters: list[Adapters] = []
+        for linears in (part for layer in self.layers for part in layer.linears):
+            linears.adapters = _adapters(linears.modules, self.embedding.dtype)
+            if linears.adapters:
+                self.adapters.append(linears.adapters)
+        self._switch = next((m for layer in self.layers for p in layer.linears for m in p.modules if _is_lora(m)), None)
 
-    def hidden(self, input_ids: Tensor) -> Tensor:
-        """Hidden states (B, T, C) before the last norm. Padding must stand on the right; there is no mask to give."""
-        rows, length = input_ids.shape
-        x = self.embedding[input_ids].reshape(rows * length, -1)
-        cos, sin = self.rotation(torch.arange(length, device=x.device), x)
-        ahead = torch.ones(length, length, dtype=torch.bool, device=x.device).triu_(1)
+    def hidden(self, input_ids: Tensor, layout: Layout, wanted: Tensor) -> Tensor:
+        """Hidden states (M, C) before the last norm, at the flat rows `wanted` (M,) of input_ids (N,)."""
+        x = self.embedding[input_ids]
+        cos, sin = self.rotation(torch.tensor(layout.positions, device=x.device), x)
+        rotation = (cos[:, None], sin[:, None])
+        biases = layout.biases(self.heads.per_group, x)
+        adapted = self._switch is not None and not self._switch.disable_adapters
+        if adapted:
+            refresh(self.adapters)
         for layer in self.layers:
-            q, k, v = self.project(layer, x, rows, length, cos, sin)
-            x = x + layer.out(attend(q, k, v, ahead).view(rows * length, -1))
-            x = x + self.mlp(layer, x)
-        return x.view(rows, length, -1)
+            qkv, out, gate_up, down = (linears.stack(adapted) for linears in layer.linears)
+            attend = AttentionPart(layer.norm_in.weight, self.epsilon, qkv, out, self.heads, layout, rotation, biases)
+            x = AttentionBlock.apply(x, attend, *attend.factors)
+            if layer is self.layers[-1]:
+                x = x[wanted]  # nothing after this looks at other positions
+            mlp = MLPPart(layer.norm_mlp.weight, self.epsilon, gate_up, down)
+            x = MLPBlock.apply(x, mlp, *mlp.factors)
+        return x
 
     def rotation(self, positions: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """cos and sin (T, D) at `positions` (T,)."""
         cos, sin = self.rotary(like, positions[None])
         return cos[0], sin[0]
-
-    def project(
-        self, layer: Layer, x: Tensor, rows: int, length: int, cos: Tensor, sin: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Rotated q (B, H, T, D) and k (B, K, T, D), and v (B, K, T, D), of the layer's input x (B · T, C)."""
-        normed = RMSNorm.apply(x, layer.norm_in.weight, self.epsilon)
-        qkv = layer.qkv(normed).view(rows, length, self.heads + 2 * self.groups, self.size).transpose(1, 2)
-        q_and_k = Rotate.apply(qkv[:, : self.heads + self.groups], cos, sin)
-        return q_and_k[:, : self.heads], q_and_k[:, self.heads :], qkv[:, self.heads + self.groups :]
-
-    def mlp(self, layer: Layer, x: Tensor) -> Tensor:
-        return layer.down(SwiGLU.apply(layer.gate_up(RMSNorm.apply(x, layer.norm_mlp.weight, self.epsilon))))
 
 
 class FastLoss:
@@ -124,12 +135,26 @@ class FastLoss:
         self.llama = FastLlama(model)
 
     def __call__(self, batch: Batch) -> Tensor:
-        llama = self.llama
-        hidden = llama.hidden(batch.input_ids)
-        mask = batch.scored[:, 1:]
-        scored = hidden[:, :-1][mask]
-        normed = RMSNorm.apply(scored, llama.norm.weight, llama.epsilon)
-        return ScoredHead.apply(normed, llama.head, batch.input_ids[:, 1:][mask])
+        llama, ids = self.llama, batch.input_ids
+        prefix = shared_prefix(batch)
+        layout = Layout(prefix, ids.shape[0], ids.shape[1] - prefix)
+        # the hidden state at i predicts token i + 1; the prefix holds no scored token, nor the one before the first
+        row, position = batch.scored[:, 1:].nonzero(as_tuple=True)
+        wanted = prefix + row * layout.length + position - prefix
+        hidden = llama.hidden(torch.cat((ids[0, :prefix], ids[:, prefix:].flatten())), layout, wanted)
+        normed = Norm.apply(hidden, llama.norm.weight, llama.epsilon)
+        return ScoredHead.apply(normed, llama.head, ids[row, position + 1])
+
+
+def shared_prefix(batch: Batch) -> int:
+    """How many tokens all rows begin with, those that predict a scored token left out; 0 where it is not worth it."""
+    if len(batch.input_ids) == 1:
+        return 0
+    differs = (batch.input_ids != batch.input_ids[:1]).any(0)
+    predicts = batch.scored.any(0).roll(-1)
+    ends = (differs | predicts).nonzero()
+    length = int(ends[0]) if len(ends) else 0
+    return length if length >= SHORTEST_PREFIX else 0
 
 
 def _check(causal: Any, config: Any) -> None:
@@ -176,18 +201,22 @@ def _stack(layer: Any, layer_name: str, *parts: str) -> Linears:
 
 def base_linear(module: Any) -> Any:
     """The frozen linear layer inside PEFT's, or the layer itself."""
+    return module.get_base_layer() if _is_lora(module) else module
+
+
+def _is_lora(module: Any) -> bool:
     from peft.tuners.lora import LoraLayer
 
-    return module.get_base_layer() if isinstance(module, LoraLayer) else module
+    return isinstance(module, LoraLayer)
 
 
 def _check_adapter(module: Any) -> None:
-    from peft.tuners.lora import LoraLayer
-
-    if not isinstance(module, LoraLayer):
+    if not _is_lora(module):
         if any(p.requires_grad for p in module.parameters()):
             raise Unsupported("trained base weights")
         return
+    if len(module.active_adapters) > 1:
+        raise Unsupported("several adapters at once")
     for name in module.active_adapters:
         if getattr(module, "use_dora", {}).get(name):
             raise Unsupported("DoRA")
@@ -195,15 +224,21 @@ def _check_adapter(module: Any) -> None:
             raise Unsupported("dropout of the adapter")
 
 
-def _adapter(module: Any) -> tuple[Tensor, Tensor, float] | None:
-    """A (r, C), B (out, r) and the scale of the active adapter; None where there is none, or it is switched off."""
-    from peft.tuners.lora import LoraLayer
-
-    if not isinstance(module, LoraLayer) or module.disable_adapters:
+def _adapters(modules: list[Any], dtype: torch.dtype) -> Adapters | None:
+    """The active adapters of stacked layers; None where there are none."""
+    names = [module.active_adapters[0] if _is_lora(module) else None for module in modules]
+    adapted = [name is not None and name in module.lora_A for name, module in zip(names, modules, strict=True)]
+    if not any(adapted):
         return None
-    name = module.active_adapters[0]
-    if name not in module.lora_A:
-        return None
-    a: Any = module.lora_A[name]
-    b: Any = module.lora_B[name]
-    return a.weight, b.weight, module.scaling[name]
+    factors: list[Tensor] = []
+    scales = set()
+    for name, module, there in zip(names, modules, adapted, strict=True):
+        base = base_linear(module)
+        if there:
+            factors += [module.lora_A[name].weight, module.lora_B[name].weight]
+            scales.add(module.scaling[name])
+        else:  # a layer without an adapter beside layers with one: rank 0
+            factors += [torch.empty(0, base.in_features), torch.empty(base.out_features, 0)]
+    if len(scales) > 1:
+        raise Unsupported(f"layers of one stack with different scales {sorted(scales)}")
+    return Adapters(factors, scales.pop(), dtype)
