@@ -11,7 +11,7 @@ import tempfile
 import threading
 from pathlib import Path
 
-from tunelab import hardware
+from tunelab import libraries
 
 HOST = "127.0.0.1"
 
@@ -25,7 +25,7 @@ def main() -> int:
 
     # before Gradio is imported: nothing is reported to anybody, uploads stay in a folder of our own
     uploads = tempfile.mkdtemp(prefix="playground-")
-    hardware.yield_cores_while_waiting()
+    libraries.prepare()
     os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": uploads, "HF_HUB_DISABLE_TELEMETRY": "1"}
     from playground import app
     from playground.jobs import Jobs

@@ -11,15 +11,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import sys
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunelab import hardware
+from tunelab import libraries
 from tunelab.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError, explain
 
 if TYPE_CHECKING:
@@ -34,8 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
     parser = build_parser()
     options = parser.parse_args(arguments)
-    _quiet()
-    hardware.yield_cores_while_waiting()
+    libraries.prepare()
     try:
         return options.command(options) or 0
     except KeyboardInterrupt:
@@ -341,12 +338,6 @@ def _doctor(options: argparse.Namespace) -> int:
     report = examine(options.root)
     print(json.dumps(report, indent=1) if options.json else render(report))
     return 0
-
-
-def _quiet() -> None:
-    """Keep the libraries' own chatter off the terminal; errors still come through."""
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 if __name__ == "__main__":

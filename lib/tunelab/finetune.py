@@ -14,11 +14,12 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from tunelab import hardware
+from tunelab import hardware, libraries
 from tunelab.errors import UserError, explain
 from tunelab.events import (
     Failed,
@@ -62,7 +63,7 @@ def train_run(run: Run, should_stop: Callable[[], bool] = lambda: False) -> Iter
         run.append(event)
         return event
 
-    hardware.yield_cores_while_waiting()
+    libraries.prepare()
     with ExitStack() as stack:
         stack.enter_context(_beating(run))
         lock = training_lock(run.root)
@@ -116,18 +117,22 @@ class _Chain:
 
         from tunelab.checkpoints import newest_checkpoint, trained_parameters
         from tunelab.fast import choose_loss
+        from tunelab.models import load_tokenizer
         from tunelab.training import Trainer
 
         began = time.perf_counter()
         before = self.run.progress().started if self.run.checkpoints_path.is_dir() else None
         checkpoint = newest_checkpoint(self.run.checkpoints_path)
-        yield Preparing(message=f"loading {self.config.model.repo_id}")
+        yield Preparing(message=f"loading {self.config.model.repo_id} and the data")
         messages: list[str] = []
-        self._load(before, messages.append)
+        # the tokenizer comes first, so that rows are read and encoded while the weights are loaded and quantised
+        tokenizer = load_tokenizer(self.config.model, messages.append)
+        with ThreadPoolExecutor(1, "reading") as reader:
+            reading = reader.submit(self._read, tokenizer)
+            self._load(before, messages.append)
         for message in messages:
             yield Preparing(message=message)
-        yield Preparing(message="reading the data")
-        stages, splits, notes = self._read()
+        stages, splits, notes = reading.result()
         torch.manual_seed(self.config.stages[0].training.seed)
         self.model = self.config.technique.attach(self.base)
         loss = choose_loss(self.model, self.config.technique, self.config.stages[0].training.fast)
@@ -195,7 +200,7 @@ class _Chain:
                     "Bring the old weights back, or train again."
                 )
 
-    def _read(self) -> tuple[list[Any], list[Any], list[str]]:
+    def _read(self, tokenizer: Any) -> tuple[list[Any], list[Any], list[str]]:
         from tunelab.data import encode_all, pack, read_data
         from tunelab.training import StageData
 
@@ -206,7 +211,7 @@ class _Chain:
             notes += [where + note for note in split.notes]
             sides = []
             for side, examples in (("training", split.train), ("held-out", split.heldout)):
-                rows, dropped = encode_all(examples, self.base.tokenizer, self.config.model.max_length)
+                rows, dropped = encode_all(examples, tokenizer, self.config.model.max_length)
                 notes += [f"{where}{side} rows: {note}" for note in dropped]
                 if not rows:
                     raise UserError(

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
 import sys
@@ -35,15 +36,6 @@ def _cgroup_cpus() -> float | None:
         return None if quota == "max" else int(quota) / int(period)
     except (OSError, ValueError):
         return None
-
-
-def yield_cores_while_waiting() -> None:
-    """Let threads of matrix products that wait for each other sleep soon. Takes effect before torch is imported.
-
-    GNU OpenMP spins for about a million cycles by default; as soon as anything else runs on the machine, two spinning
-    threads keep each other from the cores, and a training step takes twenty times as long.
-    """
-    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 
 def total_memory_bytes() -> int:
@@ -79,6 +71,14 @@ def peak_memory_bytes() -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def release_free_memory() -> None:
+    """Give memory that is free, but scattered between what is used, back to the system (glibc alone keeps it)."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none
+        if trim:
+            trim(0)
 
 
 def cpu_features() -> tuple[str, ...]:

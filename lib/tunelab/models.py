@@ -9,6 +9,7 @@ faster and larger.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import re
@@ -80,11 +81,15 @@ def load(spec: ModelSpec, progress: Callable[[str], None] | None = None) -> Base
     )
 
 
-def load_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
-    """The tokenizer of `spec`, with a padding token."""
+def load_tokenizer(spec: ModelSpec, progress: Callable[[str], None] | None = None) -> PreTrainedTokenizerBase:
+    """The tokenizer of `spec`, with a padding token.
+
+    Raises:
+        UserError: the model can't be found or fetched.
+    """
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(find(spec), local_files_only=True, trust_remote_code=False)
+    tokenizer = AutoTokenizer.from_pretrained(find(spec, progress), local_files_only=True, trust_remote_code=False)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -197,6 +202,7 @@ def _load_weights(spec: ModelSpec, folder: Path, device: torch.device, dtype: to
         model.to(device)
     elif quantization.should_dequantize(spec, model, device):
         quantization.dequantize_linears(model, dtype)
+        gc.collect()  # the quantised layers form cycles
     else:
         quantization.keep_trainable(model)
     return model

@@ -24,6 +24,7 @@ from accelerate import Accelerator
 from torch import nn
 from transformers import get_scheduler
 
+from tunelab import hardware
 from tunelab.checkpoints import (
     Checkpoint,
     Position,
@@ -115,6 +116,7 @@ class Trainer:
             last = position.stage_step == config.steps
             if self.data.heldout and (position.stage_step == 1 or position.stage_step % config.eval_every == 0 or last):
                 yield self._evaluate()
+                hardware.release_free_memory()  # batches of many sizes leave holes
                 if self._out_of_patience():
                     break
             if position.stage_step % config.checkpoint_every == 0 and not last:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tunelab import hardware
+from tunelab import libraries
 from tunelab.errors import EXIT_FAILED, EXIT_USER_ERROR, UserError, explain
 from tunelab.finetune import train_run
 from tunelab.runs import Run
@@ -16,7 +16,7 @@ from tunelab.runs import Run
 
 def main(directory: str) -> int:
     """The exit code: 0 finished or stopped as asked, 2 the user can act on the failure, 1 anything else."""
-    hardware.yield_cores_while_waiting()
+    libraries.prepare()
     try:
         for _event in train_run(Run(Path(directory).resolve())):
             pass

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional
 
-HEAD_CHUNK = 256  # scored positions whose (chunk, V) logits exist at a time
+HEAD_CHUNK = 128  # scored positions whose (chunk, V) logits exist at a time
 
 
 # ---- linear layers with adapters
@@ -414,14 +414,12 @@ class ScoredHead(Function):
         total = x.new_zeros((), dtype=torch.float32)
         for start in range(0, x.shape[0], HEAD_CHUNK):
             rows = slice(start, start + HEAD_CHUNK)
-            logits = (x[rows] @ head.T).float()
-            log_sum = logits.logsumexp(-1, keepdim=True)
-            picked = logits.gather(1, targets[rows, None])
-            total += (log_sum - picked).sum()
+            log_p = functional.log_softmax(x[rows] @ head.T, dim=-1, dtype=torch.float32)
+            total -= log_p.gather(1, targets[rows, None]).sum()
             if dx is not None:
-                probabilities = logits.sub_(log_sum).exp_()
-                probabilities.scatter_add_(1, targets[rows, None], torch.full_like(picked, -1.0))
-                dx[rows] = probabilities.to(x.dtype) @ head
+                d_logits = log_p.exp_()
+                d_logits.scatter_add_(1, targets[rows, None], d_logits.new_full((len(d_logits), 1), -1.0))
+                dx[rows] = d_logits.to(x.dtype) @ head
         ctx.save_for_backward(dx)
         return total
 

@@ -1,0 +1,24 @@
+"""How the libraries underneath shall behave: what has to be said before torch is imported."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+
+
+def prepare() -> None:
+    """Set what OpenMP and oneDNN read when they start, and keep the libraries' own chatter off the terminal.
+
+    - GNU OpenMP's threads spin for about a million cycles while they wait. As soon as anything else runs on the
+      machine, two spinning threads keep each other from the cores, and a training step takes twenty times as long.
+    - oneDNN, and PyTorch's layer above it, each keep the code generated for 1,024 shapes of product. Batches have many
+      lengths, so that would grow by 10 MB a step; a few hundred are as fast.
+    """
+    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256")
+    os.environ.setdefault("LRU_CACHE_CAPACITY", "128")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.")
+    # bitsandbytes asks for the package `kernels`, which would run code from the Hub
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
