@@ -13,9 +13,15 @@ from tunelab import Comparer, Run, list_runs
 
 TITLE = "Fine-tuning Playground"
 STYLE = (Path(__file__).parent / "style.css").read_text()
-# the run shown stands in the address, so that reloading and sharing the address on this machine re-attach to it
-REMEMBER = "(id) => { if (id) { const u = new URL(window.location); u.searchParams.set('run', id); "
-REMEMBER += "window.history.replaceState({}, '', u); } return id; }"
+# the run shown stands in the address, so that reloading it, or opening it again, re-attaches to that run; read from the
+# page, because the browser never sees the values of a State
+REMEMBER = """() => {
+    const id = document.querySelector('.run-status')?.dataset.run, url = new URL(window.location);
+    if (id && url.searchParams.get('run') !== id) {
+        url.searchParams.set('run', id);
+        window.history.replaceState({}, '', url);
+    }
+}"""
 
 
 def theme() -> Any:
@@ -83,7 +89,7 @@ def build(jobs: Jobs, comparer: Comparer) -> gr.Blocks:
 
         page.load(attach, None, [selected, comparing.run], show_progress="hidden", api_visibility="private")
         compare_tab.select(fresh_choices, comparing.run, comparing.run, api_visibility="private")
-        selected.change(None, selected, None, js=REMEMBER)
+        training.timer.tick(None, None, None, js=REMEMBER)
         training.quick_done.then(
             lambda run_id: run_id, selected, awaited, show_progress="hidden", api_visibility="private"
         )

@@ -93,7 +93,8 @@ def progress_html(run: Run | None, progress: Progress | None, place: int | None)
         )
     )
     return (
-        f'<div class="run-status"><p><strong>{html.escape(run.name)}</strong> — {html.escape(status)}</p>'
+        f'<div class="run-status" data-run="{html.escape(run.id)}">'
+        f"<p><strong>{html.escape(run.name)}</strong> — {html.escape(status)}</p>"
         f'<progress max="1" value="{share:.3f}" aria-label="share of the steps done">{share:.0%}</progress>'
         f"<dl>{cells}</dl></div>"
     )

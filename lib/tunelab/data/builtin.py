@@ -105,7 +105,7 @@ def _first_paragraph(thing: Any) -> str | None:
     lines = inspect.cleandoc(document).split("\n")
     while lines and (not lines[0].strip() or re.match(r"^[\w.]+\(.*(\)|,)\s*(->\s*.+)?$", lines[0].strip())):
         lines.pop(0)
-    paragraph = " ".join(" ".join(lines).split("\n")) if len(lines) == 1 else _until_blank(lines)
+    paragraph = " ".join(_until_blank(lines).split())
     text = re.sub(r"^[\w.]+\([^)]*\)\s*(->\s*[\w\[\], .|]+?)?\s*(--|—|:|-)\s+", "", paragraph).strip()
     if not SHORTEST <= len(text) <= LONGEST or text.endswith((":", ",")) or ">" in text or not text[0].isalpha():
         return None
