@@ -1,0 +1,1 @@
+"""Figures of the project, each printed by a command: `python -m benchmarks.NAME [--json]`."""

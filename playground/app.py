@@ -85,6 +85,7 @@ def build(jobs: Jobs, comparer: Comparer) -> gr.Blocks:
                 tabs: gr.Tabs(selected="compare"),
                 comparing.run: gr.update(choices=compare.choices(jobs), value=[run.id]),
                 comparing.prompt: question,
+                comparing.arrived: run.id,
             }
 
         page.load(attach, None, [selected, comparing.run], show_progress="hidden", api_visibility="private")
@@ -96,7 +97,7 @@ def build(jobs: Jobs, comparer: Comparer) -> gr.Blocks:
         training.timer.tick(
             land,
             awaited,
-            [awaited, tabs, comparing.run, comparing.prompt],
+            [awaited, tabs, comparing.run, comparing.prompt, comparing.arrived],
             queue=False,
             show_progress="hidden",
             api_visibility="private",

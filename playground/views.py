@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import html
-import math
 from dataclasses import dataclass
 from typing import Any
 
-import pandas
-
 from tunelab import Answer, Progress, Run
 
-TRAIN, HELDOUT = "train", "held-out"
 # word and sign together: nothing is told by colour alone
 SIGNS = {
     "queued": "◔ queued",
@@ -34,17 +30,6 @@ class Figures:
     heldout: str
     speed: str
     left: str
-
-
-def chart(progress: Progress) -> pandas.DataFrame:
-    """Columns step, loss, series: one row per point. Typed even when empty, or the axes become nominal."""
-    points = [(e.step, e.loss, TRAIN) for e in progress.steps]
-    first = next((e for e in progress.evaluations if e.base_loss is not None), None)
-    if first and first.base_loss is not None:
-        points.append((0, first.base_loss, HELDOUT))
-    points += [(e.step, e.heldout_loss, HELDOUT) for e in progress.evaluations]
-    frame = pandas.DataFrame([p for p in points if math.isfinite(p[1])], columns=["step", "loss", "series"])
-    return frame.astype({"step": "float64", "loss": "float64", "series": "object"})
 
 
 def figures(progress: Progress) -> Figures:
@@ -146,15 +131,20 @@ def run_table(runs: list[Run], places: dict[str, int]) -> list[list[str]]:
                 run.config.stages[0].data.title if run.readable else "–",
                 f"{SIGNS['queued']} ({place})" if place else SIGNS[progress.status],
                 change,
-                f"{run.id[:4]}-{run.id[4:6]}-{run.id[6:8]} {run.id[9:11]}:{run.id[11:13]}",
+                started(run),
             ]
         )
     return rows
 
 
+def started(run: Run) -> str:
+    """When the run was made, from its id: '11-24 10:15'."""
+    return f"{run.id[4:6]}-{run.id[6:8]} {run.id[9:11]}:{run.id[11:13]}" if run.id[:8].isdigit() else run.id
+
+
 def run_choices(runs: list[Run]) -> list[tuple[str, str]]:
     """Label and id of each run, for a dropdown."""
-    return [(f"{run.name} · {run.config.method if run.readable else 'unreadable'} · {run.id}", run.id) for run in runs]
+    return [(f"{run.name} · {run.config.method} · {started(run)}", run.id) for run in runs if run.readable]
 
 
 def answer_footer(answer: Answer) -> str:

@@ -73,7 +73,7 @@ def test_greedy_tokens_equal_those_of_transformers_generate(run):
     fresh = load(run.config.model).model
     for ids in prompts:
         decoder = FastDecoder(llama, [None, adapter], len(ids) + 12)
-        columns = list(zip(*decode([decoder], ids, end_ids=frozenset({2}), max_new_tokens=12), strict=True))
+        columns = list(zip(*decode([decoder], [ids], end_ids=frozenset({2}), max_new_tokens=12), strict=True))
         ours = [[t for t in column if t is not None] for column in columns]
         assert ours == [transformers_answer(fresh, ids, 12), transformers_answer(tuned_model, ids, 12)]
 
@@ -87,7 +87,7 @@ def test_plain_decoders_in_turns_equal_the_fast_pair(run):
     turns = [PlainDecoder(model, lambda: technique.off(model)), PlainDecoder(model, nullcontext)]
     pair = [FastDecoder(FastLlama(base.model), [None, technique.factors(run.adapter_path)], 200)]
     ids = prompt_ids(base)
-    one, two = (list(decode(d, ids, end_ids=frozenset({2}), max_new_tokens=20)) for d in (turns, pair))
+    one, two = (list(decode(d, [ids], end_ids=frozenset({2}), max_new_tokens=20)) for d in (turns, pair))
     assert one == two
 
 
@@ -98,7 +98,7 @@ def test_two_rows_with_the_same_adapter_sample_the_same_tokens(run):
     ids = prompt_ids(base)
 
     def sampled(seed):
-        return list(decode([FastDecoder(FastLlama(base.model), [adapter] * 2, 300)], ids, seed=seed, **options))
+        return list(decode([FastDecoder(FastLlama(base.model), [adapter] * 2, 300)], [ids], seed=seed, **options))
 
     assert all(a == b for a, b in sampled(0))
     assert sampled(0) == sampled(0)
@@ -114,7 +114,7 @@ def test_sampled_tokens_have_the_probabilities_of_the_softmax():
         def __call__(self, ids):
             return logits
 
-    steps = decode([Constant()], [0], end_ids=frozenset(), max_new_tokens=4000, temperature=0.7, seed=5)
+    steps = decode([Constant()], [[0]], end_ids=frozenset(), max_new_tokens=4000, temperature=0.7, seed=5)
     counts = torch.bincount(torch.tensor([t for (t,) in steps]), minlength=4) / 4000
     assert torch.allclose(counts, (logits[0] / 0.7).softmax(-1), atol=0.03)
 
@@ -213,3 +213,15 @@ def test_after_a_failure_the_next_answer_is_right_again(run, monkeypatch):
                 list(comparer.stream([run], PROMPT, max_new_tokens=5))
         *_, last = comparer.stream([run], PROMPT, max_new_tokens=5)
     assert [a.text for a in last.answers] == expected
+
+
+def test_many_answers_at_once_are_those_given_one_by_one(run):
+    prompts = [f"say {'very ' * (n % 3)}{row['prompt']}" for n, row in enumerate(ROWS)]
+    heard = []
+    with Comparer() as comparer:
+        together = comparer.answers(
+            [run], [[Message("user", p)] for p in prompts], max_new_tokens=12, on_progress=heard.append
+        )
+    assert heard[-1] == len(prompts)
+    alone = [[a.text for a in compare(run, p, max_new_tokens=12).answers] for p in prompts]
+    assert together == alone

@@ -18,7 +18,7 @@ from torch import Tensor
 
 
 class Decoder(Protocol):
-    """Next-token logits for `rows` continuations of one prompt."""
+    """Next-token logits for `rows` prompts of one length and what follows them."""
 
     rows: int
 
@@ -27,25 +27,25 @@ class Decoder(Protocol):
 
 
 class PlainDecoder:
-    """One row by the model's own forward and cache, inside `around()` (adapter on, or off)."""
+    """The model's own forward and cache, inside `around()` (adapter on, or off)."""
 
-    rows = 1
-
-    def __init__(self, model: Any, around: Callable[[], AbstractContextManager[Any]]) -> None:
-        self.model, self.around = model, around
+    def __init__(self, model: Any, around: Callable[[], AbstractContextManager[Any]], rows: int = 1) -> None:
+        self.model, self.around, self.rows = model, around, rows
         self.cache: Any = None
 
     @torch.inference_mode()
     def __call__(self, input_ids: Tensor) -> Tensor:
         with self.around():
-            out = self.model(input_ids=input_ids, past_key_values=self.cache, use_cache=True, logits_to_keep=1)
+            out = self.model(
+                input_ids=input_ids.to(self.model.device), past_key_values=self.cache, use_cache=True, logits_to_keep=1
+            )
         self.cache = out.past_key_values
         return out.logits[:, -1]
 
 
 def decode(
     decoders: Sequence[Decoder],
-    prompt: list[int],
+    prompts: Sequence[list[int]],
     *,
     end_ids: frozenset[int],
     max_new_tokens: int,
@@ -55,12 +55,14 @@ def decode(
 ) -> Iterator[list[int | None]]:
     """The new token of every row, step by step; None for a row that has ended. An end token is yielded once.
 
+    The prompts are of one length, so that nothing is padded; every decoder has a row for each of them, or several.
+
     `temperature` 0 is greedy. Above it, token i is the argmax of logits / temperature + Gumbel noise, which samples
     from the softmax exactly (Maddison et al. 2014), with one noise vector per step for all rows.
     """
     device = torch.device("cpu")
     noise = torch.Generator(device).manual_seed(seed)
-    inputs = [torch.tensor([prompt] * decoder.rows) for decoder in decoders]
+    inputs = [torch.tensor(prompts).repeat(decoder.rows // len(prompts), 1) for decoder in decoders]
     ended = [False] * sum(decoder.rows for decoder in decoders)
     for _ in range(max_new_tokens):
         if cancelled():

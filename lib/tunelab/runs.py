@@ -46,7 +46,7 @@ from tunelab.events import (
 if TYPE_CHECKING:
     from filelock import FileLock
 
-    from tunelab.spec import RunConfig
+    from tunelab.spec import ModelSpec, RunConfig
 
 FORMAT = 1
 HEARTBEAT_SECONDS = 1.0
@@ -202,6 +202,12 @@ class Run:
     def name(self) -> str:
         """What to call the run in a list."""
         return (self.config.name if self.readable else None) or self.id
+
+    @property
+    def base_spec(self) -> ModelSpec:
+        """The base it was trained on, in the precision that was measured to be fast then."""
+        started = self.progress().started
+        return self.config.model.model_copy(update={"dtype": started.dtype}) if started else self.config.model
 
     # events
 

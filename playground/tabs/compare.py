@@ -23,6 +23,7 @@ class CompareTab:
     run: gr.Dropdown
     prompt: gr.Textbox
     examples: gr.Dropdown
+    arrived: gr.State  # setting it to something new asks for an answer, as pressing the button does
 
 
 def build(jobs: Jobs, comparer: Comparer) -> CompareTab:
@@ -45,7 +46,7 @@ def build(jobs: Jobs, comparer: Comparer) -> CompareTab:
                 elem_id="examples",
             )
         with gr.Column(scale=7, min_width=320):
-            prompt = gr.Textbox(label="Prompt", lines=3, placeholder="Ask something …", elem_id="prompt")
+            prompt = gr.Textbox(label="Prompt", lines=6, placeholder="Ask something …", elem_id="prompt")
             reference = gr.Textbox(
                 label="Reference answer of this row", interactive=False, visible=False, elem_id="reference"
             )
@@ -120,12 +121,13 @@ def build(jobs: Jobs, comparer: Comparer) -> CompareTab:
             return gr.update(choices=[], value=None)
 
     asked = [run, prompt, system, length, temperature, seed]
-    for trigger in (go.click, prompt.submit):
+    arrived = gr.State(None)
+    for trigger in (go.click, prompt.submit, arrived.change):
         trigger(answer, asked, outputs, show_progress="hidden", concurrency_limit=8, api_visibility="private")
     cancel.click(stop_answer, None, None, queue=False, api_visibility="private")
     examples.input(row_chosen, [examples, run], [prompt, reference], api_visibility="private")
     run.change(runs_chosen, run, examples, api_visibility="private")
-    return CompareTab(run, prompt, examples)
+    return CompareTab(run, prompt, examples, arrived)
 
 
 def first_example(run: Run) -> str:

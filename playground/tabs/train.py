@@ -14,6 +14,7 @@ from playground import forms, views
 from playground.errors import shown
 from playground.jobs import Jobs
 from tunelab import TECHNIQUES, DataSpec, LoRA, ModelSpec, Run, RunConfig, Stage, TrainConfig, list_runs, preview
+from tunelab.charts import loss_chart
 from tunelab.data.builtin import BUILTIN
 from tunelab.errors import UserError
 
@@ -74,19 +75,7 @@ def build(jobs: Jobs, selected: gr.State) -> TrainTab:
         with gr.Column(scale=7, min_width=320, elem_id="training-column"):
             gr.Markdown("### Training")
             status = gr.HTML(views.progress_html(None, None, None), elem_id="status")
-            plot = gr.LinePlot(
-                views.chart(_no_progress()),
-                x="step",
-                y="loss",
-                color="series",
-                color_map={views.TRAIN: "#94a3b8", views.HELDOUT: "#f97316"},
-                title="Loss per scored token (nats)",
-                x_title="step",
-                y_title="loss",
-                height=300,
-                show_label=False,
-                elem_id="loss-chart",
-            )
+            plot = gr.HTML(loss_chart(_no_progress()), elem_id="loss-chart")
             with gr.Row():
                 stop = gr.Button("Stop", elem_id="stop", interactive=False)
                 resume = gr.Button("Resume", elem_id="resume", interactive=False)
@@ -103,7 +92,9 @@ def build(jobs: Jobs, selected: gr.State) -> TrainTab:
         interactive=False,
         elem_id="runs",
         show_label=False,
-        column_widths=["200px", "90px", "160px", "130px", "140px", "150px"],
+        column_widths=["220px", "90px", "170px", "130px", "150px", "130px"],
+        buttons=[],
+        max_height=420,
     )
     seen = gr.State(None)
     timer = gr.Timer(POLL_SECONDS)
@@ -120,7 +111,7 @@ def build(jobs: Jobs, selected: gr.State) -> TrainTab:
         return {
             seen: state,
             status: views.progress_html(run, progress if run else None, jobs.place(run) if run else None),
-            plot: views.chart(progress),
+            plot: loss_chart(progress),
             table: views.curve_text(progress),
             notes: views.notes_text(progress),
             runs: views.run_table(every, places),

@@ -39,7 +39,7 @@ class _Mixed:
 
 
 class FastDecoder:
-    """Next-token logits of several rows of one prompt, each row with its own adapter."""
+    """Next-token logits of rows of one length, each with its own adapter or none."""
 
     @torch.inference_mode()
     def __init__(self, llama: FastLlama, adapters: Sequence[Factors | None], capacity: int) -> None:
@@ -58,7 +58,7 @@ class FastDecoder:
         """Logits (rows, V) after input_ids (rows, T), which follow everything given before."""
         llama, heads, count = self.llama, self.llama.heads, input_ids.shape[1]
         start, end = self.length, self.length + count
-        x = llama.embedding[input_ids]
+        x = llama.embedding[input_ids.to(llama.embedding.device)]
         cos, sin = (part[:, None] for part in llama.rotation(torch.arange(start, end, device=x.device), x))
         bias = causal_bias(start, count, heads.per_group, x) if count > 1 else None
         for layer, (qkv, out, gate_up, down), keys, values in zip(

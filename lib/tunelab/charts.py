@@ -1,0 +1,107 @@
+"""Line charts as SVG text: for the app, notebooks and reports, without a plotting library.
+
+Colours come from the page (`currentColor`, and two accents that are readable on light and dark); series differ by line
+style and carry their name at their end, so that nothing is told by colour alone.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tunelab.runs import Progress
+
+Points = Sequence[tuple[float, float]]
+WIDTH, HEIGHT = 720, 300
+LEFT, RIGHT, TOP, BOTTOM = 52, 84, 28, 40
+# (colour, width, dashes) of the first, second, … series
+STYLES = (("#94a3b8", 1.5, ""), ("#ea580c", 2.5, ""), ("#0d9488", 2.5, "7 4"), ("#7c3aed", 2.5, "2 4"))
+
+
+def loss_chart(progress: Progress) -> str:
+    """Train and held-out loss of a run over its steps, the base's held-out loss as a level line."""
+    heldout = [(e.step, e.heldout_loss) for e in progress.evaluations]
+    base = next((e.base_loss for e in progress.evaluations if e.base_loss is not None), None)
+    last = progress.steps_total or (progress.steps[-1].step if progress.steps else 1)
+    series: dict[str, Points] = {"train": [(e.step, e.loss) for e in progress.steps], "held-out": heldout}
+    if base is not None:
+        series["base"] = [(0, base), (last, base)]
+    return line_chart(series, title="Loss per scored token (nats)", x_title="step", x_limits=(0, last))
+
+
+def line_chart(
+    series: Mapping[str, Points],
+    *,
+    title: str,
+    x_title: str = "",
+    x_limits: tuple[float, float] | None = None,
+) -> str:
+    """An `<svg>` with one line per series; points that are not finite are left out."""
+    lines = {name: [p for p in points if all(map(math.isfinite, p))] for name, points in series.items()}
+    points = [p for line in lines.values() for p in line]
+    xs = ticks(*(x_limits or _range([x for x, _ in points])))
+    ys = ticks(*_range([y for _, y in points]))
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        return (
+            LEFT + (x - xs[0]) / (xs[-1] - xs[0]) * (WIDTH - LEFT - RIGHT),
+            HEIGHT - BOTTOM - (y - ys[0]) / (ys[-1] - ys[0]) * (HEIGHT - TOP - BOTTOM),
+        )
+
+    parts = [f'<text x="{LEFT}" y="16" font-weight="600">{html.escape(title)}</text>']
+    for y in ys:
+        left, level = place(xs[0], y)
+        parts.append(f'<line x1="{left:.1f}" x2="{WIDTH - RIGHT}" y1="{level:.1f}" y2="{level:.1f}" class="grid"/>')
+        parts.append(f'<text x="{left - 8:.1f}" y="{level + 4:.1f}" text-anchor="end">{_number(y)}</text>')
+    for x in xs:
+        parts.append(f'<text x="{place(x, ys[0])[0]:.1f}" y="{HEIGHT - 20}" text-anchor="middle">{_number(x)}</text>')
+    middle = (LEFT + WIDTH - RIGHT) / 2
+    parts.append(f'<text x="{middle}" y="{HEIGHT - 3}" text-anchor="middle">{html.escape(x_title)}</text>')
+    taken: list[float] = []
+    for (name, line), (colour, width, dashes) in zip(lines.items(), STYLES, strict=False):
+        if line:
+            parts += _line(name, [place(*p) for p in line], f'stroke="{colour}" stroke-width="{width}"', dashes, taken)
+    label = html.escape(title + ": " + "; ".join(_in_words(name, line) for name, line in lines.items() if line))
+    return (
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}" font-size="12" fill="currentColor" '
+        'font-family="system-ui, sans-serif" style="width:100%;height:auto">'
+        "<style>.grid{stroke:currentColor;stroke-opacity:.15}</style>" + "".join(parts) + "</svg>"
+    )
+
+
+def _line(name: str, places: Points, stroke: str, dashes: str, taken: list[float]) -> list[str]:
+    """A polyline, a dot where it is short, and its name beside its end, moved until it covers no other."""
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+    parts = [f'<polyline points="{path}" fill="none" {stroke} stroke-dasharray="{dashes}" stroke-linejoin="round"/>']
+    if len(places) < 20:
+        parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="none" {stroke}/>' for x, y in places]
+    x, y = places[-1]
+    while any(abs(y - other) < 14 for other in taken):
+        y -= 14
+    taken.append(y)
+    return [*parts, f'<text x="{x + 8:.1f}" y="{y + 4:.1f}">{html.escape(name)}</text>']
+
+
+def ticks(low: float, high: float, count: int = 6) -> list[float]:
+    """Round numbers that span low to high, about `count` of them: steps of 1, 2 or 5 times a power of ten."""
+    rough = (high - low) / (count - 1)
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(i * step, 10) for i in range(first, last + 1)]
+
+
+def _range(values: Sequence[float]) -> tuple[float, float]:
+    low, high = (min(values), max(values)) if values else (0.0, 1.0)
+    return (low, high) if high > low else (low - 0.5, high + 0.5)
+
+
+def _number(value: float) -> str:
+    return f"{value:g}"
+
+
+def _in_words(name: str, line: Points) -> str:
+    return f"{name} from {line[0][1]:.3g} to {line[-1][1]:.3g}" if len(line) > 1 else f"{name} {line[0][1]:.3g}"

@@ -1,0 +1,101 @@
+"""The app as people start it, and a real browser looking at it.
+
+`TUNELAB_SHOTS=DIR` keeps screenshots, for people to look at.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, sync_playwright
+
+from tests.conftest import REPOSITORY
+
+ARGUMENTS = ["--disable-background-networking", "--disable-gpu", "--disable-dev-shm-usage"]
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Debian's chromium where there is one, else Playwright's own."""
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    arguments = ARGUMENTS + (["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else [])
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=arguments)
+        yield browser
+        browser.close()
+
+
+class App:
+    """A started app: its address, its runs, and what it printed."""
+
+    def __init__(self, root: Path, log: Path) -> None:
+        self.root, self.log = root, log
+        with open(log, "wb") as file:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "playground", "--no-browser", "--runs", str(root), "--port", "7961"],
+                stdout=subprocess.PIPE,
+                stderr=file,
+                cwd=REPOSITORY,
+                text=True,
+            )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        address = re.search(r"http://127\.0\.0\.1:\d+", line)
+        assert address, f"the app printed {line!r}: {log.read_text()}"
+        self.url = address[0]
+
+    def end(self) -> None:
+        self.process.terminate()
+        self.process.wait(20)
+        for run in self.root.glob("*/heartbeat"):
+            (run.parent / "stop").touch()
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("app")
+    app = App(folder / "runs", folder / "app.log")
+    yield app
+    app.end()
+    assert "Traceback" not in app.log.read_text()
+
+
+@pytest.fixture
+def page(browser, app):
+    """A fresh page; a test fails when the page logged an error."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    errors: list[str] = []
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(app.url)
+    page.get_by_role("button", name="Train a quick adapter").wait_for()
+    yield page
+    context.close()
+    assert not [e for e in errors if "favicon" not in e and "manifest" not in e], errors
+
+
+def shot(page: Page, name: str) -> None:
+    """Keep a screenshot if somebody wants to look."""
+    if folder := os.environ.get("TUNELAB_SHOTS"):
+        page.wait_for_timeout(600)
+        page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
+
+
+def text(page: Page, element: str) -> str:
+    return page.locator(f"#{element}").inner_text()
+
+
+def wait_for_text(page: Page, element: str, wanted: str, seconds: float = 60) -> None:
+    """Until the element's text matches the regular expression `wanted`."""
+    page.wait_for_function(
+        "([id, re]) => new RegExp(re, 's').test(document.getElementById(id)?.innerText ?? '')",
+        arg=[element, wanted],
+        timeout=seconds * 1000,
+    )

@@ -1,0 +1,94 @@
+"""The first visit: one press, two minutes, base and tuned answers side by side. Nothing is lost on the way."""
+
+from __future__ import annotations
+
+import re
+
+from playground.tabs.train import quick_config
+from tests.browser.conftest import shot, text, wait_for_text
+from tunelab import list_runs, read_data
+
+
+def test_one_press_trains_survives_a_reload_and_lands_in_compare(page, app, starter):
+    shot(page, "first-visit")
+    page.get_by_role("button", name="Train a quick adapter").click()
+    wait_for_text(page, "status", r"step\s+[2-9]\d* of 60", 60)  # the first held-out losses are there after step 1
+    assert re.search(r"held-out loss\s+\d\.\d+ \(base \d\.\d+\)", text(page, "status"))
+    chart = page.locator("#loss-chart svg")
+    assert "held-out" in chart.get_attribute("aria-label")
+    assert chart.locator("polyline").count() == 3
+    (run,) = list_runs(app.root)
+    page.wait_for_url(f"**?run={run.id}")
+
+    again = page.context.new_page()  # reloaded or opened elsewhere, the page finds its run
+    again.goto(page.url)
+    wait_for_text(again, "status", "quick adapter.*training", 30)
+    again.close()
+    wait_for_text(page, "status", r"step\s+[12]\d of 60", 120)
+    shot(page, "training")
+
+    second = page.context.new_page()  # a second training waits for the first
+    second.goto(app.url)
+    second.get_by_role("button", name="Start training").click()
+    wait_for_text(second, "status", "queued, number 1 in line", 20)
+    second.get_by_role("button", name="Stop").click()
+    wait_for_text(second, "status", "taken out of the queue", 20)
+    second.close()
+
+    # the page goes to Compare by itself and asks the first held-out question
+    wait_for_text(page, "provenance-0", "adapter off", 300)
+    for column in (0, 1):
+        wait_for_text(page, f"provenance-{column}", "ended by itself|cut at the length", 60)
+    assert page.locator("#prompt textarea").input_value() == read_data(quick_config().stages[0].data).heldout[0].prompt
+    shot(page, "landed")
+    page.get_by_role("tab", name="Train").click()
+    wait_for_text(page, "status", "finished after 60 steps", 20)
+    shot(page, "finished")
+    progress = run.progress()
+    assert progress.evaluations[-1].heldout_loss < 0.8 * progress.evaluations[0].base_loss
+
+
+def test_compare_streams_both_answers_and_says_where_they_come_from(page, app):
+    page.get_by_role("tab", name="Compare").click()
+    page.locator("#prompt textarea").fill("What does `textwrap.dedent` do in Python?")
+    page.get_by_role("button", name="Compare", exact=True).click()
+    wait_for_text(page, "provenance-0", "adapter off", 60)
+    for column in (0, 1):
+        wait_for_text(page, f"provenance-{column}", "ended by itself|cut at the length", 60)
+    base, tuned = (page.locator(f"#answer-{i} textarea").input_value() for i in (0, 1))
+    assert base
+    assert tuned
+    assert base != tuned
+    assert "quick-adapter" in text(page, "provenance-1")
+    shot(page, "compare")
+
+
+def test_cancel_ends_an_answer_at_once(page):
+    page.get_by_role("tab", name="Compare").click()
+    page.get_by_text("System prompt and decoding").click()
+    page.get_by_label("number input for Longest answer").fill("512")
+    page.get_by_label("number input for Temperature").fill("1.8")
+    page.locator("#prompt textarea").fill("Write a very long story about everything.")
+    page.get_by_role("button", name="Compare", exact=True).click()
+    wait_for_text(page, "provenance-0", r"[3-9] tokens|\d\d tokens", 60)
+    page.get_by_role("button", name="Cancel").click()
+    wait_for_text(page, "provenance-0", "cancelled", 10)
+
+
+def test_an_example_brings_its_reference_answer(page):
+    page.get_by_role("tab", name="Compare").click()
+    page.locator("#examples input").click()
+    page.get_by_role("option").nth(0).click()
+    page.wait_for_function("document.querySelector('#prompt textarea').value.includes('`')")
+    assert page.locator("#reference textarea").input_value()
+
+
+def test_every_page_is_readable_on_a_phone_and_in_the_dark(page, app):
+    for tab in ("Train", "Compare"):
+        for width in (1280, 390):
+            for scheme in ("light", "dark"):
+                page.set_viewport_size({"width": width, "height": 900})
+                page.goto(f"{app.url}/?__theme={scheme}")
+                page.get_by_role("tab", name=tab).click()
+                shot(page, f"{tab.lower()}-{width}-{scheme}")
+                assert page.evaluate("document.documentElement.scrollWidth") <= width
