@@ -98,7 +98,8 @@ def build(jobs: Jobs, comparer: Comparer) -> gr.Blocks:
             land,
             awaited,
             [awaited, tabs, comparing.run, comparing.prompt, comparing.arrived],
-            queue=False,
+            # queued, unlike other ticks: only then does the change of a State reach its listeners
+            concurrency_limit=8,
             show_progress="hidden",
             api_visibility="private",
         )
