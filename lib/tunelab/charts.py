@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 Points = Sequence[tuple[float, float]]
 WIDTH, HEIGHT = 720, 300
 LEFT, RIGHT, TOP, BOTTOM = 52, 84, 28, 40
+# on a phone the drawing is less than half as wide: its letters must not shrink as much
+STYLE = ".grid{stroke:currentColor;stroke-opacity:.15}@media(max-width:700px){svg[role=img] text{font-size:20px}}"
 # (colour, width, dashes) of the first, second, … series
 STYLES = (("#94a3b8", 1.5, ""), ("#ea580c", 2.5, ""), ("#0d9488", 2.5, "7 4"), ("#7c3aed", 2.5, "2 4"))
 
@@ -60,6 +62,8 @@ def line_chart(
         parts.append(f'<text x="{place(x, ys[0])[0]:.1f}" y="{HEIGHT - 20}" text-anchor="middle">{_number(x)}</text>')
     middle = (LEFT + WIDTH - RIGHT) / 2
     parts.append(f'<text x="{middle}" y="{HEIGHT - 3}" text-anchor="middle">{html.escape(x_title)}</text>')
+    if not points:
+        parts.append(f'<text x="{middle}" y="{HEIGHT / 2}" text-anchor="middle" opacity=".6">nothing yet</text>')
     taken: list[float] = []
     for (name, line), (colour, width, dashes) in zip(lines.items(), STYLES, strict=False):
         if line:
@@ -68,7 +72,7 @@ def line_chart(
     return (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}" font-size="12" fill="currentColor" '
         'font-family="system-ui, sans-serif" style="width:100%;height:auto">'
-        "<style>.grid{stroke:currentColor;stroke-opacity:.15}</style>" + "".join(parts) + "</svg>"
+        f"<style>{STYLE}</style>" + "".join(parts) + "</svg>"
     )
 
 

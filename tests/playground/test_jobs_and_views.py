@@ -1,0 +1,116 @@
+"""Runs as processes, without a browser: a queue that survives everything, and what the page says about runs."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from playground import forms, views
+from playground.jobs import Jobs
+from tests.helpers import ROWS
+from tests.test_training import config
+from tunelab import DataSpec, LoRA, Run, TrainConfig, UserError
+from tunelab.charts import line_chart, loss_chart, ticks
+
+
+def until(condition, seconds=60):
+    end = time.time() + seconds
+    while not condition():
+        assert time.time() < end, "waited too long"
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def jobs():
+    made = Jobs()
+    made.watch()
+    yield made
+    made.end()
+
+
+def test_a_second_training_queues_and_follows(tiny, jobs):
+    first = jobs.start(config(tiny, steps=100_000))
+    until(lambda: first.progress().step >= 2)
+    second = jobs.start(config(tiny, steps=2))
+    assert second.status == "queued"
+    assert jobs.place(second) == 1
+    jobs.stop(first)
+    until(lambda: second.status == "finished")
+    assert first.status == "stopped"
+    assert first.has_adapter
+    jobs.resume(first)
+    until(lambda: first.status == "running" and first.progress().step > 2)
+    jobs.stop(first)
+    until(lambda: first.status == "stopped")
+
+
+def test_an_app_that_starts_finds_what_is_queued(tiny):
+    waiting = Run.create(config(tiny, steps=2))
+    waiting.queue()
+    jobs = Jobs()
+    jobs.watch()
+    until(lambda: waiting.status == "finished")
+    jobs.end()
+
+
+def test_a_worker_that_fails_says_why_and_the_next_run_starts(tiny, jobs):
+    broken = config(tiny, steps=2)
+    broken = broken.model_copy(
+        update={"stages": (broken.stages[0].model_copy(update={"data": DataSpec(source="gone.csv")}),)}
+    )
+    first, second = jobs.start(broken), jobs.start(config(tiny, steps=2))
+    until(lambda: second.status == "finished")
+    assert first.status == "failed"
+    assert "There is no file" in first.progress().message
+
+
+def test_what_cannot_be_stopped_or_resumed_is_refused(tiny, jobs):
+    run = Run.create(config(tiny))
+    with pytest.raises(UserError, match="can't be resumed: it is queued"):
+        jobs.resume(run)
+
+
+def test_the_page_shows_names_as_text(tiny):
+    run = Run.create(config(tiny).model_copy(update={"name": "<b>bold</b>"}))
+    shown = views.progress_html(run, run.progress(), None)
+    assert "<b>bold</b>" not in shown
+    assert "&lt;b&gt;bold" in shown
+    assert views.plain_markdown("# [x](y) <i>") == "\\# \\[x\\]\\(y\\) \\&lt;i\\&gt;"
+
+
+def test_widgets_follow_from_fields():
+    number = forms.widget(TrainConfig, "steps")
+    assert (number.value, number.minimum, number.maximum) == (60, 1, 1_000_000)
+    assert number.info == TrainConfig.model_fields["steps"].description
+    assert forms.widget(TrainConfig, "learning_rate").value == "auto"
+    given = {"steps": 5, "learning_rate": "2e-4", "early_stopping_patience": "", "schedule": "linear"}
+    assert TrainConfig(**forms.values_for(TrainConfig, given)) == TrainConfig(
+        steps=5, learning_rate=2e-4, schedule="linear"
+    )
+    assert LoRA(**forms.values_for(LoRA, {"target_modules": "q_proj, v_proj"})).target_modules == ("q_proj", "v_proj")
+
+
+def test_a_chart_says_in_words_what_it_draws(tiny):
+    from tunelab import finetune
+
+    chart = loss_chart(finetune(config(tiny)).progress())
+    assert chart.count("<polyline") == 3
+    assert "held-out from" in chart
+    assert "base from" in chart
+    assert "nan" not in line_chart({"a": [(0, 1.0), (1, float("nan")), (2, 2.0)]}, title="t")
+    assert "<svg" in line_chart({}, title="<empty>")
+    assert "<empty>" not in line_chart({}, title="<empty>")
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 60), (1.3, 4.7), (-3, -2.5), (0, 0.001), (4.41, 4.42)])
+def test_ticks_are_few_round_and_span_the_values(low, high):
+    made = ticks(low, high)
+    assert made[0] <= low
+    assert made[-1] >= high
+    assert 3 <= len(made) <= 12
+
+
+def test_rows_in_memory_stay_in_the_run(tiny):
+    run = Run.create(config(tiny))
+    assert run.config.stages[0].data.rows == tuple(ROWS)

@@ -1,0 +1,51 @@
+"""The README tells the truth: its commands and its example run as they stand, its files exist."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY
+
+TEXT = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+SETUP = ("make ", "python -m venv", "pip ", ".venv", "python -m playground")
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", TEXT, re.DOTALL)
+
+
+def test_every_command_but_the_set_up_runs(starter, tmp_path):
+    lines = [line for block in blocks("sh") for line in block.splitlines()]
+    commands = [line for line in lines if line and not line.startswith(SETUP)]
+    assert len(commands) >= 5
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    for command in commands:
+        result = subprocess.run(command, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
+
+
+def test_the_example_runs(starter, tmp_path, capsys):
+    (example,) = blocks("python")
+    assert len([line for line in example.splitlines() if line]) <= 11
+    exec(compile(example, "README.md", "exec"), {})
+    printed = capsys.readouterr().out
+    assert "base →" in printed
+    assert printed.count("→") == 2
+
+
+def test_the_tree_names_files_that_exist():
+    (tree,) = [block for block in blocks("") if "lib/tunelab/" in block]
+    for name in re.findall(r"[\w/]+\.py|[\w/]+/(?=\s)", tree):
+        found = [folder for folder in ("", "lib/tunelab") if (REPOSITORY / folder / name).exists()]
+        assert found, name
+
+
+@pytest.mark.parametrize("target", re.findall(r"\]\((?!http)([^)]+)\)", TEXT))
+def test_links_lead_somewhere(target):
+    assert (REPOSITORY / target).exists()
