@@ -42,7 +42,7 @@ def main() -> int:
     page.queue(api_open=False, default_concurrency_limit=4)
     jobs.watch()
     try:
-        _, url, _ = page.launch(
+        server, url, _ = page.launch(
             server_name=HOST,
             server_port=free_port(options.port),
             share=False,
@@ -54,8 +54,11 @@ def main() -> int:
             max_file_size="200mb",
             footer_links=[],
             enable_monitoring=False,
+            run_history=False,
             show_error=False,
         )
+        # deep links would write every value of a page into a file that others can fetch
+        server.router.routes[:] = [r for r in server.router.routes if not getattr(r, "path", "").endswith("/deep_link")]
         print(
             f"The playground is up: {url}\nRuns are kept in {jobs.root}. Ctrl-C ends the page, not a training.",
             flush=True,

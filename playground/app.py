@@ -46,7 +46,7 @@ def theme() -> Any:
 
 def build(jobs: Jobs, comparer: Comparer) -> gr.Blocks:
     """The page of one runs root."""
-    with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
+    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 86400)) as page:
         gr.Markdown(
             f"# {TITLE}\nTune a language model on your own examples, on this machine, and read base and tuned answers "
             "side by side.",

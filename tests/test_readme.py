@@ -40,7 +40,7 @@ def test_the_example_runs(starter, tmp_path, capsys):
 
 
 def test_the_tree_names_files_that_exist():
-    (tree,) = [block for block in blocks("") if "lib/tunelab/" in block]
+    (tree,) = blocks("text")
     for name in re.findall(r"[\w/]+\.py|[\w/]+/(?=\s)", tree):
         found = [folder for folder in ("", "lib/tunelab") if (REPOSITORY / folder / name).exists()]
         assert found, name

@@ -1,0 +1,264 @@
+"""The sides of a training comparison, each a process that trains on command: `python -m benchmarks.sides NAME`.
+
+    parent → "steps N"     child → {"tokens": …, "seconds": …}        (real tokens, padding excluded)
+    parent → "heldout"     child → {"loss": …}                        (plain loss, the same rows for everybody)
+    parent → "memory"      child → {"floor": …, "peak": …}            (bytes: after the imports; at most)
+
+So the sides can take turns on one machine, and none pays for another's imports. `ours` is the project's trainer.
+`trl-default` is TRL's SFTTrainer as its documentation shows it: bf16 autocast, gradient checkpointing, random batches.
+`trl-tuned` is the fairest we could make it: weights in the target dtype without autocast, no checkpointing, batches
+grouped by length, eager attention, adapters without the fp32 upcast.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from tunelab import hardware
+
+SIDES = ("ours", "trl-default", "trl-tuned")
+TRAIN_ROWS, HELDOUT_ROWS, BATCH = 1000, 64, 8
+MANY = 1_000_000  # steps; the parent ends the process when it has seen enough
+
+
+class Side:
+    """A child process and its protocol, as the parent sees it."""
+
+    def __init__(self, name: str, *, quantization: str, dtype: str, words: int) -> None:
+        command = [sys.executable, "-m", "benchmarks.sides", name, "--quantization", quantization, "--dtype", dtype]
+        self.name = name
+        self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115  # the child's for as long as it lives
+        self.process = subprocess.Popen(
+            [*command, "--words", str(words)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True
+        )
+
+    def ask(self, question: str) -> dict[str, float]:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(question + "\n")
+        self.process.stdin.flush()
+        while line := self.process.stdout.readline():
+            if line.startswith("{"):
+                return json.loads(line)
+        self.log.seek(0)
+        raise RuntimeError(f"{self.name} ended:\n{self.log.read()[-3000:]}")
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+# ---- the child
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.sides")
+    parser.add_argument("name", choices=SIDES)
+    parser.add_argument("--quantization", default="nf4", choices=("nf4", "none"))
+    parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"))
+    parser.add_argument("--words", type=int, default=0, help="lengthen each answer to this many words; 0: as it is")
+    options = parser.parse_args()
+    if options.name == "ours":
+        from tunelab import libraries
+
+        libraries.prepare()
+    steps = _ours(options) if options.name == "ours" else _trl(options)
+    floor, heldout = next(steps)
+    for line in sys.stdin:
+        word, *numbers = line.split()
+        if word == "steps":
+            tokens, started = 0, time.perf_counter()
+            for _ in range(int(numbers[0])):
+                tokens += next(steps)
+            _answer(tokens=tokens, seconds=time.perf_counter() - started)
+        elif word == "heldout":
+            _answer(loss=heldout())
+        elif word == "memory":
+            _answer(floor=floor, peak=hardware.peak_memory_bytes())
+
+
+def _answer(**values: float) -> None:
+    print(json.dumps(values), flush=True)
+
+
+def _rows(words: int) -> tuple[list[Any], list[Any]]:
+    """Training and held-out examples; long ones repeat python-docs answers up to `words` words."""
+    from dataclasses import replace
+
+    from tunelab import DataSpec, read_data
+    from tunelab.data import Message
+
+    split = read_data(DataSpec(source="python-docs", heldout=200, limit=TRAIN_ROWS))
+    if not words:
+        return split.train, split.heldout[:HELDOUT_ROWS]
+
+    def longer(index: int, rows: list[Any]) -> Any:
+        text: list[str] = []
+        while len(text) < words:
+            text += rows[index % len(rows)].answer.split()
+            index += 1
+        asked, answer = rows[index % len(rows)].asked, Message("assistant", " ".join(text[:words]))
+        return replace(rows[index % len(rows)], messages=(*asked, answer))
+
+    train = [longer(i * 7, split.train) for i in range(TRAIN_ROWS)]
+    return train, [longer(i * 7, split.heldout) for i in range(HELDOUT_ROWS)]
+
+
+def _heldout(model: Any, tokenizer: Any, examples: list[Any]) -> Callable[[], float]:
+    """A function that measures the mean held-out loss by the plain forward, whichever side trained the model."""
+
+    def measure() -> float:
+        import torch
+
+        from tunelab.data.batches import collate
+        from tunelab.data.encode import encode_all
+        from tunelab.losses import PlainLoss
+
+        rows, _ = encode_all(examples, tokenizer, 1024)
+        model.eval()
+        with torch.no_grad():
+            batches = [collate(rows[i : i + BATCH], tokenizer.pad_token_id) for i in range(0, len(rows), BATCH)]
+            total = sum(float(PlainLoss(model)(batch)) for batch in batches)
+        model.train()
+        return total / sum(batch.scored_tokens for batch in batches)
+
+    return measure
+
+
+def _ours(options: argparse.Namespace) -> Iterator[Any]:
+    import torch
+
+    from tunelab import LoRA, ModelSpec, TrainConfig, load
+    from tunelab.data.encode import encode_all
+    from tunelab.events import StepDone
+    from tunelab.fast import choose_loss
+    from tunelab.training import StageData, Trainer
+
+    floor = hardware.resident_bytes()
+    train, held = _rows(options.words)
+    base = load(ModelSpec(repo_id="starter", quantization=options.quantization, dtype=options.dtype, max_length=1024))
+    torch.manual_seed(0)
+    technique = LoRA(r=16)
+    model = technique.attach(base)
+    rows, _ = encode_all(train, base.tokenizer, 1024)
+    config = TrainConfig(steps=MANY, batch_size=BATCH, schedule="constant", warmup_steps=0, checkpoint_every=MANY)
+    data = StageData(rows, [])
+    trainer = Trainer(
+        model, choose_loss(model, technique, True), data, config, 1e-3, pad_id=base.tokenizer.pad_token_id
+    )
+    yield floor, _heldout(model, base.tokenizer, held)
+    for event in trainer.train():
+        if isinstance(event, StepDone):
+            yield event.tokens
+
+
+def _trl(options: argparse.Namespace) -> Iterator[Any]:
+    """SFTTrainer in a thread of its own, let through one step at a time."""
+    import queue
+    import threading
+
+    import datasets
+    import torch
+    import transformers
+    import trl
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    from tunelab import ModelSpec
+    from tunelab.models import find, load_tokenizer
+    from tunelab.quantization import bitsandbytes_config, keep_trainable
+
+    floor = hardware.resident_bytes()
+    torch.set_num_threads(hardware.physical_cores())
+    tuned = options.name == "trl-tuned"
+    spec = ModelSpec(repo_id="starter", quantization=options.quantization)
+    dtype = getattr(torch, options.dtype)
+    loading: dict[str, Any] = {"dtype": dtype}
+    if tuned:
+        loading["attn_implementation"] = "eager"
+    if options.quantization == "nf4":
+        loading |= {"quantization_config": bitsandbytes_config(spec, dtype), "device_map": {"": "cpu"}}
+    model: Any = AutoModelForCausalLM.from_pretrained(find(spec), local_files_only=True, **loading)
+    keep_trainable(model)
+    tokenizer = load_tokenizer(spec)
+    train, held = _rows(options.words)
+    rows = [
+        {
+            "prompt": [{"role": m.role, "content": m.content} for m in row.asked],
+            "completion": [{"role": "assistant", "content": row.answer}],
+        }
+        for row in train
+    ]
+    lora = LoraConfig(task_type="CAUSAL_LM", r=16, lora_alpha=32, target_modules="all-linear")
+    settings: dict[str, Any] = {}
+    if tuned:
+        model.requires_grad_(False)
+        model = get_peft_model(model, lora, autocast_adapter_dtype=False)
+        settings = {"bf16": False, "gradient_checkpointing": False, "train_sampling_strategy": "group_by_length"}
+    elif options.dtype == "float32":
+        settings = {"bf16": False}
+    config = trl.SFTConfig(
+        output_dir=tempfile.mkdtemp(),
+        per_device_train_batch_size=BATCH,
+        max_steps=MANY,
+        max_length=1024,
+        learning_rate=1e-3,
+        lr_scheduler_type="constant",
+        logging_strategy="no",
+        save_strategy="no",
+        report_to="none",
+        use_cpu=True,
+        seed=0,
+        **settings,
+    )
+    go: queue.SimpleQueue[None] = queue.SimpleQueue()
+    done: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    counted = [0]
+
+    class Gate(transformers.TrainerCallback):
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            go.get()
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            done.put(counted[0])
+            counted[0] = 0
+
+    class Counting(trl.SFTTrainer):
+        def compute_loss(self, model: Any, inputs: Any, *rest: Any, **more: Any) -> Any:
+            counted[0] += int(inputs["attention_mask"].sum())
+            return super().compute_loss(model, inputs, *rest, **more)
+
+    trainer = Counting(
+        model=model,
+        args=config,
+        train_dataset=datasets.Dataset.from_list(rows),
+        processing_class=tokenizer,
+        peft_config=None if tuned else lora,
+        callbacks=[Gate()],
+    )
+    yield floor, _heldout(trainer.model, tokenizer, held)
+
+    def work() -> None:
+        try:
+            trainer.train()
+        except BaseException as error:
+            done.put(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    while True:
+        go.put(None)
+        tokens = done.get()
+        if isinstance(tokens, BaseException):
+            raise tokens
+        yield tokens
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""The fast path computes what the plain one computes, whatever the rows of a batch have in common."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.helpers import ROWS
+from tunelab import DataSpec, LoRA, ModelSpec, RunConfig, Stage, TrainConfig, finetune, load
+from tunelab.data.batches import collate
+from tunelab.data.encode import Encoded
+from tunelab.fast import choose_loss
+from tunelab.fast.functions import Adapters, Layout, norm, refresh, rotate
+from tunelab.fast.llama import FastLoss, shared_prefix
+from tunelab.losses import PlainLoss
+
+
+def rows(*lengths, common=0, scored_from=None, seed=0):
+    """Random rows that begin with the same `common` tokens; scored from `scored_from` on (default: after them)."""
+    generator = torch.Generator().manual_seed(seed)
+    first = torch.randint(3, 300, (common,), generator=generator).tolist()
+    made = []
+    for length in lengths:
+        rest = torch.randint(3, 300, (length - common,), generator=generator).tolist()
+        start = common + 2 if scored_from is None else scored_from
+        made.append(Encoded(first + rest, [i >= start for i in range(length)]))
+    return made
+
+
+def adapted(tiny, **settings):
+    """A model with an adapter that is not zero, in fp32."""
+    base = load(ModelSpec(repo_id=tiny, dtype="float32"))
+    model = LoRA(**settings).attach(base)
+    torch.manual_seed(1)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data.normal_(0, 0.05)
+    return model
+
+
+def loss_and_gradients(loss, model, batch):
+    model.zero_grad()
+    value = loss(batch)
+    value.backward()
+    return value.item(), [p.grad.clone() for p in model.parameters() if p.requires_grad]
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        rows(20, 31, 25, common=12),  # a prefix worth sharing
+        rows(20, 31, 25, common=3),  # one that is not
+        rows(20, 31, 25),  # none
+        rows(20, 20, common=20, scored_from=5),  # equal rows: the prefix ends where learning begins
+        rows(40, common=30),  # a row alone
+        rows(9, 60, common=8, scored_from=8),  # much padding, scored right after what is shared
+    ],
+    ids=["shared", "short", "none", "equal", "alone", "padded"],
+)
+@pytest.mark.parametrize("settings", [{"r": 4}, {"r": 8, "target_modules": ("q_proj", "up_proj")}], ids=["all", "some"])
+def test_loss_and_gradients_are_those_of_the_plain_path(tiny, batch, settings):
+    model = adapted(tiny, **settings)
+    collated = collate(batch, pad_id=2)
+    plain, expected = loss_and_gradients(PlainLoss(model), model, collated)
+    fast, got = loss_and_gradients(FastLoss(model), model, collated)
+    assert fast == pytest.approx(plain, rel=1e-5)
+    for ours, theirs in zip(got, expected, strict=True):
+        assert (ours - theirs).norm() <= 1e-4 * theirs.norm() + 1e-7
+
+
+def test_what_is_shared_holds_nothing_that_predicts_a_learned_token():
+    assert shared_prefix(collate(rows(20, 31, common=12), 2)) == 12
+    assert shared_prefix(collate(rows(20, 31, common=12, scored_from=12), 2)) == 11
+    assert shared_prefix(collate(rows(20, 31, common=7), 2)) == 0
+    assert shared_prefix(collate(rows(20, common=12), 2)) == 0
+    assert Layout(2, 2, 3).positions == [0, 1, 2, 3, 4, 2, 3, 4]
+
+
+def test_bf16_gradients_are_as_near_to_the_truth_as_those_of_the_plain_path(starter):
+    base = load(ModelSpec(repo_id=starter, dtype="bfloat16"))
+    model = LoRA(r=4).attach(base)
+    torch.manual_seed(1)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data.normal_(0, 0.02)
+    batch = collate(rows(30, 40, 35, common=12), 2)
+    _, fast = loss_and_gradients(FastLoss(model), model, batch)
+    _, plain = loss_and_gradients(PlainLoss(model), model, batch)
+    _, truth = loss_and_gradients(PlainLoss(model.float()), model, batch)
+
+    def error(gradients):
+        return torch.cat([(g - t).flatten() for g, t in zip(gradients, truth, strict=True)]).norm()
+
+    assert error(fast) < 1.3 * error(plain)
+
+
+def test_twenty_steps_learn_the_same(tiny):
+    def losses(fast):
+        config = RunConfig(
+            model=ModelSpec(repo_id=tiny, dtype="float32"),
+            technique=LoRA(r=4),
+            stages=[
+                Stage(data=DataSpec(rows=ROWS, heldout=4), training=TrainConfig(steps=20, batch_size=4, fast=fast))
+            ],
+        )
+        progress = finetune(config).progress()
+        assert progress.started.fast is fast
+        return torch.tensor([e.loss for e in progress.steps])
+
+    assert torch.allclose(losses(True), losses(False), rtol=1e-3)
+
+
+def test_what_the_fast_path_does_not_know_is_left_to_the_plain_one(tiny):
+    base = load(ModelSpec(repo_id=tiny, dtype="float32"))
+    dropout = LoRA(r=4, lora_dropout=0.1)
+    assert isinstance(choose_loss(dropout.attach(base), dropout, fast=True), PlainLoss)
+    assert isinstance(choose_loss(adapted(tiny), LoRA(), fast=False), PlainLoss)
+    assert isinstance(choose_loss(adapted(tiny), LoRA(), fast=True), FastLoss)
+
+
+def test_switched_off_the_adapter_adds_exactly_nothing(tiny):
+    model, batch = adapted(tiny), collate(rows(20, 31, common=12), 2)
+    bare = load(ModelSpec(repo_id=tiny, dtype="float32")).model
+    with torch.no_grad(), LoRA().off(model):
+        off = FastLoss(model)(batch)
+    assert float(off) == float(FastLoss(bare)(batch))
+
+
+def test_stacked_factors_are_blocks_that_keep_their_gradients_apart():
+    torch.manual_seed(0)
+    factors = [torch.randn(2, 8), torch.randn(5, 2), torch.randn(3, 8), torch.randn(4, 3)]
+    adapters = Adapters(factors, scale=0.5, dtype=torch.float32)
+    refresh([adapters])
+    x = torch.randn(6, 8)
+    expected = torch.cat([0.5 * x @ a.T @ b.T for a, b in (factors[:2], factors[2:])], dim=1)
+    assert torch.allclose(x @ adapters.a.T @ adapters.b, expected, atol=1e-5)
+    factors[1].zero_()
+    refresh([adapters])
+    assert not adapters.b[:2].any()
+
+
+def test_norm_and_rotation_are_those_of_transformers():
+    from transformers.models.llama.modeling_llama import LlamaRMSNorm, apply_rotary_pos_emb
+
+    torch.manual_seed(0)
+    module = LlamaRMSNorm(64, eps=1e-5)
+    module.weight.data.uniform_(0.5, 1.5)
+    x = torch.randn(3, 64)
+    assert torch.allclose(norm(x, module.weight.data, 1e-5)[0], module(x), atol=1e-6)
+    q, angle = torch.randn(1, 2, 5, 64), torch.randn(1, 5, 64)
+    turned, _ = apply_rotary_pos_emb(q, q, angle.cos(), angle.sin())
+    assert torch.allclose(rotate(q, angle.cos(), angle.sin()), turned, atol=1e-6)
