@@ -42,8 +42,10 @@ format: $(VENV)/test-tools
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
+# every figure, into benchmarks/RESULTS.md
 bench: $(VENV)/starter
-	@$(BIN)/python -m benchmarks.quickstart
+	@$(PIP) -r requirements-bench.txt
+	@$(BIN)/python -m benchmarks
 
 # run the notebooks in place and keep their outputs
 notebooks: $(VENV)/test-tools $(VENV)/starter

@@ -1,6 +1,7 @@
 """The sides of a training comparison, each a process that trains on command: `python -m benchmarks.sides NAME`.
 
-    parent → "steps N"     child → {"tokens": …, "seconds": …}        (real tokens, padding excluded)
+    parent → "steps N"     child → {"tokens": …, "computed": …, "seconds": …}
+                                    (real tokens, padding excluded; positions that were really computed)
     parent → "heldout"     child → {"loss": …}                        (plain loss, the same rows for everybody)
     parent → "memory"      child → {"floor": …, "peak": …}            (bytes: after the imports; at most)
 
@@ -74,10 +75,10 @@ def main() -> None:
     for line in sys.stdin:
         word, *numbers = line.split()
         if word == "steps":
-            tokens, started = 0, time.perf_counter()
-            for _ in range(int(numbers[0])):
-                tokens += next(steps)
-            _answer(tokens=tokens, seconds=time.perf_counter() - started)
+            started = time.perf_counter()
+            counts = [next(steps) for _ in range(int(numbers[0]))]
+            tokens, computed = (sum(column) for column in zip(*counts, strict=True))
+            _answer(tokens=tokens, computed=computed, seconds=time.perf_counter() - started)
         elif word == "heldout":
             _answer(loss=heldout())
         elif word == "memory":
@@ -139,6 +140,7 @@ def _ours(options: argparse.Namespace) -> Iterator[Any]:
     from tunelab.data.encode import encode_all
     from tunelab.events import StepDone
     from tunelab.fast import choose_loss
+    from tunelab.fast.llama import shared_prefix
     from tunelab.training import StageData, Trainer
 
     floor = hardware.resident_bytes()
@@ -150,13 +152,15 @@ def _ours(options: argparse.Namespace) -> Iterator[Any]:
     rows, _ = encode_all(train, base.tokenizer, 1024)
     config = TrainConfig(steps=MANY, batch_size=BATCH, schedule="constant", warmup_steps=0, checkpoint_every=MANY)
     data = StageData(rows, [])
-    trainer = Trainer(
-        model, choose_loss(model, technique, True), data, config, 1e-3, pad_id=base.tokenizer.pad_token_id
-    )
+    loss = choose_loss(model, technique, True)
+    trainer = Trainer(model, loss, data, config, 1e-3, pad_id=base.tokenizer.pad_token_id)
+    index = 0
     yield floor, _heldout(model, base.tokenizer, held)
     for event in trainer.train():
         if isinstance(event, StepDone):
-            yield event.tokens
+            batch = trainer.batch([rows[row] for row in trainer.order.batch(index)])
+            index += 1
+            yield event.tokens, batch.input_ids.numel() - shared_prefix(batch) * (len(batch.input_ids) - 1)
 
 
 def _trl(options: argparse.Namespace) -> Iterator[Any]:
@@ -220,19 +224,18 @@ def _trl(options: argparse.Namespace) -> Iterator[Any]:
     )
     go: queue.SimpleQueue[None] = queue.SimpleQueue()
     done: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    counted = [0]
+    counted: list[tuple[int, int]] = []
 
     class Gate(transformers.TrainerCallback):
         def on_step_begin(self, *_: Any, **__: Any) -> None:
             go.get()
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
-            done.put(counted[0])
-            counted[0] = 0
+            done.put(counted.pop())
 
     class Counting(trl.SFTTrainer):
         def compute_loss(self, model: Any, inputs: Any, *rest: Any, **more: Any) -> Any:
-            counted[0] += int(inputs["attention_mask"].sum())
+            counted.append((int(inputs["attention_mask"].sum()), inputs["input_ids"].numel()))
             return super().compute_loss(model, inputs, *rest, **more)
 
     trainer = Counting(
@@ -254,10 +257,10 @@ def _trl(options: argparse.Namespace) -> Iterator[Any]:
     threading.Thread(target=work, daemon=True).start()
     while True:
         go.put(None)
-        tokens = done.get()
-        if isinstance(tokens, BaseException):
-            raise tokens
-        yield tokens
+        counts = done.get()
+        if isinstance(counts, BaseException):
+            raise counts
+        yield counts
 
 
 if __name__ == "__main__":
