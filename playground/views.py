@@ -144,7 +144,10 @@ def started(run: Run) -> str:
 
 def run_choices(runs: list[Run]) -> list[tuple[str, str]]:
     """Label and id of each run, for a dropdown."""
-    return [(f"{run.name} · {run.config.method} · {started(run)}", run.id) for run in runs if run.readable]
+    readable = [run for run in runs if run.readable]
+    # a run without a name of its own is called by its method already
+    methods = [f" · {run.config.method}" if run.config.name else "" for run in readable]
+    return [(f"{run.name}{method} · {started(run)}", run.id) for run, method in zip(readable, methods, strict=True)]
 
 
 def answer_footer(answer: Answer) -> str:

@@ -122,6 +122,11 @@ def test_a_line_torn_by_a_crash_spoils_nothing():
     assert [e.step for e in run.events()] == [1, 2]
 
 
+def test_a_run_without_a_name_is_called_what_it_is():
+    assert Run.create(CONFIG).name == "mine"
+    assert Run.create(CONFIG.model_copy(update={"name": None})).name == "QLoRA on 16 rows in memory"
+
+
 def test_runs_are_found_by_id_name_and_latest():
     first, second = Run.create(CONFIG), Run.create(CONFIG.model_copy(update={"name": "other"}))
     assert Run.open("mine").id == first.id

@@ -200,8 +200,10 @@ class Run:
 
     @property
     def name(self) -> str:
-        """What to call the run in a list."""
-        return (self.config.name if self.readable else None) or self.id
+        """What to call the run in a list: the name it was given, else what it is."""
+        if not self.readable:
+            return self.id
+        return self.config.name or f"{self.config.method} on {self.config.stages[-1].data.title}"
 
     @property
     def base_spec(self) -> ModelSpec:

@@ -182,7 +182,7 @@ def _model_and_data(inputs: dict[str, Any]) -> None:
     inputs["source"] = gr.Radio(
         list(BUILTIN), value="python-docs", label="Built-in data", info="Used when no file is given."
     )
-    inputs["file"] = gr.File(label="Your own data: CSV, JSON or JSONL", file_count="single", height=140, elem_id="file")
+    inputs["file"] = gr.File(label="Your own data: CSV, JSON or JSONL", file_count="single", height=170, elem_id="file")
     with gr.Accordion("Columns and held-out rows", open=False):
         inputs["prompt"] = gr.Textbox(label="Prompt column", info="Empty: detected.", max_lines=1)
         inputs["completion"] = gr.Textbox(label="Completion column", info="Empty: detected.", max_lines=1)
@@ -193,7 +193,7 @@ def _model_and_data(inputs: dict[str, Any]) -> None:
         inputs["heldout"] = gr.Textbox(
             value="0.1", label="Held out", info="A share (0.1) or a number of rows (200).", max_lines=1
         )
-        inputs["heldout_file"] = gr.File(label="Or a held-out file of its own", file_count="single", height=140)
+        inputs["heldout_file"] = gr.File(label="Or a held-out file of its own", file_count="single", height=170)
     inputs["technique"] = gr.Radio(
         [(kind.title, name) for name, kind in TECHNIQUES.items()],
         value="lora",
