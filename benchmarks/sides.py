@@ -152,7 +152,7 @@ def _ours(options: argparse.Namespace) -> Iterator[Any]:
     rows, _ = encode_all(train, base.tokenizer, 1024)
     config = TrainConfig(steps=MANY, batch_size=BATCH, schedule="constant", warmup_steps=0, checkpoint_every=MANY)
     data = StageData(rows, [])
-    loss = choose_loss(model, technique, True)
+    loss = choose_loss(model, technique)
     trainer = Trainer(model, loss, data, config, 1e-3, pad_id=base.tokenizer.pad_token_id)
     index = 0
     yield floor, _heldout(model, base.tokenizer, held)

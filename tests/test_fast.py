@@ -113,9 +113,9 @@ def test_twenty_steps_learn_the_same(tiny):
 def test_what_the_fast_path_does_not_know_is_left_to_the_plain_one(tiny):
     base = load(ModelSpec(repo_id=tiny, dtype="float32"))
     dropout = LoRA(r=4, lora_dropout=0.1)
-    assert isinstance(choose_loss(dropout.attach(base), dropout, fast=True), PlainLoss)
-    assert isinstance(choose_loss(adapted(tiny), LoRA(), fast=False), PlainLoss)
-    assert isinstance(choose_loss(adapted(tiny), LoRA(), fast=True), FastLoss)
+    assert isinstance(choose_loss(dropout.attach(base), dropout), PlainLoss)
+    assert isinstance(choose_loss(adapted(tiny), LoRA(), TrainConfig(fast=False)), PlainLoss)
+    assert isinstance(choose_loss(adapted(tiny), LoRA()), FastLoss)
 
 
 def test_switched_off_the_adapter_adds_exactly_nothing(tiny):

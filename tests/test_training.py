@@ -294,7 +294,7 @@ def test_stages_are_trained_in_order_and_plain_text_is_scored_everywhere(tiny):
     progress = run.progress()
     assert [(e.step, e.stage) for e in progress.steps] == [(1, 0), (2, 0), (3, 1), (4, 1), (5, 1)]
     assert progress.steps[0].scored_tokens > 0.95 * progress.steps[0].tokens
-    assert (run.path / "stages" / "0").is_dir()
+    assert run.stage_path(0).is_dir()
 
 
 def test_a_resumed_run_refuses_data_that_changed(tiny, tmp_path):

@@ -16,7 +16,16 @@ if TYPE_CHECKING:
     from tunelab.models import Base, load
     from tunelab.runs import Progress, Run, list_runs, runs_root
     from tunelab.spec import DataSpec, ModelSpec, RunConfig, Stage, TrainConfig
-    from tunelab.techniques import TECHNIQUES, LoRA, Technique
+    from tunelab.techniques import (
+        IA3,
+        TECHNIQUES,
+        BottleneckAdapter,
+        FullFineTuning,
+        LoRA,
+        PrefixTuning,
+        PromptTuning,
+        Technique,
+    )
 
 _HOME = {
     "comparison": ("Answer", "Comparer", "Comparison", "Provenance", "compare"),
@@ -26,20 +35,34 @@ _HOME = {
     "models": ("Base", "load"),
     "runs": ("Progress", "Run", "list_runs", "runs_root"),
     "spec": ("DataSpec", "ModelSpec", "RunConfig", "Stage", "TrainConfig"),
-    "techniques": ("TECHNIQUES", "LoRA", "Technique"),
+    "techniques": (
+        "IA3",
+        "TECHNIQUES",
+        "BottleneckAdapter",
+        "FullFineTuning",
+        "LoRA",
+        "PrefixTuning",
+        "PromptTuning",
+        "Technique",
+    ),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
+    "IA3",
     "TECHNIQUES",
     "Answer",
     "Base",
+    "BottleneckAdapter",
     "Comparer",
     "Comparison",
     "DataSpec",
+    "FullFineTuning",
     "LoRA",
     "ModelSpec",
+    "PrefixTuning",
     "Progress",
+    "PromptTuning",
     "Provenance",
     "Run",
     "RunConfig",

@@ -15,10 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +24,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from tunelab.starter import flush
+from tunelab.files import replacing
 
 KEEP = 2
 MANIFEST = "manifest.json"
@@ -74,7 +71,7 @@ def restore(parameters: dict[str, nn.Parameter], values: dict[str, Tensor]) -> N
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """AdamW's state and the random generators' as named tensors."""
     tensors = {
-        f"{index}.{key}": value.detach().cpu().clone()
+        f"{index}.{key}": torch.as_tensor(value).detach().cpu().clone()
         for index, state in optimizer.state_dict()["state"].items()
         for key, value in state.items()
     }
@@ -137,27 +134,6 @@ def _verifies(path: Path) -> bool:
         return all(_sha256(path / name) == digest for name, digest in sums.items())
     except (OSError, ValueError):
         return False
-
-
-@contextmanager
-def replacing(target: Path) -> Iterator[Path]:
-    """A temporary directory that takes the place of `target` when the block ends well, else vanishes."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        yield temporary
-        for file in temporary.iterdir():
-            flush(file)
-        old = target.with_name(f".{target.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        if target.exists():
-            os.rename(target, old)
-        os.rename(temporary, target)
-        flush(target.parent)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _sha256(path: Path) -> str:

@@ -311,16 +311,21 @@ class Comparer:
         from tunelab.fast.llama import FastLlama, Unsupported
         from tunelab.techniques import LoRA
 
-        if all(isinstance(run.config.technique, LoRA) for run in runs):
+        pairs = [(run.config.technique, run.adapter_path) for run in runs]
+        low_rank = [(t, path) for t, path in pairs if isinstance(t, LoRA) and t.rows_can_differ]
+        if len(low_rank) == len(runs):
             try:
                 self._detach()
-                adapters = [run.config.technique.factors(run.adapter_path) for run in runs]
+                adapters = [technique.factors(path) for technique, path in low_rank]
                 each = [adapter for adapter in (None, *adapters) for _ in range(rows)]
                 return [FastDecoder(FastLlama(base.model), each, capacity)]
             except Unsupported:
                 pass
         if len(runs) > 1:
-            raise UserError("Several runs side by side need LoRA on a Llama model. Choose one run.")
+            other = next((t for t, _path in pairs if not t.rows_can_differ), pairs[0][0])
+            raise UserError(
+                f"Several runs side by side need LoRA on a Llama model; {other.title} can't share a batch. Choose one."
+            )
         return self._plain_decoders(base, runs[0], rows)
 
     def _plain_decoders(self, base: Base, run: Run, rows: int) -> list[Any]:
@@ -396,22 +401,12 @@ def _blank_answers(base: Base, request: _Question) -> list[Answer]:
 def _note(runs: tuple[Run, ...]) -> str | None:
     notes = []
     for run in runs:
-        if _changes_nothing(run):
+        if run.config.technique.changes_nothing(run.adapter_path):
             notes.append(f"{run.name} changes nothing: its adapter adds zero. Train it for more steps.")
     training = next((r for r in list_runs(runs[0].root) if r.is_alive), None)
     if training:
         notes.append(f"{training.name} is training on this machine, so answers come slower.")
     return " ".join(notes) or None
-
-
-def _changes_nothing(run: Run) -> bool:
-    """Whether a LoRA adapter is as it was before the first step (every B zero)."""
-    from tunelab.techniques import LoRA
-
-    technique = run.config.technique
-    if not isinstance(technique, LoRA):
-        return False
-    return not any(bool(b.any()) for _a, b, _scale in technique.factors(run.adapter_path).values())
 
 
 def _text(tokenizer: Any, ids: list[int]) -> str:

@@ -41,7 +41,7 @@ def heldout_losses(run: Run, examples: Sequence[Example]) -> list[RowLoss]:
     if not rows:
         raise UserError(f"None of the {len(examples)} rows has anything to score. Raise max_length.")
     model = technique.load(base, run.adapter_path).eval()
-    loss = choose_loss(model, technique, fast=True)
+    loss = choose_loss(model, technique)
     pad: int = base.tokenizer.pad_token_id
     measured = []
     with torch.no_grad():

@@ -56,6 +56,7 @@ class StepDone(Event):
     seconds: float
     gradient_norm: float  # before clipping
     learning_rate: float
+    penalty: float = 0.0  # what regularisation adds to the loss, per scored token, nats
 
 
 class Evaluated(Event):
@@ -118,6 +119,14 @@ class Stopped(Event):
     adapter: str | None
 
 
+class RolledBack(Event):
+    """The result was replaced by the one at the end of an earlier (or later) stage; all of them are kept."""
+
+    event: Literal["RolledBack"] = "RolledBack"
+    step: int
+    stage: int
+
+
 class Failed(Event):
     event: Literal["Failed"] = "Failed"
     message: str  # what the user sees
@@ -125,7 +134,18 @@ class Failed(Event):
 
 
 TrainingEvent = (
-    Preparing | Started | StepDone | Evaluated | Sampled | Saved | StageDone | Resumed | Finished | Stopped | Failed
+    Preparing
+    | Started
+    | StepDone
+    | Evaluated
+    | Sampled
+    | Saved
+    | StageDone
+    | Resumed
+    | Finished
+    | Stopped
+    | RolledBack
+    | Failed
 )
 _adapter: TypeAdapter[TrainingEvent] = TypeAdapter(Annotated[TrainingEvent, Field(discriminator="event")])
 

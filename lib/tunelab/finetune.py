@@ -9,6 +9,8 @@ and drains the events. Both run in this process; the app uses `worker.py`, which
 from __future__ import annotations
 
 import contextlib
+import itertools
+import random
 import signal
 import threading
 import time
@@ -30,6 +32,7 @@ from tunelab.events import (
     Stopped,
     TrainingEvent,
 )
+from tunelab.files import replacing
 from tunelab.runs import HEARTBEAT_SECONDS, Run, list_runs, training_lock
 from tunelab.spec import RunConfig, Stage
 
@@ -134,8 +137,8 @@ class _Chain:
             yield Preparing(message=message)
         stages, splits, notes = reading.result()
         torch.manual_seed(self.config.stages[0].training.seed)
-        self.model = self.config.technique.attach(self.base)
-        loss = choose_loss(self.model, self.config.technique, self.config.stages[0].training.fast)
+        self._attach(stages[0].train)
+        loss = choose_loss(self.model, self.config.technique, self.config.stages[0].training)
         yield self._started(before, loss, splits, notes)
         if checkpoint:
             yield Resumed(step=checkpoint.position.step)
@@ -148,7 +151,7 @@ class _Chain:
                 continue
             trainer = Trainer(
                 self.model,
-                loss,
+                loss if index == 0 else choose_loss(self.model, self.config.technique, stage.training),
                 stages[index],
                 stage.training,
                 self._learning_rate(stage),
@@ -173,7 +176,7 @@ class _Chain:
                 yield Stopped(step=trainer.position.step, reason="as asked", adapter=_adapter_of(self.run))
                 return
             if len(self.config.stages) > 1:
-                self._save_adapter(self.run.path / "stages" / str(index))
+                self._save_adapter(self.run.stage_path(index))
         self._save_adapter()
         yield Finished(
             step=trainer.position.step,
@@ -200,6 +203,15 @@ class _Chain:
                     "Bring the old weights back, or train again."
                 )
 
+    def _attach(self, rows: list[Any]) -> None:
+        technique, before = self.config.technique, self.config.start_from
+        if before is None:
+            self.model = technique.attach(self.base, rows)
+            return
+        parent = Run.open(before, self.run.root)
+        check_lineage(self.config, parent, self.base.sha256)
+        self.model = technique.load(self.base, parent.adapter_path, trainable=True)
+
     def _read(self, tokenizer: Any) -> tuple[list[Any], list[Any], list[str]]:
         from tunelab.data import encode_all, pack, read_data
         from tunelab.training import StageData
@@ -221,9 +233,27 @@ class _Chain:
                 if stage.learn == "text":
                     rows = pack(rows, self.config.model.max_length)
                 sides.append(rows)
-            stages.append(StageData(*sides))
+            replayed, told = self._replayed(stage, tokenizer, len(sides[0]))
+            notes += [where + note for note in told]
+            stages.append(StageData(sides[0] + replayed, sides[1]))
             splits.append(split)
         return stages, splits, notes
+
+    def _replayed(self, stage: Stage, tokenizer: Any, count: int) -> tuple[list[Any], list[str]]:
+        """General rows that make up `replay_share` of a stage of `count` rows, and a note that says so."""
+        from tunelab.data import encode_all, read_examples
+
+        share = stage.training.replay_share
+        if not share:
+            return [], []
+        examples = read_examples(stage.replayed)
+        random.Random(stage.training.seed).shuffle(examples)
+        rows, _dropped = encode_all(examples, tokenizer, self.config.model.max_length)
+        wanted = max(1, round(count * share / (1 - share)))
+        chosen = list(itertools.islice(itertools.cycle(rows), wanted)) if rows else []
+        if not chosen:
+            raise UserError(f"{stage.replayed.title}: no row to replay fits into max_length.")
+        return chosen, [f"{wanted} rows of {stage.replayed.title} are replayed among {count} training rows"]
 
     def _learning_rate(self, stage: Stage) -> float:
         asked = stage.training.learning_rate
@@ -231,8 +261,6 @@ class _Chain:
 
     def _started(self, before: Started | None, loss: Any, splits: list[Any], notes: list[str]) -> Started:
         import torch
-
-        from tunelab.checkpoints import trained_parameters
 
         hashes = tuple(split.sha256 for split in splits)
         if before and before.data_sha256 != hashes:
@@ -248,7 +276,7 @@ class _Chain:
             fast=loss.fast,
             threads=torch.get_num_threads(),
             base_sha256=self.base.sha256,
-            trainable_parameters=sum(p.numel() for p in trained_parameters(self.model).values()),
+            trainable_parameters=self.config.technique.trainable_parameters(self.model),
             total_parameters=sum(p.numel() for p in self.model.parameters()),
             steps_total=sum(stage.training.steps for stage in self.config.stages),
             learning_rates=tuple(self._learning_rate(stage) for stage in self.config.stages),
@@ -259,10 +287,30 @@ class _Chain:
         )
 
     def _save_adapter(self, folder: Path | None = None) -> None:
-        from tunelab.checkpoints import replacing
-
         with replacing(folder or self.run.adapter_path) as temporary:
             self.config.technique.save(self.model, temporary, self.base)
+
+
+def check_lineage(config: RunConfig, parent: Run, base_sha256: str | None = None) -> None:
+    """Refuse to start from a run whose result does not fit this configuration.
+
+    Raises:
+        UserError: it has no result, another technique, or another base.
+    """
+    if not parent.has_adapter:
+        raise UserError(f"start_from = '{parent.id}': the run has no adapter yet ({parent.progress().message}).")
+    if parent.config.technique != config.technique:
+        raise UserError(
+            f"start_from = '{parent.id}': it was trained with {parent.config.technique!r}, this run asks for "
+            f"{config.technique!r}. Take the same technique and settings."
+        )
+    started = parent.progress().started
+    if started and base_sha256 and started.base_sha256 != base_sha256:
+        raise UserError(
+            f"start_from = '{parent.id}': it was trained on {parent.config.model.repo_id} (sha256 "
+            f"{started.base_sha256[:12]}…), this run's base is {config.model.repo_id} ({base_sha256[:12]}…). "
+            "Take the same base."
+        )
 
 
 def _start_of(index: int, stages: tuple[Stage, ...]) -> Any:
@@ -272,7 +320,7 @@ def _start_of(index: int, stages: tuple[Stage, ...]) -> Any:
 
 
 def _adapter_of(run: Run) -> str | None:
-    return run.adapter_path.name if run.adapter_path.is_dir() else None
+    return run.adapter_path.name if run.has_adapter else None
 
 
 def _check_disk(folder: Path, parameters: dict[str, Any]) -> None:

@@ -35,8 +35,12 @@ class PlainDecoder:
 
     @torch.inference_mode()
     def __call__(self, input_ids: Tensor) -> Tensor:
+        from tunelab.models import inner
+
+        # virtual tokens stand before the first ones; afterwards they are in the cache, and must not come again
+        model = self.model if self.cache is None else inner(self.model)
         with self.around():
-            out = self.model(
+            out = model(
                 input_ids=input_ids.to(self.model.device), past_key_values=self.cache, use_cache=True, logits_to_keep=1
             )
         self.cache = out.past_key_values

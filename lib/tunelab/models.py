@@ -81,6 +81,13 @@ def load(spec: ModelSpec, progress: Callable[[str], None] | None = None) -> Base
     )
 
 
+def inner(model: Any) -> Any:
+    """The transformers model inside PEFT's, with what the adapter put into its layers; or the model itself."""
+    from peft import PeftModel
+
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
 def load_tokenizer(spec: ModelSpec, progress: Callable[[str], None] | None = None) -> PreTrainedTokenizerBase:
     """The tokenizer of `spec`, with a padding token.
 

@@ -7,6 +7,7 @@
         queued | stop    requests: start (or resume) me; stop at the next step
         checkpoints/     what a run resumes from
         adapter/         the result (model/ for full fine-tuning)
+        stages/1 …       the result at the end of each stage, where there are several
 
 Nothing else remembers a run, so a closed browser, a restarted app or a killed worker loses nothing. One run trains at
 a time: `training_lock()` of the runs root, which the operating system releases when its holder dies.
@@ -18,6 +19,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -35,6 +37,7 @@ from tunelab.events import (
     Finished,
     Preparing,
     Resumed,
+    RolledBack,
     StageDone,
     Started,
     StepDone,
@@ -42,6 +45,7 @@ from tunelab.events import (
     TrainingEvent,
     parse_event,
 )
+from tunelab.files import replacing, write_atomically
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -82,7 +86,7 @@ class Progress:
     steps: list[StepDone] = field(default_factory=list)
     evaluations: list[Evaluated] = field(default_factory=list)
     stages: list[StageDone] = field(default_factory=list)
-    ending: Finished | Stopped | Failed | None = None
+    ending: Finished | Stopped | Failed | RolledBack | None = None
 
     @property
     def tokens_per_second(self) -> float | None:
@@ -162,7 +166,12 @@ class Run:
 
     @property
     def adapter_path(self) -> Path:
-        return self.path / "adapter"
+        """Where the result is kept: an adapter, or a whole model for full fine-tuning."""
+        return self.path / self.config.technique.result_folder
+
+    def stage_path(self, stage: int) -> Path:
+        """Where the result at the end of a stage is kept, counted from 0."""
+        return self.path / "stages" / str(stage + 1)
 
     @property
     def checkpoints_path(self) -> Path:
@@ -259,6 +268,37 @@ class Run:
         for name in ("queued", "stop"):
             (self.path / name).unlink(missing_ok=True)
 
+    def roll_back(self, stage: int) -> None:
+        """Make the result what it was at the end of a stage (counted from 0). Every stage's result is kept, so this
+        goes forward again as well.
+
+        Raises:
+            UserError: the run is training, or has no result of that stage.
+        """
+        done = {event.stage: event.step for event in self.progress().stages}
+        kept = [number for number in done if self.stage_path(number).is_dir()]
+        if stage not in kept:
+            there = ", ".join(str(number + 1) for number in kept) or "none"
+            raise UserError(
+                f"Run {self.id} keeps no result of stage {stage + 1}; it keeps: {there}. Only runs with several stages "
+                "keep one for each."
+            )
+        if self.is_alive:
+            raise UserError(f"Run {self.id} is training. Stop it first: tunelab stop {self.id}")
+        with replacing(self.adapter_path) as temporary:
+            shutil.copytree(self.stage_path(stage), temporary, dirs_exist_ok=True)
+        self.append(RolledBack(step=done[stage], stage=stage))
+
+    @property
+    def lineage(self) -> list[str]:
+        """Ids of the runs this one started from, the nearest first."""
+        ids: list[str] = []
+        run = self
+        while run.readable and (before := run.config.start_from) and before not in ids:
+            ids.append(before)
+            run = Run(self.root / before)
+        return ids
+
     def beat(self) -> None:
         """Say that a process is working on this run."""
         (self.path / "heartbeat").touch()
@@ -299,7 +339,7 @@ class Run:
         evaluations = [e for e in events if isinstance(e, Evaluated)]
         started = next((e for e in reversed(events) if isinstance(e, Started)), None)
         last = events[-1] if events else None
-        ending = last if isinstance(last, (Finished, Stopped, Failed)) else None
+        ending = last if isinstance(last, (Finished, Stopped, Failed, RolledBack)) else None
         status, message = self._status(ending, last, steps)
         step = steps[-1].step if steps else 0
         return Progress(
@@ -315,7 +355,7 @@ class Run:
         )
 
     def _status(
-        self, ending: Finished | Stopped | Failed | None, last: TrainingEvent | None, steps: list[StepDone]
+        self, ending: Finished | Stopped | Failed | RolledBack | None, last: TrainingEvent | None, steps: list[StepDone]
     ) -> tuple[Status, str]:
         if self.is_alive:
             if isinstance(last, Preparing):
@@ -325,6 +365,8 @@ class Run:
             return "queued", "waiting for its turn"
         if isinstance(ending, Finished):
             return "finished", f"finished after {ending.step} steps"
+        if isinstance(ending, RolledBack):
+            return "finished", f"rolled back to the end of stage {ending.stage + 1} (step {ending.step})"
         if isinstance(ending, Stopped):
             return "stopped", f"stopped at step {ending.step}: {ending.reason}"
         if isinstance(ending, Failed):
@@ -345,7 +387,7 @@ def history(events: Iterable[TrainingEvent]) -> list[TrainingEvent]:
 
 
 def _is_later(event: TrainingEvent, step: int) -> bool:
-    if isinstance(event, (Finished, Stopped, Failed)):
+    if isinstance(event, (Finished, Stopped, Failed, RolledBack)):
         return True
     return isinstance(event, (StepDone, Evaluated, StageDone)) and event.step > step
 
@@ -356,16 +398,3 @@ def list_runs(root: str | Path | None = None) -> list[Run]:
     if not folder.is_dir():
         return []
     return [Run(p) for p in sorted(folder.iterdir(), reverse=True) if (p / "config.json").is_file()]
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file so that a reader, or a crash, sees the old content or the new one, never a part."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

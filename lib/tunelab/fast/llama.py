@@ -31,6 +31,7 @@ from tunelab.fast.functions import (
     Stack,
     refresh,
 )
+from tunelab.models import inner
 
 SHORTEST_PREFIX = 8  # tokens; below, a second group of attention costs more than it saves
 
@@ -82,7 +83,7 @@ class FastLlama:
     """
 
     def __init__(self, model: Any) -> None:
-        causal = model.get_base_model() if hasattr(model, "peft_config") else model
+        causal = inner(model)
         config = causal.config
         _check(causal, config)
         size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -135,6 +136,15 @@ class FastLoss:
         self.llama = FastLlama(model)
 
     def __call__(self, batch: Batch) -> Tensor:
+        hidden, targets = self._scored(batch)
+        return ScoredHead.apply(hidden, self.llama.head, targets)
+
+    def logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        hidden, targets = self._scored(batch)
+        return hidden @ self.llama.head.T, targets
+
+    def _scored(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """What the head sees, (N, C), and the N scored tokens."""
         llama, ids = self.llama, batch.input_ids
         prefix = shared_prefix(batch)
         layout = Layout(prefix, ids.shape[0], ids.shape[1] - prefix)
@@ -142,8 +152,7 @@ class FastLoss:
         row, position = batch.scored[:, 1:].nonzero(as_tuple=True)
         wanted = prefix + row * layout.length + position - prefix
         hidden = llama.hidden(torch.cat((ids[0, :prefix], ids[:, prefix:].flatten())), layout, wanted)
-        normed = Norm.apply(hidden, llama.norm.weight, llama.epsilon)
-        return ScoredHead.apply(normed, llama.head, ids[row, position + 1])
+        return Norm.apply(hidden, llama.norm.weight, llama.epsilon), ids[row, position + 1]
 
 
 def shared_prefix(batch: Batch) -> int:

@@ -5,10 +5,28 @@ so that what a technique is can be read in one place.
 """
 
 from tunelab.techniques.base import Technique
+from tunelab.techniques.bottleneck import BottleneckAdapter
+from tunelab.techniques.full import FullFineTuning
+from tunelab.techniques.ia3 import IA3
 from tunelab.techniques.lora import LoRA
+from tunelab.techniques.prefix import PrefixTuning
+from tunelab.techniques.prompt import PromptTuning
 
-AnyTechnique = LoRA
+AnyTechnique = LoRA | FullFineTuning | PrefixTuning | PromptTuning | BottleneckAdapter | IA3
 
-TECHNIQUES: dict[str, type[Technique]] = {LoRA.model_fields["kind"].default: LoRA}
+TECHNIQUES: dict[str, type[Technique]] = {
+    technique.model_fields["kind"].default: technique
+    for technique in (LoRA, FullFineTuning, PrefixTuning, PromptTuning, BottleneckAdapter, IA3)
+}
 
-__all__ = ["TECHNIQUES", "AnyTechnique", "LoRA", "Technique"]
+__all__ = [
+    "IA3",
+    "TECHNIQUES",
+    "AnyTechnique",
+    "BottleneckAdapter",
+    "FullFineTuning",
+    "LoRA",
+    "PrefixTuning",
+    "PromptTuning",
+    "Technique",
+]

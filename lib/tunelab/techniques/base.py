@@ -8,7 +8,7 @@ anywhere.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -19,8 +19,9 @@ from tunelab.frozen import Spec
 if TYPE_CHECKING:
     from torch import nn
 
+    from tunelab.data import Encoded
     from tunelab.models import Base
-    from tunelab.spec import ModelSpec
+    from tunelab.spec import ModelSpec, TrainConfig
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"
@@ -31,9 +32,18 @@ class Technique(Spec):
     """A way to adapt a model. Subclasses add their settings and a `kind`, by which configurations name them."""
 
     title: ClassVar[str]
+    summary: ClassVar[str]
+    """What it changes and what it is good for, in one line for people."""
     default_learning_rate: ClassVar[float]
-    rows_can_differ: ClassVar[bool] = False
-    """Whether one batch can hold rows with and without the adapter (trap 7: PEFT honours that for plain LoRA only)."""
+    result_folder: ClassVar[str] = "adapter"
+    """Where in a run's directory the result is kept."""
+    merge_refusal: ClassVar[str | None] = None
+    """Why it can't be merged into the base's weights; None where it can."""
+
+    @property
+    def rows_can_differ(self) -> bool:
+        """Whether one batch can hold rows with and without the adapter (PEFT honours that for plain LoRA only)."""
+        return False
 
     def title_on(self, model: ModelSpec) -> str:
         """The technique's name on this base, as people call it."""
@@ -46,10 +56,26 @@ class Technique(Spec):
             ValueError: with the reason and what to choose instead.
         """
 
-    def attach(self, base: Base) -> nn.Module:
+    def check_training(self, training: TrainConfig) -> None:
+        """Refuse training settings that can't work with this technique.
+
+        Raises:
+            ValueError: with the reason and what to choose instead.
+        """
+
+    def attach(self, base: Base, rows: Sequence[Encoded] = ()) -> nn.Module:
         """The base with fresh trainable parameters, every other parameter frozen. Before the first step its output is
-        the base's, unless the technique's docstring says otherwise."""
+        the base's, unless the technique's docstring says otherwise. `rows` are the training rows, for initialisations
+        that look at them.
+
+        Raises:
+            UserError: a setting does not fit this model, or the initialisation needs rows and there are none.
+        """
         raise NotImplementedError
+
+    def trainable_parameters(self, model: nn.Module) -> int:
+        """How many numbers training can change."""
+        return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
     def save(self, model: nn.Module, folder: Path, base: Base) -> None:
         """Write the adapter (safetensors and JSON) into an existing folder."""
@@ -58,6 +84,10 @@ class Technique(Spec):
     def load(self, base: Base, folder: Path, trainable: bool = False) -> nn.Module:
         """The base with the adapter of `folder`."""
         raise NotImplementedError
+
+    def changes_nothing(self, folder: Path) -> bool:
+        """Whether a saved result is as it was before the first step, so that it answers as the base does."""
+        return False
 
     def detach(self, model: nn.Module) -> None:
         """Take the adapter off again: the base model is as it was before `attach`."""
@@ -77,7 +107,11 @@ class PeftTechnique(Technique):
         """The `peft.PeftConfig` of these settings for this base."""
         raise NotImplementedError
 
-    def attach(self, base: Base) -> nn.Module:
+    def attach(self, base: Base, rows: Sequence[Encoded] = ()) -> nn.Module:
+        return self.wrapped(base)
+
+    def wrapped(self, base: Base) -> Any:
+        """The base in PEFT's model, its adapter as PEFT initialises it."""
         import peft
 
         # fp32 master copies of the adapter, whatever the dtype of the base: AdamW's small updates vanish in bf16
@@ -88,7 +122,7 @@ class PeftTechnique(Technique):
         from safetensors.torch import save_file
 
         config = model.peft_config["default"].to_dict()
-        # trap 14: PEFT writes the local path of the base; name it so that it can be found anywhere
+        # PEFT writes the local path of the base; name it so that it can be found anywhere
         config |= {"base_model_name_or_path": base.published_name, "inference_mode": True}
         state = {k: v.detach().contiguous().cpu() for k, v in get_peft_model_state_dict(model).items()}
         save_file(state, folder / WEIGHTS_FILE, metadata={"format": "pt"})
@@ -99,13 +133,12 @@ class PeftTechnique(Technique):
         from peft import set_peft_model_state_dict
         from safetensors.torch import load_file
 
-        model: Any = self.attach(base)
+        model = self.wrapped(base)
         result: Any = set_peft_model_state_dict(model, load_file(adapter_file(folder)))
         missing = [name for name in result.missing_keys if ".default" in name]
         assert not missing, f"{folder} lacks {missing[:3]}"
         assert not result.unexpected_keys, f"{folder} has unknown weights {result.unexpected_keys[:3]}"
-        for parameter in model.parameters():
-            parameter.requires_grad_(parameter.requires_grad and trainable)
+        freeze_unless(trainable, model)
         return model
 
     def detach(self, model: Any) -> None:
@@ -115,6 +148,22 @@ class PeftTechnique(Technique):
     def off(self, model: Any) -> Iterator[None]:
         with model.disable_adapter():
             yield
+
+
+def freeze_unless(trainable: bool, model: nn.Module) -> None:
+    """Freeze what is trainable, unless it shall stay so."""
+    for parameter in model.parameters():
+        parameter.requires_grad_(parameter.requires_grad and trainable)
+
+
+def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """The linear layers of a base, quantised ones included, by name; the head is none of them."""
+    import bitsandbytes as bnb
+    from torch import nn
+
+    kinds = (nn.Linear, bnb.nn.Linear4bit, bnb.nn.Linear8bitLt)
+    head = model.get_output_embeddings()  # type: ignore[operator]
+    return {name: m for name, m in model.named_modules() if isinstance(m, kinds) and m is not head}
 
 
 def adapter_file(folder: Path) -> Path:

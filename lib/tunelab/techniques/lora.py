@@ -1,26 +1,35 @@
-"""LoRA: learn a low-rank change of the linear layers, y = W x + (alpha / r) · B A x.
+"""LoRA: a low-rank change of the linear layers, y = W x + s · B A x.
 
 Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models", section 4.1. W (out, in) stays frozen; A (r, in)
-starts random, B (out, r) starts at zero, so that the first output is the base's. With r = 16 on every linear layer of
-a 135M model that is 4.9 M trained parameters.
+starts random, B (out, r) starts at zero, so that the first output is the base's. The scale s is lora_alpha / r, or
+lora_alpha / √r when rank-stabilised (Kalajdzievski 2023, "A Rank Stabilization Scaling Factor for Fine-Tuning with
+LoRA"). With r = 16 on every linear layer of a 135M model that is 4.9 M trained parameters.
 
 **QLoRA** (Dettmers et al. 2023) is this class on a quantised base, nothing else:
 `RunConfig(model=ModelSpec(repo_id="starter", quantization="nf4"), technique=LoRA(), …)`.
+
+**DoRA** (Liu et al. 2024, "DoRA: Weight-Decomposed Low-Rank Adaptation", equation 5) gives each changed row of W a
+trained length m besides: W' = m · (W + s B A) / ‖W + s B A‖. It can't share a batch with the base.
+
+Starts other than the paper's stand in `initialisation.py`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from tunelab.techniques.base import PeftTechnique, adapter_file
+from tunelab.errors import UserError
+from tunelab.techniques.base import PeftTechnique, adapter_file, linear_layers
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from torch import Tensor
+    from torch import Tensor, nn
 
+    from tunelab.data import Encoded
     from tunelab.models import Base
     from tunelab.spec import ModelSpec
 
@@ -39,26 +48,126 @@ class LoRA(PeftTechnique):
         description="Linear layers to adapt. 'all-linear': every one but the head, as QLoRA advises (Dettmers et al. "
         "2023, section 4).",
     )
+    layers: tuple[int, ...] | Literal["all"] = Field(
+        "all", description="Which decoder layers to adapt, counted from 0. Fewer: faster, and less is forgotten."
+    )
+    use_rslora: bool = Field(
+        False,
+        description="Scale by lora_alpha / √r: keeps high ranks learning (Kalajdzievski 2023). Use from r = 32 on.",
+    )
+    use_dora: bool = Field(
+        False,
+        description="Train the length of each weight row as well (DoRA, Liu et al. 2024): often a little better at low "
+        "ranks, a quarter slower or more.",
+    )
+    initialisation: Literal["default", "pissa", "olora", "eva"] = Field(
+        "default",
+        description="How A and B start. 'default': A random, B zero. 'pissa': the largest singular directions of W "
+        "(Meng et al. 2024). 'olora': its QR decomposition (Büyükakyüz 2024). 'eva': the main directions of the "
+        "layer's inputs on the training rows (Paischer et al. 2024).",
+    )
 
     title: ClassVar[str] = "LoRA"
+    summary: ClassVar[str] = "A low-rank change beside each linear layer: the safe first choice."
     default_learning_rate: ClassVar[float] = 1e-3
-    rows_can_differ: ClassVar[bool] = True
+
+    @model_validator(mode="after")
+    def _start_fits(self) -> Self:
+        if self.use_dora and self.rewrites_base:
+            raise ValueError(
+                f"initialisation = '{self.initialisation}' and use_dora exclude each other: DoRA measures lengths of "
+                "the whole weight. Choose one of the two"
+            )
+        return self
+
+    @property
+    def rewrites_base(self) -> bool:
+        """Whether the initialisation moves part of W into A and B."""
+        return self.initialisation in ("pissa", "olora")
+
+    @property
+    def rows_can_differ(self) -> bool:
+        return not self.use_dora
+
+    @property
+    def scale(self) -> float:
+        """What B A x is multiplied by."""
+        return self.lora_alpha / (self.r**0.5 if self.use_rslora else self.r)
 
     def title_on(self, model: ModelSpec) -> str:
-        return "LoRA" if model.quantization == "none" else "QLoRA"
+        name = "DoRA" if self.use_dora else "LoRA"
+        prefix = "rs" if self.use_rslora else ""
+        return ("" if model.quantization == "none" else "Q") + prefix + name
+
+    def check(self, model: ModelSpec) -> None:
+        if self.rewrites_base and model.quantization != "none":
+            raise ValueError(
+                f"initialisation = '{self.initialisation}' takes its start out of the weights, which then would have "
+                "to be quantised again: the base would no longer be the base. Choose quantization 'none', or "
+                "initialisation 'default' or 'eva'"
+            )
+
+    def attach(self, base: Base, rows: Sequence[Encoded] = ()) -> nn.Module:
+        from tunelab.techniques import initialisation
+
+        if self.initialisation == "eva" and not rows:
+            raise UserError("initialisation = 'eva' looks at training rows, and there are none. Choose 'default'.")
+        directions = initialisation.input_directions(base, self._adapted(base), rows) if rows and self._eva else {}
+        model = self.wrapped(base)
+        if self._eva:
+            initialisation.start_at_inputs(model, directions)
+        elif self.rewrites_base:
+            initialisation.start_at_weights(model, self.initialisation)
+            initialisation.freeze_start(model)
+        return model
+
+    @property
+    def _eva(self) -> bool:
+        return self.initialisation == "eva"
+
+    def load(self, base: Base, folder: Path, trainable: bool = False) -> nn.Module:
+        from tunelab.techniques import initialisation
+
+        model = super().load(base, folder, trainable)
+        if self.rewrites_base and trainable:
+            initialisation.freeze_start(model)
+        return model
+
+    def trainable_parameters(self, model: nn.Module) -> int:
+        # half of what PEFT holds is the start, which does not move
+        return super().trainable_parameters(model) // (2 if self.rewrites_base else 1)
+
+    def changes_nothing(self, folder: Path) -> bool:
+        from safetensors.torch import load_file
+
+        weights = load_file(adapter_file(folder))
+        for b in (b for name, b in weights.items() if ".lora_B." in name):
+            start = -b[:, self.r :] if self.rewrites_base else b.new_zeros(())
+            if (b[:, : self.r] != start).any():
+                return False
+        return True
 
     def factors(self, folder: Path) -> dict[str, tuple[Tensor, Tensor, float]]:
         """A (r, in), B (out, r) and the scale of every adapted layer of a saved adapter, by the layer's name in the
-        base: what a decoder needs to answer with several adapters on one untouched base."""
+        base: what a decoder needs to answer with several adapters on one untouched base.
+
+        Raises:
+            UserError: it is DoRA, which changes whole weights and not only by B A.
+        """
         from safetensors.torch import load_file
 
+        if self.use_dora:
+            raise UserError(
+                "DoRA can't stand in one batch with the base or with other adapters: it also changes the length of "
+                "each weight row. Compare it alone; it is answered in a pass of its own."
+            )
         weights = load_file(adapter_file(folder))
         layers = sorted({name.split(".lora_")[0] for name in weights})
         return {
             layer.removeprefix("base_model.model."): (
                 weights[f"{layer}.lora_A.weight"],
                 weights[f"{layer}.lora_B.weight"],
-                self.lora_alpha / self.r,
+                self.scale,
             )
             for layer in layers
         }
@@ -66,12 +175,54 @@ class LoRA(PeftTechnique):
     def peft_config(self, base: Base) -> Any:
         from peft import LoraConfig
 
-        targets = self.target_modules if isinstance(self.target_modules, str) else list(self.target_modules)
+        adapted = self._adapted(base)
+        # a start taken from W stands beside the learned factors, at the same scale: see `initialisation.py`
+        factor = 2 if self.rewrites_base else 1
+        alpha = self.lora_alpha * (factor**0.5 if self.use_rslora else factor)
         return LoraConfig(
             task_type="CAUSAL_LM",
-            r=self.r,
-            lora_alpha=self.lora_alpha,  # type: ignore[arg-type]  # PEFT computes with floats as well
+            r=self.r * factor,
+            lora_alpha=alpha,  # type: ignore[arg-type]  # PEFT computes with floats as well
             lora_dropout=self.lora_dropout,
-            target_modules=targets,
+            target_modules=sorted({name.rpartition(".")[2] for name in adapted}),
+            layers_to_transform=None if self.layers == "all" else sorted(set(self.layers)),
+            use_rslora=self.use_rslora,
+            use_dora=self.use_dora,
             bias="none",
         )
+
+    def _adapted(self, base: Base) -> list[str]:
+        """Names of the layers to adapt, checked against what the model has."""
+        every = linear_layers(base.model)
+        names = sorted({name.rpartition(".")[2] for name in every})
+        wanted = names if self.target_modules == "all-linear" else list(self.target_modules)
+        if unknown := sorted(set(wanted) - set(names)):
+            raise UserError(
+                f"target_modules = {', '.join(unknown)}: this model has no such linear layers. "
+                f"It has {', '.join(names)}; or write 'all-linear'."
+            )
+        check_layers(self.layers, base)
+        adapted = [n for n in every if n.rpartition(".")[2] in wanted and self._in_layers(n)]
+        for name in adapted:
+            layer: Any = every[name]
+            smallest = min(layer.in_features, layer.out_features)
+            if self.r > smallest:
+                raise UserError(
+                    f"r = {self.r} is above the size of {name} ({layer.out_features} × {layer.in_features}): a change "
+                    f"of rank {smallest} is already any change. Choose r ≤ {smallest}, or other target_modules."
+                )
+        return adapted
+
+    def _in_layers(self, name: str) -> bool:
+        return self.layers == "all" or any(f".{layer}." in name for layer in self.layers)
+
+
+def check_layers(layers: tuple[int, ...] | Literal["all"], base: Base) -> None:
+    """Refuse decoder layers that the model does not have.
+
+    Raises:
+        UserError: with how many there are.
+    """
+    count = base.model.config.num_hidden_layers
+    if layers != "all" and (wrong := [layer for layer in layers if not 0 <= layer < count]):
+        raise UserError(f"layers = {', '.join(map(str, wrong))}: this model has the layers 0 to {count - 1}, or 'all'.")

@@ -1,0 +1,113 @@
+"""Full fine-tuning: every weight is trained, or those of some layers.
+
+What all other techniques are measured against. It changes the base by definition: the base's own weights are kept
+beside the trained ones, so that "off" is exactly the base, and the result is a model (`model/`), not an adapter. The
+weights are kept in fp32 for the optimiser and copied to the model's precision for every step (mixed precision,
+Micikevicius et al. 2018, section 3.1), which takes 18 bytes per trained parameter: AdamW's two moments, the fp32
+copy, its gradient and the weight itself.
+
+The learning rate is about a tenth of LoRA's ("LoRA Without Regret", Schulman et al. 2025). A quantised base can't be
+trained this way: steps far below the distance of two of its levels would be lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from tunelab.errors import UserError
+from tunelab.techniques.base import Technique, freeze_unless, write_provenance
+from tunelab.techniques.lora import check_layers
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import nn
+
+    from tunelab.data import Encoded
+    from tunelab.models import Base
+    from tunelab.spec import ModelSpec
+
+
+class FullFineTuning(Technique):
+    """Every weight is trained. Needs the most memory, and forgets the most."""
+
+    kind: Literal["full"] = "full"
+    layers: tuple[int, ...] | Literal["all"] = Field(
+        "all",
+        description="Decoder layers to train, counted from 0. 'all': those, the embeddings, the norms and the head.",
+    )
+
+    title: ClassVar[str] = "Full fine-tuning"
+    summary: ClassVar[str] = "Every weight is trained: most memory, a whole model as result, most forgetting."
+    default_learning_rate: ClassVar[float] = 1e-4
+    result_folder: ClassVar[str] = "model"
+
+    def check(self, model: ModelSpec) -> None:
+        if model.quantization != "none":
+            raise ValueError(
+                f"full fine-tuning can't train a base quantised to {model.quantization}: its few levels lie further "
+                "apart than a training step moves. Choose quantization 'none', or LoRA (that is QLoRA)"
+            )
+
+    def attach(self, base: Base, rows: Sequence[Encoded] = ()) -> nn.Module:
+        check_layers(self.layers, base)
+        chosen = {name: p for name, p in base.model.named_parameters() if self._trains(name)}
+        for parameter in chosen.values():
+            parameter.requires_grad_(True)
+        return _swapped(base.model, {name: p.detach().clone() for name, p in chosen.items()})
+
+    def save(self, model: Any, folder: Path, base: Base) -> None:
+        model.save_pretrained(folder, safe_serialization=True)
+        base.tokenizer.save_pretrained(folder)
+        write_provenance(folder, self, base)
+
+    def load(self, base: Base, folder: Path, trainable: bool = False) -> nn.Module:
+        from transformers import AutoModelForCausalLM
+
+        if not (folder / "config.json").is_file():
+            raise UserError(f"{folder} holds no model. Choose a finished or stopped run.")
+        tuned: Any = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=base.dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True
+        )
+        weights = dict(tuned.named_parameters())
+        chosen = {name: p for name, p in base.model.named_parameters() if self._trains(name)}
+        for parameter in chosen.values():
+            parameter.requires_grad_(True)
+        model = _swapped(base.model, {name: weights[name].detach().to(base.device) for name in chosen})
+        freeze_unless(trainable, model)
+        return model
+
+    def detach(self, model: Any) -> None:
+        _swap(model)
+        model.requires_grad_(False)
+        del model.other_weights
+
+    @contextmanager
+    def off(self, model: Any) -> Iterator[None]:
+        _swap(model)
+        try:
+            yield
+        finally:
+            _swap(model)
+
+    def _trains(self, name: str) -> bool:
+        return self.layers == "all" or any(f".layers.{layer}." in name for layer in self.layers)
+
+
+def _swapped(model: Any, weights: dict[str, Any]) -> Any:
+    """The model computing with `weights`; what it computed with before waits in `model.other_weights`."""
+    model.other_weights = weights
+    _swap(model)
+    return model
+
+
+def _swap(model: Any) -> None:
+    """Exchange the weights in use with those that wait: pointers, no copies."""
+    parameters = dict(model.named_parameters())
+    for name, waiting in model.other_weights.items():
+        parameter = parameters[name]
+        model.other_weights[name], parameter.data = parameter.data, waiting

@@ -1,0 +1,70 @@
+"""Prompt tuning: learned embeddings before the text, and nothing else.
+
+Lester et al. 2021, "The Power of Scale for Parameter-Efficient Prompt Tuning", section 2: P embeddings (P, C) are put
+before those of the text and trained; the model is frozen. Section 3.2 compares how they start: random, from embeddings
+of the vocabulary, or from those of fitting text, which wins, above all for small models. Before the first step the
+output is that of the base with this text before it, not the base's. The paper's point is scale: a model of 135M
+parameters has little to be steered by a prompt. It lives in the input: it can't be merged, and rows with and without it
+can't share a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from tunelab.techniques.virtual import VirtualTokens, token_ids
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from tunelab.data import Encoded
+    from tunelab.models import Base
+
+
+class PromptTuning(VirtualTokens):
+    """Trained embeddings in place of a written prompt: the smallest change to how a model is used."""
+
+    kind: Literal["prompt"] = "prompt"
+    num_virtual_tokens: int = Field(
+        64, ge=1, le=1024, description="Length of the learned prompt in tokens; each costs context and time."
+    )
+    initialisation: Literal["text", "vocabulary", "random"] = Field(
+        "text",
+        description="What the learned embeddings start from (Lester et al. 2021, section 3.2): those of a text, of "
+        "tokens drawn from the vocabulary, or noise.",
+    )
+    init_text: str | None = Field(
+        None, description="The text for initialisation 'text'. None: the first training rows."
+    )
+
+    title: ClassVar[str] = "Prompt tuning"
+    summary: ClassVar[str] = "Learned embeddings before the text: a few thousand numbers; weak on small models."
+    default_learning_rate: ClassVar[float] = 2e-2
+    merge_refusal: ClassVar[str | None] = "prompt tuning stands in the input, before the text, and not in the weights"
+
+    def attach(self, base: Base, rows: Sequence[Encoded] = ()) -> nn.Module:
+        import torch
+
+        ids = None
+        if self.initialisation == "text":
+            ids = token_ids(base, self.num_virtual_tokens, self.init_text, rows)
+        model = self.wrapped(base)
+        if ids is not None:
+            with torch.no_grad():
+                start = base.model.get_input_embeddings()(torch.tensor(ids, device=base.device))
+                model.prompt_encoder["default"].embedding.weight.copy_(start)
+        return model
+
+    def peft_config(self, base: Base) -> Any:
+        from peft import PromptTuningConfig, PromptTuningInit
+
+        # a start from text is made here, so that PEFT need not load a tokenizer by name
+        vocabulary = self.initialisation == "vocabulary"
+        return PromptTuningConfig(
+            task_type="CAUSAL_LM",
+            num_virtual_tokens=self.num_virtual_tokens,
+            prompt_tuning_init=PromptTuningInit.SAMPLE_VOCAB if vocabulary else PromptTuningInit.RANDOM,
+        )
