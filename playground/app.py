@@ -1,4 +1,4 @@
-"""The page: two tabs, and what happens when it is opened. Composition only."""
+"""The page: its tabs, and what happens when it is opened. Composition only."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from playground.jobs import Jobs
-from playground.tabs import compare, train
+from playground.tabs import compare, methods, train
 from tunelab import Comparer, Run, list_runs
 
 TITLE = "Fine-tuning Playground"
@@ -60,6 +60,8 @@ def build(jobs: Jobs, comparer: Comparer) -> gr.Blocks:
                 training = train.build(jobs, selected)
             with gr.Tab("Compare", id="compare") as compare_tab:
                 comparing = compare.build(jobs, comparer)
+            with gr.Tab("Methods", id="methods"):
+                methods.build(jobs)
 
         def attach(request: gr.Request) -> dict[Any, Any]:
             run = _run_to_show(jobs, request.query_params.get("run"))

@@ -21,6 +21,14 @@ LABELS = {
     "max_length": "Longest row (tokens)",
     "lora_alpha": "LoRA alpha",
     "lora_dropout": "LoRA dropout",
+    "use_rslora": "Rank-stabilised scale (rsLoRA)",
+    "use_dora": "Train row lengths as well (DoRA)",
+    "layers": "Layers",
+    "num_virtual_tokens": "Virtual tokens",
+    "size": "Bottleneck size",
+    "kl_weight": "Pull towards the base (KL)",
+    "neftune_alpha": "Noise on embeddings (NEFTune)",
+    "replay_share": "Replay of general examples",
 }
 
 

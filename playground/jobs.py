@@ -6,26 +6,31 @@ So a training outlives the page, the app and this thread, and an app that starts
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from tunelab import Run, RunConfig, list_runs
+from tunelab import Ladder, LadderConfig, Run, RunConfig, list_runs
 from tunelab.errors import UserError
 from tunelab.runs import runs_root
 
 POLL_SECONDS = 0.5
 WORKER = (sys.executable, "-m", "tunelab.worker")
+CLIMBER = (sys.executable, "-m", "tunelab.ladder")
 
 
 class Jobs:
     """The queue of one runs root."""
 
-    def __init__(self, root: Path | None = None, worker: Sequence[str] = WORKER) -> None:
+    def __init__(
+        self, root: Path | None = None, worker: Sequence[str] = WORKER, climber: Sequence[str] = CLIMBER
+    ) -> None:
         self.root = runs_root(root)
-        self.worker = tuple(worker)
+        self.worker, self.climber = tuple(worker), tuple(climber)
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
         self._ended = threading.Event()
@@ -82,15 +87,48 @@ class Jobs:
             waiting = self.queued()
             if waiting:
                 run = waiting[0]
-                log = open(run.path / "worker.log", "ab")  # noqa: SIM115  # the worker's for as long as it lives
-                self._process = subprocess.Popen(
-                    [*self.worker, str(run.path)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    start_new_session=True,  # Ctrl-C in the app's terminal is not for the training
-                )
-                log.close()
+                self._process = self._spawn([*self.worker, str(run.path)], run.path / "worker.log")
+
+    def start_ladder(self, config: LadderConfig) -> Ladder:
+        """A new ladder, climbed by a process of its own."""
+        ladder = Ladder.create(config, root=self.root)
+        self.climb(ladder)
+        return ladder
+
+    def climb(self, ladder: Ladder) -> None:
+        """Go on with a ladder in a process of its own; rungs that are done are left alone.
+
+        Raises:
+            UserError: it is being climbed already.
+        """
+        if ladder.is_alive:
+            raise UserError(f"Ladder {ladder.id} is being climbed already.")
+        ladder.clear_requests()
+        ladder.beat()  # so that the page sees it at once
+        self._spawn([*self.climber, str(ladder.path), "--runs", str(self.root)], ladder.path / "log.txt")
+
+    def keep_upload(self, upload: str) -> str:
+        """An upload's copy beside the runs, named by its content: the browser's own vanishes with the session."""
+        path = Path(upload)
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()[:12]
+        folder = self.root / "uploads" / digest
+        folder.mkdir(parents=True, exist_ok=True)
+        kept = folder / path.name
+        if not kept.exists():
+            shutil.copyfile(path, kept)
+        return str(kept)
+
+    @staticmethod
+    def _spawn(command: Sequence[str], log_path: Path) -> subprocess.Popen[bytes]:
+        with open(log_path, "ab") as log:
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C in the app's terminal is not for the training
+            )
 
     def _watch(self) -> None:
         while not self._ended.wait(POLL_SECONDS):

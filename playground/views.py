@@ -6,7 +6,9 @@ import html
 from dataclasses import dataclass
 from typing import Any
 
-from tunelab import Answer, Progress, Run
+from tunelab import Answer, Ladder, ModelSpec, Progress, Run
+from tunelab.ladder import PAGE_FILE
+from tunelab.pages import READING, ladder_chart, ladder_columns, ladder_table
 
 # word and sign together: nothing is told by colour alone
 SIGNS = {
@@ -131,15 +133,17 @@ def run_table(runs: list[Run], places: dict[str, int]) -> list[list[str]]:
                 run.config.stages[0].data.title if run.readable else "–",
                 f"{SIGNS['queued']} ({place})" if place else SIGNS[progress.status],
                 change,
-                started(run),
+                moment(run.id),
             ]
         )
     return rows
 
 
-def started(run: Run) -> str:
-    """When the run was made, from its id: '11-24 10:15'."""
-    return f"{run.id[4:6]}-{run.id[6:8]} {run.id[9:11]}:{run.id[11:13]}" if run.id[:8].isdigit() else run.id
+def moment(identity: str) -> str:
+    """When something was made, from its id: '11-24 10:15'."""
+    if not identity[:8].isdigit():
+        return identity
+    return f"{identity[4:6]}-{identity[6:8]} {identity[9:11]}:{identity[11:13]}"
 
 
 def run_choices(runs: list[Run]) -> list[tuple[str, str]]:
@@ -147,7 +151,7 @@ def run_choices(runs: list[Run]) -> list[tuple[str, str]]:
     readable = [run for run in runs if run.readable]
     # a run without a name of its own is called by its method already
     methods = [f" · {run.config.method}" if run.config.name else "" for run in readable]
-    return [(f"{run.name}{method} · {started(run)}", run.id) for run, method in zip(readable, methods, strict=True)]
+    return [(f"{run.name}{method} · {moment(run.id)}", run.id) for run, method in zip(readable, methods, strict=True)]
 
 
 def answer_footer(answer: Answer) -> str:
@@ -171,3 +175,30 @@ def preview_warnings(rows: list[Any]) -> list[str]:
     if rows and not any(row.ends for row in rows):
         warnings.append("No row teaches the model to end its turn: the tuned model will never stop by itself.")
     return warnings
+
+
+def rung_choices(rungs: dict[str, Any]) -> list[tuple[str, str]]:
+    """Label and name of each rung of a ladder, for a choice."""
+    spec = ModelSpec(repo_id="starter")
+    return [
+        (technique.title_on(spec.model_copy(update={"quantization": quantization})), name)
+        for name, (technique, quantization) in rungs.items()
+    ]
+
+
+def ladder_choices(ladders: list[Ladder]) -> list[tuple[str, str]]:
+    """Label and id of each ladder, for a dropdown."""
+    return [(f"{one.config.data.title} · {one.config.steps} steps · {moment(one.id)}", one.id) for one in ladders]
+
+
+def ladder_html(ladder: Ladder) -> str:
+    """Chart and table of a ladder as it stands."""
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in ladder_columns(ladder))
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in ladder_table(ladder)
+    )
+    return (
+        f'<div class="ladder">{ladder_chart(ladder)}<div class="wide"><table><thead><tr>{head}</tr></thead>'
+        f'<tbody>{body}</tbody></table></div><p class="muted">{html.escape(READING)}</p>'
+        f'<p class="muted">As a page of its own: {html.escape(str(ladder.path / PAGE_FILE))}</p></div>'
+    )

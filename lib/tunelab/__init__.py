@@ -12,8 +12,11 @@ if TYPE_CHECKING:
     from tunelab.comparison import Answer, Comparer, Comparison, Provenance, compare
     from tunelab.data import preview, read_data
     from tunelab.errors import UserError, explain
+    from tunelab.evaluation import evaluate
     from tunelab.finetune import finetune, train_run
+    from tunelab.ladder import Ladder, LadderConfig, climb, list_ladders
     from tunelab.models import Base, load
+    from tunelab.reports import Report, read_report
     from tunelab.runs import Progress, Run, list_runs, runs_root
     from tunelab.spec import DataSpec, ModelSpec, RunConfig, Stage, TrainConfig
     from tunelab.techniques import (
@@ -31,8 +34,11 @@ _HOME = {
     "comparison": ("Answer", "Comparer", "Comparison", "Provenance", "compare"),
     "data": ("preview", "read_data"),
     "errors": ("UserError", "explain"),
+    "evaluation": ("evaluate",),
     "finetune": ("finetune", "train_run"),
+    "ladder": ("Ladder", "LadderConfig", "climb", "list_ladders"),
     "models": ("Base", "load"),
+    "reports": ("Report", "read_report"),
     "runs": ("Progress", "Run", "list_runs", "runs_root"),
     "spec": ("DataSpec", "ModelSpec", "RunConfig", "Stage", "TrainConfig"),
     "techniques": (
@@ -58,25 +64,32 @@ __all__ = [
     "Comparison",
     "DataSpec",
     "FullFineTuning",
+    "Ladder",
+    "LadderConfig",
     "LoRA",
     "ModelSpec",
     "PrefixTuning",
     "Progress",
     "PromptTuning",
     "Provenance",
+    "Report",
     "Run",
     "RunConfig",
     "Stage",
     "Technique",
     "TrainConfig",
     "UserError",
+    "climb",
     "compare",
+    "evaluate",
     "explain",
     "finetune",
+    "list_ladders",
     "list_runs",
     "load",
     "preview",
     "read_data",
+    "read_report",
     "runs_root",
     "train_run",
 ]

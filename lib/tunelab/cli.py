@@ -1,4 +1,4 @@
-"""The command line: `tunelab train | runs | stop | resume | compare | doctor`.
+"""The command line: `tunelab train | runs | stop | resume | rollback | compare | evaluate | ladder | doctor`.
 
     tunelab train --data tickets.csv --name tickets
     tunelab compare tickets --prompt "My card was declined"
@@ -51,8 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser, its flags made from the fields of the specs."""
-    from tunelab.spec import DataSpec, ModelSpec, TrainConfig
-    from tunelab.techniques import TECHNIQUES, LoRA
+    from tunelab.ladder import RUNGS, LadderConfig
+    from tunelab.spec import DataSpec, ModelSpec, RunConfig, TrainConfig
+    from tunelab.techniques import TECHNIQUES
 
     parser = argparse.ArgumentParser(prog="tunelab", description=(__doc__ or "").split("\n\n")[0])
     parser.set_defaults(command=lambda _options: parser.print_help())
@@ -60,15 +61,14 @@ def build_parser() -> argparse.ArgumentParser:
 
     train = _command(commands, "train", _train, "train an adapter from a config file or from flags")
     train.add_argument("config", nargs="?", metavar="RUN.YAML", help="a RunConfig as YAML or JSON")
-    train.add_argument("--data", metavar="FILE", help="a CSV, JSON or JSONL file, or the built-in 'python-docs'")
-    train.add_argument("--heldout", metavar="FILE|SHARE|ROWS", help=DataSpec.model_fields["heldout"].description)
-    train.add_argument("--columns", nargs="+", metavar="ROLE=COLUMN", help=DataSpec.model_fields["columns"].description)
+    _data_flags(train)
     train.add_argument("--technique", choices=sorted(TECHNIQUES), default="lora", help="how to adapt the model")
     train.add_argument("--model", dest="repo_id", default="starter", help=ModelSpec.model_fields["repo_id"].description)
     train.add_argument("--name", help="a name to recognise the run by")
     _flags(train, DataSpec, ("template", "system", "limit"))
     _flags(train, ModelSpec, ("quantization", "max_length", "dtype", "device"))
-    _flags(train, LoRA, ("r", "lora_alpha"))
+    train.add_argument("--start-from", metavar="RUN", help=RunConfig.model_fields["start_from"].description)
+    _technique_flags(train)
     _flags(train, TrainConfig, tuple(TrainConfig.model_fields))
 
     runs = _command(commands, "runs", _runs, "list the runs")
@@ -89,6 +89,29 @@ def build_parser() -> argparse.ArgumentParser:
     compare.add_argument("--seed", type=int, default=0, help="seed of the sampling")
     compare.add_argument("--json", action="store_true", help="one JSON object per prompt and line")
 
+    rollback = _command(commands, "rollback", _rollback, "go back to what a run was at the end of a stage")
+    rollback.add_argument("run", help="id or name of the run, or 'latest'")
+    rollback.add_argument("--stage", type=int, required=True, help="the stage, counted from 1")
+
+    evaluate = _command(commands, "evaluate", _evaluate, "measure a run on held-out rows: loss, answers, forgetting")
+    evaluate.add_argument("run", help="id or name of the run, or 'latest'")
+    evaluate.add_argument("--rows", type=int, default=100, help="held-out rows to measure on (default: 100)")
+    evaluate.add_argument("--max-new-tokens", type=int, default=64, help="longest answer in tokens")
+    evaluate.add_argument("--json", action="store_true", help="the report as JSON")
+
+    ladder = _command(commands, "ladder", _ladder, "every technique on the same rows and budget, in one table")
+    _data_flags(ladder)
+    ladder.add_argument(
+        "--model", dest="repo_id", default="starter", help=ModelSpec.model_fields["repo_id"].description
+    )
+    ladder.add_argument("--techniques", default="all", help=f"'all', or a list with commas of {', '.join(RUNGS)}")
+    ladder.add_argument("--budget-steps", type=int, default=60, help=LadderConfig.model_fields["steps"].description)
+    ladder.add_argument("--out", metavar="DIR", help="where table and page go; the same DIR goes on where it was")
+    ladder.add_argument("--json", action="store_true", help="the table as JSON at the end")
+    _flags(ladder, DataSpec, ("template", "system", "limit"))
+    _flags(ladder, ModelSpec, ("max_length", "dtype", "device"))
+    _flags(ladder, LadderConfig, ("batch_size", "seed", "rows", "max_new_tokens"))
+
     doctor = _command(commands, "doctor", _doctor, "what this machine can do, and what is missing")
     doctor.add_argument("--json", action="store_true", help="as JSON")
     return parser
@@ -99,6 +122,39 @@ def _command(commands: Any, name: str, run: Any, description: str) -> argparse.A
     command.set_defaults(command=run)
     command.add_argument("--runs", metavar="DIR", dest="root", help="where runs live (default: the user's data folder)")
     return command
+
+
+def _data_flags(parser: argparse.ArgumentParser) -> None:
+    from tunelab.data.builtin import BUILTIN
+    from tunelab.spec import DataSpec
+
+    built_in = ", ".join(f"'{name}'" for name in BUILTIN)
+    parser.add_argument("--data", metavar="FILE", help=f"a CSV, JSON or JSONL file, or built in: {built_in}")
+    described = DataSpec.model_fields
+    parser.add_argument("--heldout", metavar="FILE|SHARE|ROWS", help=described["heldout"].description)
+    parser.add_argument("--columns", nargs="+", metavar="ROLE=COLUMN", help=described["columns"].description)
+
+
+def _technique_flags(parser: argparse.ArgumentParser) -> None:
+    """A flag per setting of any technique; which technique has it stands in its help."""
+    from tunelab.techniques import TECHNIQUES
+
+    homes: dict[str, list[Any]] = {}
+    for technique in TECHNIQUES.values():
+        for name in technique.model_fields:
+            homes.setdefault(name, []).append(technique)
+    for name, having in homes.items():
+        if name == "kind":
+            continue
+        field = having[0].model_fields[name]
+        titles = ", ".join(technique.title for technique in having)
+        default = "" if field.default is None else f" (default: {field.default})"
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            dest=f"technique.{name}",
+            metavar="VALUE",
+            help=f"{titles}: {field.description}{default}".replace("%", "%%"),
+        )
 
 
 def _flags(parser: argparse.ArgumentParser, spec: type[BaseModel], names: tuple[str, ...]) -> None:
@@ -118,8 +174,15 @@ def _given(options: argparse.Namespace, spec: str) -> dict[str, Any]:
     import yaml
 
     values = {key.partition(".")[2]: value for key, value in vars(options).items() if key.startswith(f"{spec}.")}
-    texts = {"template", "system"}
-    return {k: v if k in texts else yaml.safe_load(v) for k, v in values.items() if v is not None}
+    texts = {"template", "system", "init_text"}
+    return {k: v if k in texts else _value(yaml.safe_load(v)) for k, v in values.items() if v is not None}
+
+
+def _value(value: Any) -> Any:
+    """A list where commas say so: `--target-modules q_proj,v_proj`, `--layers 0,1`."""
+    if isinstance(value, str) and "," in value:
+        return [int(part) if part.strip().isdigit() else part.strip() for part in value.split(",") if part.strip()]
+    return value
 
 
 def _config(options: argparse.Namespace) -> RunConfig:
@@ -129,6 +192,26 @@ def _config(options: argparse.Namespace) -> RunConfig:
         if options.data:
             raise UserError("Give a config file or --data, not both: a config file describes the whole run.")
         return RunConfig.from_file(options.config)
+    model = {"quantization": _quantization(options), **_given(options, "ModelSpec"), "repo_id": options.repo_id}
+    before = _opened(options.start_from, options).id if options.start_from else None
+    return RunConfig.model_validate(
+        {
+            "name": options.name,
+            "model": model,
+            "technique": {"kind": options.technique, **_given(options, "technique")},
+            "stages": [{"data": _data(options), "training": _given(options, "TrainConfig")}],
+            "start_from": before,
+        }
+    )
+
+
+def _quantization(options: argparse.Namespace) -> str:
+    """NF4 unless told otherwise, except where it can't be trained."""
+    return "none" if options.technique == "full" else "nf4"
+
+
+def _data(options: argparse.Namespace) -> dict[str, Any]:
+    """The fields of the DataSpec that the flags describe."""
     if not options.data:
         raise UserError("What to learn from is missing. Give --data FILE (or --data python-docs), or a RunConfig file.")
     data = {"source": options.data, **_given(options, "DataSpec")}
@@ -136,15 +219,13 @@ def _config(options: argparse.Namespace) -> RunConfig:
         data["heldout"] = _share_or_file(options.heldout)
     if options.columns:
         data["columns"] = dict(_role_and_column(pair) for pair in options.columns)
-    model = {"quantization": "nf4", **_given(options, "ModelSpec"), "repo_id": options.repo_id}
-    return RunConfig.model_validate(
-        {
-            "name": options.name,
-            "model": model,
-            "technique": {"kind": options.technique, **_given(options, "LoRA")},
-            "stages": [{"data": data, "training": _given(options, "TrainConfig")}],
-        }
-    )
+    return data
+
+
+def _opened(name: str, options: argparse.Namespace) -> Run:
+    from tunelab.runs import Run
+
+    return Run.open(name, options.root)
 
 
 def _share_or_file(text: str) -> float | str:
@@ -171,9 +252,7 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _resume(options: argparse.Namespace) -> int:
-    from tunelab.runs import Run
-
-    run = Run.open(options.run, options.root)
+    run = _opened(options.run, options)
     if not run.can_resume:
         raise UserError(f"Run {run.id} can't be resumed: it is {run.status}. Allowed: stopped, failed or lost runs.")
     print(f"run {run.id}: going on")
@@ -274,9 +353,7 @@ def _runs(options: argparse.Namespace) -> int:
 
 
 def _stop(options: argparse.Namespace) -> int:
-    from tunelab.runs import Run
-
-    run = Run.open(options.run, options.root)
+    run = _opened(options.run, options)
     status = run.status
     if status not in ("running", "queued"):
         raise UserError(f"Run {run.id} is not training: it is {status}.")
@@ -291,9 +368,8 @@ def _compare(options: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     from tunelab.comparison import Comparer
-    from tunelab.runs import Run
 
-    runs = [Run.open(name, options.root) for name in options.run]
+    runs = [_opened(name, options) for name in options.run]
     prompts = [options.prompt] if options.prompt is not None else _prompts(Path(options.prompts))
     with Comparer(options.root) as comparer:
         for prompt in prompts:
@@ -330,6 +406,65 @@ def _prompts(path: Path) -> list[str]:
     if not prompts:
         raise UserError(f"--prompts {path}: the file is empty. Write one prompt per line.")
     return prompts
+
+
+def _rollback(options: argparse.Namespace) -> int:
+    run = _opened(options.run, options)
+    run.roll_back(options.stage - 1)
+    print(f"Run {run.id}: {run.progress().message}")
+    return 0
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from tunelab.evaluation import evaluate
+    from tunelab.reports import in_words
+
+    def say(message: str) -> None:
+        print(message, file=sys.stderr, flush=True)
+
+    run = _opened(options.run, options)
+    report = evaluate(run, rows=options.rows, max_new_tokens=options.max_new_tokens, on_progress=say)
+    print(report.model_dump_json(indent=1) if options.json else in_words(report))
+    return 0
+
+
+def _ladder(options: argparse.Namespace) -> int:
+    from tunelab.finetune import interruptible
+    from tunelab.ladder import PAGE_FILE, RESULTS_FILE, RUNGS, Ladder, LadderConfig, climb
+    from tunelab.pages import ladder_columns, ladder_table
+
+    names = tuple(RUNGS) if options.techniques == "all" else tuple(n.strip() for n in options.techniques.split(","))
+    config = LadderConfig.model_validate(
+        {
+            "model": {**_given(options, "ModelSpec"), "repo_id": options.repo_id},
+            "data": _data(options),
+            "techniques": names,
+            "steps": options.budget_steps,
+            **_given(options, "LadderConfig"),
+        }
+    )
+    ladder = Ladder.create(config, Path(options.out) if options.out else None, options.root)
+    with interruptible() as interrupted:
+        for rung in climb(ladder, interrupted):
+            print(f"{rung.title}: {rung.status}{': ' if rung.message else ''}{rung.message}", flush=True)
+        stopped = interrupted()
+    if options.json:
+        print((ladder.path / RESULTS_FILE).read_text(encoding="utf-8"))
+    else:
+        print("\n" + _aligned([ladder_columns(ladder), *ladder_table(ladder)]))
+        print(f"\nTable and chart: {ladder.path / PAGE_FILE}")
+    if stopped:
+        print(f"Stopped; go on with the same command and --out {ladder.path}")
+        return EXIT_INTERRUPTED
+    return 0
+
+
+def _aligned(rows: list[list[str]]) -> str:
+    """Rows of text as columns, two spaces apart."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
 
 
 def _doctor(options: argparse.Namespace) -> int:

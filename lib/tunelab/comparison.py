@@ -1,13 +1,13 @@
 """Base and tuned, side by side, on one resident base.
 
 Exactly one thread touches a model (`Comparer` owns it; requests queue), because PEFT's switches are not thread-safe.
-LoRA answers come from one batch: row 0 without an adapter, row i with adapter i. Any other technique takes turns, with
-the adapter off and on. Every answer says where it comes from.
+LoRA answers come from one batch: row 0 without an adapter, row i with adapter i. Any other technique takes turns with
+the base, adapter off and on; where there are several, each of them has a pass of its own. Every answer says where it
+comes from.
 """
 
 from __future__ import annotations
 
-import itertools
 import queue
 import threading
 import time
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from tunelab.models import Base
 
 MAX_COLUMNS = 9
-ROWS_AT_ONCE = 32  # prompts of one length that are answered in one batch
 StopReason = Literal["end of turn", "length", "cancelled"]
 
 
@@ -87,6 +86,21 @@ class _Question:
 
 
 _END = object()
+_MakeDecoders = Callable[[int, int], list[Any]]  # for so many prompts of up to so many tokens
+_Pass = tuple[list[int], _MakeDecoders]
+
+
+def _batched(llama: Any, runs: list[Run]) -> _MakeDecoders:
+    """One decoder for the base and every run, row by row."""
+    from tunelab.fast.decode import FastDecoder
+    from tunelab.techniques import LoRA
+
+    adapters: list[Any] = [None]
+    for run in runs:
+        technique = run.config.technique
+        assert isinstance(technique, LoRA), technique
+        adapters.append(technique.factors(run.adapter_path))
+    return lambda rows, capacity: [FastDecoder(llama, [a for a in adapters for _ in range(rows)], capacity)]
 
 
 def compare(
@@ -221,7 +235,7 @@ class Comparer:
     def _answer(self, asked: _Question) -> Iterator[Comparison]:
         from tunelab.data.encode import encode_prompt
         from tunelab.data.examples import Message
-        from tunelab.generation import decode, end_ids
+        from tunelab.generation import decode, end_ids, text_of
 
         spec = asked.runs[0].base_spec
         if self._base is None or self._base.spec != spec:
@@ -233,34 +247,34 @@ class Comparer:
         if system:
             turns.insert(0, Message("system", system))
         prompt = encode_prompt(turns, base.tokenizer)
-        decoders = self._decoders(base, asked.runs, 1, len(prompt) + asked.max_new_tokens)
         answers = _blank_answers(base, asked)
         note = _note(asked.runs)
         stops = end_ids(base.tokenizer, base.model)
-        generated: list[list[int]] = [[] for _ in answers]
-        started = time.perf_counter()
-        for step in decode(
-            decoders,
-            [prompt],
-            end_ids=stops,
-            max_new_tokens=asked.max_new_tokens,
-            temperature=asked.temperature,
-            seed=asked.seed,
-            cancelled=asked.cancel.is_set,
-        ):
-            for index, token in enumerate(step):
-                if token is None:
-                    continue
-                if token not in stops:
-                    generated[index].append(token)
-                answers[index] = replace(
-                    answers[index],
-                    text=_text(base.tokenizer, generated[index]),
-                    tokens=len(generated[index]),
-                    stop_reason="end of turn" if token in stops else None,
-                    seconds=time.perf_counter() - started,
-                )
-            yield Comparison(asked.prompt, system, tuple(answers), False, note)
+        for columns, make in self._passes(base, asked.runs):
+            generated: dict[int, list[int]] = {column: [] for column in columns}
+            started = time.perf_counter()
+            for step in decode(
+                make(1, len(prompt) + asked.max_new_tokens),
+                [prompt],
+                end_ids=stops,
+                max_new_tokens=asked.max_new_tokens,
+                temperature=asked.temperature,
+                seed=asked.seed,
+                cancelled=asked.cancel.is_set,
+            ):
+                for column, token in zip(columns, step, strict=True):
+                    if token is None:
+                        continue
+                    if token not in stops:
+                        generated[column].append(token)
+                    answers[column] = replace(
+                        answers[column],
+                        text=text_of(base.tokenizer, generated[column]),
+                        tokens=len(generated[column]),
+                        stop_reason="end of turn" if token in stops else None,
+                        seconds=time.perf_counter() - started,
+                    )
+                yield Comparison(asked.prompt, system, tuple(answers), False, note)
         ending: StopReason = "cancelled" if asked.cancel.is_set() else "length"
         final = tuple(replace(a, stop_reason=a.stop_reason or ending) for a in answers)
         yield Comparison(asked.prompt, system, final, True, note)
@@ -268,30 +282,23 @@ class Comparer:
     def _answer_all(
         self, runs: tuple[Run, ...], prompts: Sequence[Sequence[Message]], max_new_tokens: int
     ) -> Iterator[tuple[list[int], list[list[str]]]]:
-        """Indices of prompts and, for each, the answers of base and runs. Prompts of one length are decoded at once:
-        nothing is padded, so every answer is what it would be alone."""
+        """Indices of prompts and, for each, the answers of base and runs."""
         from tunelab.data.encode import encode_prompt
-        from tunelab.generation import decode, end_ids
+        from tunelab.generation import answer_many, end_ids, text_of
 
         base = self._resident(runs)
         encoded = [encode_prompt(turns, base.tokenizer) for turns in prompts]
-        stops = end_ids(base.tokenizer, base.model)
-        columns = 1 + len(runs)
-        by_length = sorted(range(len(encoded)), key=lambda index: len(encoded[index]))
-        for length, group in itertools.groupby(by_length, key=lambda index: len(encoded[index])):
-            together = list(group)
-            for start in range(0, len(together), ROWS_AT_ONCE):
-                indices = together[start : start + ROWS_AT_ONCE]
-                decoders = self._decoders(base, runs, len(indices), length + max_new_tokens)
-                asked = [encoded[index] for index in indices]
-                ids: list[list[int]] = [[] for _ in range(columns * len(indices))]
-                for step in decode(decoders, asked, end_ids=stops, max_new_tokens=max_new_tokens):
-                    for row, token in enumerate(step):
-                        if token is not None and token not in stops:
-                            ids[row].append(token)
-                # rows stand column by column: every prompt by the base, then every prompt by the first run, …
-                texts = [_text(base.tokenizer, row) for row in ids]
-                yield indices, [texts[place :: len(indices)] for place in range(len(indices))]
+        answers = [[""] * (1 + len(runs)) for _ in prompts]
+        waiting = [1 + len(runs)] * len(prompts)
+        for columns, make in self._passes(base, runs):
+            ends = end_ids(base.tokenizer, base.model)
+            for indices, made in answer_many(encoded, make, end_ids=ends, max_new_tokens=max_new_tokens):
+                for index, texts in zip(indices, made, strict=True):
+                    for column, ids in zip(columns, texts, strict=True):
+                        answers[index][column] = text_of(base.tokenizer, ids)
+                    waiting[index] -= len(columns)
+                done = [index for index in indices if not waiting[index]]
+                yield done, [answers[index] for index in done]
 
     def _resident(self, runs: tuple[Run, ...]) -> Base:
         """The base of these runs, loaded in place of the one before if need be."""
@@ -304,31 +311,30 @@ class Comparer:
         _check_base(self._base, runs)
         return self._base
 
-    def _decoders(self, base: Base, runs: tuple[Run, ...], rows: int, capacity: int) -> list[Any]:
-        """Decoders of `rows` prompts by the base, then by each run: the fast one for everything at once, or a plain one
-        per column where it does not fit."""
-        from tunelab.fast.decode import FastDecoder
+    def _passes(self, base: Base, runs: tuple[Run, ...]) -> Iterator[_Pass]:
+        """How the columns (0 the base, then the runs) are answered: which at once, and by which decoders.
+
+        The base and every run that can share a batch go first, in one. Where there is none, the base takes turns with
+        the first run, adapter off and on. Every other run follows in a pass of its own.
+        """
         from tunelab.fast.llama import FastLlama, Unsupported
-        from tunelab.techniques import LoRA
 
-        pairs = [(run.config.technique, run.adapter_path) for run in runs]
-        low_rank = [(t, path) for t, path in pairs if isinstance(t, LoRA) and t.rows_can_differ]
-        if len(low_rank) == len(runs):
-            try:
-                self._detach()
-                adapters = [technique.factors(path) for technique, path in low_rank]
-                each = [adapter for adapter in (None, *adapters) for _ in range(rows)]
-                return [FastDecoder(FastLlama(base.model), each, capacity)]
-            except Unsupported:
-                pass
-        if len(runs) > 1:
-            other = next((t for t, _path in pairs if not t.rows_can_differ), pairs[0][0])
-            raise UserError(
-                f"Several runs side by side need LoRA on a Llama model; {other.title} can't share a batch. Choose one."
-            )
-        return self._plain_decoders(base, runs[0], rows)
+        together = [n for n, run in enumerate(runs, 1) if run.config.technique.rows_can_differ]
+        try:
+            self._detach()
+            llama = FastLlama(base.model) if together else None
+        except Unsupported:
+            llama, together = None, []
+        alone = [n for n in range(1, len(runs) + 1) if n not in together]
+        if llama:
+            yield [0, *together], _batched(llama, [runs[n - 1] for n in together])
+        elif alone:
+            first = alone.pop(0)
+            yield [0, first], self._by_turns(base, runs[first - 1], with_base=True)
+        for number in alone:
+            yield [number], self._by_turns(base, runs[number - 1], with_base=False)
 
-    def _plain_decoders(self, base: Base, run: Run, rows: int) -> list[Any]:
+    def _by_turns(self, base: Base, run: Run, with_base: bool) -> _MakeDecoders:
         from contextlib import nullcontext
 
         from tunelab.generation import PlainDecoder
@@ -338,7 +344,12 @@ class Comparer:
             self._detach()
             self._attached = (run.id, technique, technique.load(base, run.adapter_path).eval())
         model = self._attached[2]
-        return [PlainDecoder(model, lambda: technique.off(model), rows), PlainDecoder(model, nullcontext, rows)]
+
+        def make(rows: int, _capacity: int) -> list[Any]:
+            tuned = PlainDecoder(model, nullcontext, rows)
+            return [PlainDecoder(model, lambda: technique.off(model), rows), tuned] if with_base else [tuned]
+
+        return make
 
     def _detach(self) -> None:
         """Take an attached adapter off the resident base."""
@@ -407,8 +418,3 @@ def _note(runs: tuple[Run, ...]) -> str | None:
     if training:
         notes.append(f"{training.name} is training on this machine, so answers come slower.")
     return " ".join(notes) or None
-
-
-def _text(tokenizer: Any, ids: list[int]) -> str:
-    """The text so far; a character whose bytes are not complete yet is left out."""
-    return str(tokenizer.decode(ids, skip_special_tokens=True)).rstrip("\ufffd")

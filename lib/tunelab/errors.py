@@ -47,4 +47,6 @@ def _explain_field(problem) -> str:  # problem: pydantic_core.ErrorDetails
     value = problem.get("input")
     shown = "" if isinstance(value, dict) or value is None else f" = {value!r}"
     message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        message = "there is no such setting here"
     return f"{field}{shown}: {message[0].lower()}{message[1:]}."

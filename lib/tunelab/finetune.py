@@ -33,7 +33,7 @@ from tunelab.events import (
     TrainingEvent,
 )
 from tunelab.files import replacing
-from tunelab.runs import HEARTBEAT_SECONDS, Run, list_runs, training_lock
+from tunelab.runs import Run, list_runs, training_lock
 from tunelab.spec import RunConfig, Stage
 
 
@@ -68,11 +68,11 @@ def train_run(run: Run, should_stop: Callable[[], bool] = lambda: False) -> Iter
 
     libraries.prepare()
     with ExitStack() as stack:
-        stack.enter_context(_beating(run))
+        stack.enter_context(run.beating())
         lock = training_lock(run.root)
         stack.callback(lock.release)
         waiting = ""
-        interrupted = stack.enter_context(_interruptible())
+        interrupted = stack.enter_context(interruptible())
         while not _acquired(lock):
             if run.stop_requested or interrupted() or should_stop():
                 run.clear_requests()
@@ -352,27 +352,7 @@ def _waiting_for(run: Run) -> str:
 
 
 @contextmanager
-def _beating(run: Run) -> Iterator[None]:
-    """Inside, a thread keeps the run's heartbeat young."""
-    done = threading.Event()
-
-    def beat() -> None:
-        while not done.wait(HEARTBEAT_SECONDS):
-            run.beat()
-
-    run.beat()
-    thread = threading.Thread(target=beat, daemon=True, name="heartbeat")
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
-        run.end_beat()
-
-
-@contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
+def interruptible() -> Iterator[Callable[[], bool]]:
     """Inside, the first Ctrl-C (or a notebook's interrupt, or SIGTERM) is a request to stop; the second interrupts."""
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():  # only the main thread may handle signals

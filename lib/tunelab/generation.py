@@ -9,6 +9,7 @@ columns draw the same seeded noise, so that they differ by their models and not 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
@@ -82,6 +83,40 @@ def decode(
         if all(ended):
             return
         inputs = list(chosen[:, None].split([decoder.rows for decoder in decoders]))
+
+
+def answer_many(
+    prompts: Sequence[list[int]],
+    decoders: Callable[[int, int], Sequence[Decoder]],
+    *,
+    end_ids: frozenset[int],
+    max_new_tokens: int,
+    at_once: int = 32,
+) -> Iterator[tuple[list[int], list[list[list[int]]]]]:
+    """Greedy answers to many prompts: their indices, and for each the tokens of every column, end tokens left out.
+
+    Prompts of one length are decoded at once: nothing is padded, so every answer is what it would be alone.
+    `decoders(rows, capacity)` makes the decoders of some columns for `rows` prompts of up to `capacity` tokens.
+    """
+    by_length = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    for length, group in itertools.groupby(by_length, key=lambda index: len(prompts[index])):
+        together = list(group)
+        for start in range(0, len(together), at_once):
+            indices = together[start : start + at_once]
+            made = decoders(len(indices), length + max_new_tokens)
+            tokens: list[list[int]] = [[] for _ in range(sum(decoder.rows for decoder in made))]
+            asked = [prompts[index] for index in indices]
+            for step in decode(made, asked, end_ids=end_ids, max_new_tokens=max_new_tokens):
+                for row, token in enumerate(step):
+                    if token is not None and token not in end_ids:
+                        tokens[row].append(token)
+            # rows stand column by column: every prompt by the first column, then every prompt by the second, …
+            yield indices, [tokens[place :: len(indices)] for place in range(len(indices))]
+
+
+def text_of(tokenizer: Any, ids: list[int]) -> str:
+    """The text of an answer so far; a character whose bytes are not complete yet is left out."""
+    return str(tokenizer.decode(ids, skip_special_tokens=True)).rstrip("\ufffd")
 
 
 def end_ids(tokenizer: Any, model: Any) -> frozenset[int]:

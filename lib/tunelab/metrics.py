@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import datasets
 import evaluate
 import numpy
+
+from tunelab.reports import Interval
 
 
 class RowMetric(evaluate.Metric):
@@ -68,24 +69,19 @@ class ChrF(RowMetric):
         return _chrf().sentence_score(prediction, [reference]).score
 
 
+METRICS: dict[str, type[RowMetric]] = {metric.name: metric for metric in (ExactMatch, ChrF)}
+
+
+def main_metric(references: Sequence[str]) -> str:
+    """The metric that fits these answers: exact match where they repeat (labels), chrF where each is its own text."""
+    return ExactMatch.name if len(set(references)) <= len(references) / 2 else ChrF.name
+
+
 @functools.cache
 def _chrf() -> Any:
     from sacrebleu.metrics.chrf import CHRF
 
     return CHRF()
-
-
-@dataclass(frozen=True)
-class Interval:
-    """An estimate with its 95 % confidence interval."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-
-    def __str__(self) -> str:
-        return f"{self.value:+.1f} [{self.low:+.1f}, {self.high:+.1f}]"
 
 
 def paired_bootstrap(

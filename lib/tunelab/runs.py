@@ -20,8 +20,10 @@ import os
 import re
 import secrets
 import shutil
+import threading
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -103,11 +105,49 @@ class Progress:
         return (self.steps_total - self.step) * sum(s.seconds for s in last) / len(last)
 
 
-class Run:
-    """One run's directory. Cheap to make; reads the disk each time it is asked."""
+class Beating:
+    """A directory that a process may be working on, and says so by a heartbeat."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+
+    def beat(self) -> None:
+        """Say that a process is working on it."""
+        (self.path / "heartbeat").touch()
+
+    def end_beat(self) -> None:
+        (self.path / "heartbeat").unlink(missing_ok=True)
+
+    @contextmanager
+    def beating(self) -> Iterator[None]:
+        """Inside, a thread keeps the heartbeat young."""
+        done = threading.Event()
+
+        def beat() -> None:
+            while not done.wait(HEARTBEAT_SECONDS):
+                self.beat()
+
+        self.beat()
+        thread = threading.Thread(target=beat, daemon=True, name="heartbeat")
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+            self.end_beat()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether a process is working on it, by the age of its heartbeat."""
+        try:
+            return time.time() - (self.path / "heartbeat").stat().st_mtime < LOST_AFTER_SECONDS
+        except FileNotFoundError:
+            return False
+
+
+class Run(Beating):
+    """One run's directory. Cheap to make; reads the disk each time it is asked."""
 
     def __repr__(self) -> str:
         return f"Run({self.id!r}, {self.status})"
@@ -298,21 +338,6 @@ class Run:
             ids.append(before)
             run = Run(self.root / before)
         return ids
-
-    def beat(self) -> None:
-        """Say that a process is working on this run."""
-        (self.path / "heartbeat").touch()
-
-    def end_beat(self) -> None:
-        (self.path / "heartbeat").unlink(missing_ok=True)
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether a process is working on it, by the age of its heartbeat."""
-        try:
-            return time.time() - (self.path / "heartbeat").stat().st_mtime < LOST_AFTER_SECONDS
-        except FileNotFoundError:
-            return False
 
     @property
     def status(self) -> Status:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import shutil
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -19,9 +16,19 @@ from tunelab.data.builtin import BUILTIN
 from tunelab.errors import UserError
 
 POLL_SECONDS = 1.0
-VISIBLE = (("TrainConfig", "steps"), ("TrainConfig", "learning_rate"), ("TrainConfig", "batch_size"), ("LoRA", "r"))
-FOLDED_TRAINING = tuple(n for n in TrainConfig.model_fields if n not in ("steps", "learning_rate", "batch_size"))
-SPECS: dict[str, Any] = {"TrainConfig": TrainConfig, "LoRA": LoRA, "ModelSpec": ModelSpec}
+VISIBLE = ("steps", "learning_rate", "batch_size")
+# the settings of each technique that matter most; the rest is folded
+FIRST = {
+    "lora": ("r",),
+    "full": ("layers",),
+    "prefix": ("num_virtual_tokens",),
+    "prompt": ("num_virtual_tokens", "initialisation"),
+    "bottleneck": ("size", "placement"),
+    "ia3": (),
+}
+REGULARISATION = ("weight_decay", "label_smoothing", "neftune_alpha", "kl_weight", "replay_share")
+FOLDED_TRAINING = tuple(n for n in TrainConfig.model_fields if n not in (*VISIBLE, *REGULARISATION))
+SPECS: dict[str, Any] = {"TrainConfig": TrainConfig, "ModelSpec": ModelSpec, **TECHNIQUES}
 
 
 @dataclass
@@ -56,6 +63,7 @@ def build(jobs: Jobs, selected: gr.State) -> TrainTab:
         with gr.Column(scale=5, min_width=320):
             gr.Markdown("### What to train")
             _model_and_data(inputs)
+            _technique(inputs)
             _settings(inputs)
             with gr.Row():
                 look = gr.Button("Preview rows", elem_id="preview")
@@ -194,22 +202,55 @@ def _model_and_data(inputs: dict[str, Any]) -> None:
             value="0.1", label="Held out", info="A share (0.1) or a number of rows (200).", max_lines=1
         )
         inputs["heldout_file"] = gr.File(label="Or a held-out file of its own", file_count="single", height=170)
+
+
+def _technique(inputs: dict[str, Any]) -> None:
+    """The choice of a technique, and the settings of the one that is chosen."""
     inputs["technique"] = gr.Radio(
-        [(kind.title, name) for name, kind in TECHNIQUES.items()],
+        [(technique.title, kind) for kind, technique in TECHNIQUES.items()],
         value="lora",
         label="Technique",
         info="LoRA on a quantised base is QLoRA.",
+        elem_id="technique",
+    )
+    groups = {}
+    for kind, technique in TECHNIQUES.items():
+        with gr.Column(visible=kind == "lora") as groups[kind]:
+            gr.Markdown(technique.summary, elem_classes="muted")
+            names = [name for name in technique.model_fields if name != "kind"]
+            with gr.Row():
+                for name in FIRST[kind]:
+                    inputs[f"{kind}.{name}"] = forms.widget(technique, name)
+            folded = [name for name in names if name not in FIRST[kind]]
+            if folded:
+                with gr.Accordion(f"More about {technique.title}", open=False):
+                    for name in folded:
+                        inputs[f"{kind}.{name}"] = forms.widget(technique, name)
+
+    def choose(chosen: str, quantization: str) -> dict[Any, Any]:
+        # every weight of a quantised base can't be trained
+        fitting = "none" if chosen == "full" else quantization
+        shown_groups = {group: gr.update(visible=kind == chosen) for kind, group in groups.items()}
+        return {**shown_groups, inputs["ModelSpec.quantization"]: fitting}
+
+    inputs["technique"].change(
+        choose,
+        [inputs["technique"], inputs["ModelSpec.quantization"]],
+        [*groups.values(), inputs["ModelSpec.quantization"]],
+        show_progress="hidden",
+        api_visibility="private",
     )
 
 
 def _settings(inputs: dict[str, Any]) -> None:
     with gr.Row():
-        for spec, name in VISIBLE:
-            inputs[f"{spec}.{name}"] = forms.widget(SPECS[spec], name)
+        for name in VISIBLE:
+            inputs[f"TrainConfig.{name}"] = forms.widget(TrainConfig, name)
         inputs["ModelSpec.max_length"] = forms.widget(ModelSpec, "max_length")
+    with gr.Accordion("Against overfitting and forgetting", open=False):
+        for name in REGULARISATION:
+            inputs[f"TrainConfig.{name}"] = forms.widget(TrainConfig, name)
     with gr.Accordion("More settings", open=False):
-        for name in ("lora_alpha", "lora_dropout", "target_modules"):
-            inputs[f"LoRA.{name}"] = forms.widget(LoRA, name)
         for name in FOLDED_TRAINING:
             inputs[f"TrainConfig.{name}"] = forms.widget(TrainConfig, name)
         for name in ("dtype", "device", "keep_dequantized"):
@@ -224,36 +265,23 @@ def _config(jobs: Jobs, values: dict[str, Any]) -> RunConfig:
         return forms.values_for(SPECS[spec], fields)
 
     data: dict[str, Any] = {
-        "source": _kept(jobs, values["file"]) if values["file"] else values["source"],
+        "source": jobs.keep_upload(values["file"]) if values["file"] else values["source"],
         "template": values["template"] or None,
         "system": values["system"] or None,
     }
     data["columns"] = {role: values[role] for role in ("prompt", "completion") if values[role]} or None
     if values["heldout_file"]:
-        data["heldout"] = _kept(jobs, values["heldout_file"])
+        data["heldout"] = jobs.keep_upload(values["heldout_file"])
     elif values["heldout"]:
         data["heldout"] = forms.from_text(values["heldout"])
     return RunConfig.model_validate(
         {
             "name": values["name"] or None,
             "model": {**given("ModelSpec"), "repo_id": values["repo_id"] or "starter"},
-            "technique": {"kind": values["technique"], **given("LoRA")},
+            "technique": {"kind": values["technique"], **given(values["technique"])},
             "stages": [{"data": data, "training": given("TrainConfig")}],
         }
     )
-
-
-def _kept(jobs: Jobs, upload: str) -> str:
-    """An upload's copy beside the runs, named by its content: the browser's own vanishes with the session."""
-    path = Path(upload)
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()[:12]
-    folder = jobs.root / "uploads" / digest
-    folder.mkdir(parents=True, exist_ok=True)
-    kept = folder / path.name
-    if not kept.exists():
-        shutil.copyfile(path, kept)
-    return str(kept)
 
 
 def _run(jobs: Jobs, run_id: str | None) -> Run | None:

@@ -28,6 +28,13 @@ CONFIG_FILE = "adapter_config.json"
 PROVENANCE_FILE = "tunelab.json"
 
 
+def several(value: Any) -> Any:
+    """A single name or number where several may be given, as one of several; words such as 'all' stay words."""
+    if isinstance(value, int) or (isinstance(value, str) and not value.startswith("all")):
+        return (value,)
+    return value
+
+
 class Technique(Spec):
     """A way to adapt a model. Subclasses add their settings and a `kind`, by which configurations name them."""
 

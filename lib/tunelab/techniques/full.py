@@ -16,10 +16,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from tunelab.errors import UserError
-from tunelab.techniques.base import Technique, freeze_unless, write_provenance
+from tunelab.techniques.base import Technique, freeze_unless, several, write_provenance
 from tunelab.techniques.lora import check_layers
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ class FullFineTuning(Technique):
         "all",
         description="Decoder layers to train, counted from 0. 'all': those, the embeddings, the norms and the head.",
     )
+
+    _one_of_several = field_validator("layers", mode="before")(several)
 
     title: ClassVar[str] = "Full fine-tuning"
     summary: ClassVar[str] = "Every weight is trained: most memory, a whole model as result, most forgetting."

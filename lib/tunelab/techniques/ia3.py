@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from tunelab.errors import UserError
-from tunelab.techniques.base import PeftTechnique, adapter_file, linear_layers
+from tunelab.techniques.base import PeftTechnique, adapter_file, linear_layers, several
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,6 +30,8 @@ class IA3(PeftTechnique):
     scaled_inputs: tuple[str, ...] = Field(
         ("down_proj",), description="Linear layers whose input is scaled: the last one of the MLP."
     )
+
+    _one_of_several = field_validator("scaled_modules", "scaled_inputs", mode="before")(several)
 
     title: ClassVar[str] = "IA³"
     summary: ClassVar[str] = "One learned factor per channel: tiny files, little change, needs a high learning rate."

@@ -19,10 +19,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tunelab.errors import UserError
-from tunelab.techniques.base import PeftTechnique, adapter_file, linear_layers
+from tunelab.techniques.base import PeftTechnique, adapter_file, linear_layers, several
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,6 +66,8 @@ class LoRA(PeftTechnique):
         "(Meng et al. 2024). 'olora': its QR decomposition (Büyükakyüz 2024). 'eva': the main directions of the "
         "layer's inputs on the training rows (Paischer et al. 2024).",
     )
+
+    _one_of_several = field_validator("target_modules", "layers", mode="before")(several)
 
     title: ClassVar[str] = "LoRA"
     summary: ClassVar[str] = "A low-rank change beside each linear layer: the safe first choice."

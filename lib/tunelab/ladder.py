@@ -1,0 +1,365 @@
+"""The method ladder: every technique on the same rows, seed and budget, in one table and one picture.
+
+    LadderConfig ──> climb() ──> a run per rung, each trained and measured in processes of its own
+                                 ladder.json   the configuration, and which rung is which run
+                                 results.json  the table;  ladder.html  the table and the chart, without a server
+
+A rung is a technique on a base. Rungs whose run is finished are not trained again, so an interrupted ladder goes on
+where it was; a rung that can't run on this base is skipped with its reason. The results follow from the runs alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from tunelab import libraries
+from tunelab.errors import EXIT_USER_ERROR, UserError, explain
+from tunelab.events import Finished
+from tunelab.files import write_atomically
+from tunelab.frozen import Spec
+from tunelab.reports import Report, read_report
+from tunelab.runs import Beating, Run, runs_root
+from tunelab.spec import DataSpec, ModelSpec, RunConfig, Stage, TrainConfig
+from tunelab.techniques import (
+    IA3,
+    BottleneckAdapter,
+    FullFineTuning,
+    LoRA,
+    PrefixTuning,
+    PromptTuning,
+    Technique,
+)
+
+FORMAT = 1
+POLL_SECONDS = 1.5
+LADDER_FILE, RESULTS_FILE, PAGE_FILE = "ladder.json", "results.json", "ladder.html"
+# name -> technique, quantisation of its base
+RUNGS: dict[str, tuple[Technique, Literal["nf4", "none"]]] = {
+    "full": (FullFineTuning(), "none"),
+    "lora": (LoRA(), "none"),
+    "qlora": (LoRA(), "nf4"),
+    # the scale of LoRA r = 16, at four times the rank
+    "qrslora": (LoRA(r=64, lora_alpha=16, use_rslora=True), "nf4"),
+    "qdora": (LoRA(use_dora=True), "nf4"),
+    "bottleneck": (BottleneckAdapter(), "none"),
+    "prefix": (PrefixTuning(), "none"),
+    "prompt": (PromptTuning(), "none"),
+    "ia3": (IA3(), "none"),
+}
+
+
+class LadderConfig(Spec):
+    """What all rungs share, and which rungs there are."""
+
+    model: ModelSpec = Field(description="The base; each rung sets its own quantisation.")
+    data: DataSpec
+    techniques: tuple[str, ...] = Field(tuple(RUNGS), min_length=1, description=f"Rungs: {', '.join(RUNGS)}.")
+    steps: int = Field(60, ge=1, description="Optimiser steps of every rung.")
+    batch_size: int = Field(8, ge=1, le=1024, description="Rows per step.")
+    seed: int = Field(0, ge=0, description="Seed of initialisation and order.")
+    rows: int = Field(100, ge=2, description="Held-out rows every rung is measured on.")
+    max_new_tokens: int = Field(64, ge=1, le=4096, description="Longest answer, in tokens, when answers are scored.")
+
+    @model_validator(mode="after")
+    def _rungs_exist(self) -> Self:
+        if unknown := [name for name in self.techniques if name not in RUNGS]:
+            raise ValueError(f"there are no techniques {', '.join(unknown)}; allowed: all, {', '.join(RUNGS)}")
+        return self
+
+    def run_config(self, rung: str) -> RunConfig:
+        """The run of a rung.
+
+        Raises:
+            pydantic.ValidationError: the technique can't run on this base.
+        """
+        technique, quantization = RUNGS[rung]
+        model = self.model.model_copy(update={"quantization": quantization})
+        training = TrainConfig(
+            steps=self.steps,
+            batch_size=self.batch_size,
+            seed=self.seed,
+            eval_every=max(1, self.steps // 8),
+            # a checkpoint of every weight is 2 GB, so a ladder keeps few
+            checkpoint_every=max(20, self.steps // 4),
+        )
+        return RunConfig(
+            name=technique.title_on(model),
+            model=model,
+            technique=technique,
+            stages=(Stage(data=self.data, training=training),),
+        )
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One line of the table. Figures are None until they are there."""
+
+    name: str
+    title: str
+    status: str  # waiting, training, measuring, done, skipped, stopped
+    message: str
+    run: str | None = None
+    trainable_parameters: int | None = None
+    trainable_share: float | None = None
+    result_bytes: int | None = None
+    peak_memory_bytes: int | None = None
+    seconds: float | None = None
+    report: Report | None = None
+
+
+class Ladder(Beating):
+    """A ladder's directory. Cheap to make; reads the disk each time it is asked."""
+
+    def __init__(self, path: Path, root: str | Path | None = None) -> None:
+        super().__init__(path)
+        self.root = runs_root(root)
+
+    @classmethod
+    def create(cls, config: LadderConfig, path: Path | None = None, root: str | Path | None = None) -> Ladder:
+        """A new ladder, or the one that stands in `path` already with the same configuration.
+
+        Raises:
+            UserError: another ladder stands there.
+        """
+        path = path or ladders_root(root) / time.strftime("%Y%m%d-%H%M%S")
+        ladder = cls(Path(path).expanduser().resolve(), root)
+        if (ladder.path / LADDER_FILE).is_file():
+            if ladder.config != config:
+                raise UserError(
+                    f"{path} holds a ladder with other settings. Give another --out, or the same data, techniques, "
+                    "steps and seed to go on with it."
+                )
+            return ladder
+        ladder.path.mkdir(parents=True, exist_ok=True)
+        ladder._write({})
+        text = {"format": FORMAT, "config": config.model_dump(mode="json"), "rungs": {}}
+        write_atomically(ladder.path / LADDER_FILE, json.dumps(text, ensure_ascii=False, indent=1))
+        return ladder
+
+    @property
+    def id(self) -> str:
+        return self.path.name
+
+    @cached_property
+    def config(self) -> LadderConfig:
+        """The ladder's configuration.
+
+        Raises:
+            UserError: it was written by another version, or is damaged.
+        """
+        try:
+            content = self._content()
+            if content["format"] != FORMAT:
+                raise UserError(f"Ladder {self.id} has format {content['format']}; this version reads {FORMAT}.")
+            return LadderConfig.model_validate(content["config"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            reason = explain(error) if isinstance(error, ValidationError) else str(error)
+            raise UserError(f"Ladder {self.id} can't be read: {reason}") from None
+
+    def _content(self) -> dict[str, Any]:
+        return json.loads((self.path / LADDER_FILE).read_text(encoding="utf-8"))
+
+    def rungs(self) -> list[Rung]:
+        """Where every rung stands."""
+        return [self.rung(name) for name in self.config.techniques]
+
+    def request_stop(self) -> None:
+        """Ask the process that climbs to stop after the step it is in."""
+        (self.path / "stop").touch()
+
+    @property
+    def stop_requested(self) -> bool:
+        return (self.path / "stop").exists()
+
+    def clear_requests(self) -> None:
+        (self.path / "stop").unlink(missing_ok=True)
+
+    def remember(self, rung: str, **facts: str) -> None:
+        """Note which run a rung is, or why it was skipped."""
+        content = self._content()
+        content["rungs"][rung] = facts
+        write_atomically(self.path / LADDER_FILE, json.dumps(content, ensure_ascii=False, indent=1))
+
+    def run_of(self, rung: str) -> Run | None:
+        """The run of a rung, if it has been made and is still there."""
+        identity = self._content()["rungs"].get(rung, {}).get("run")
+        run = Run(self.root / identity) if identity else None
+        return run if run and run.readable else None
+
+    def write_results(self) -> None:
+        """Write the table and the page as they stand now."""
+        rungs = self.rungs()
+        rows = [asdict(r) | {"report": r.report.model_dump(mode="json") if r.report else None} for r in rungs]
+        self._write({"config": self.config.model_dump(mode="json"), "rungs": rows})
+        from tunelab.pages import ladder_page
+
+        write_atomically(self.path / PAGE_FILE, ladder_page(self))
+
+    def _write(self, results: dict[str, Any]) -> None:
+        write_atomically(self.path / RESULTS_FILE, json.dumps(results, ensure_ascii=False, indent=1))
+
+    def rung(self, name: str) -> Rung:
+        """Where one rung stands."""
+        facts = self._content()["rungs"].get(name, {})
+        technique, quantization = RUNGS[name]
+        title = technique.title_on(self.config.model.model_copy(update={"quantization": quantization}))
+        if "skipped" in facts:
+            return Rung(name, title, "skipped", facts["skipped"])
+        run = Run(self.root / facts["run"]) if "run" in facts else None
+        if run is None or not run.readable:
+            return Rung(name, title, "waiting", "")
+        progress = run.progress()
+        started, ending = progress.started, progress.ending
+        report = read_report(run.path)
+        if report:
+            status, message = "done", str(report.verdict)
+        elif progress.status == "finished":
+            status, message = "measuring", "measuring" if self.is_alive else "not measured yet"
+        elif progress.status in ("running", "queued"):
+            status, message = "training", progress.message
+        else:
+            status, message = "stopped", progress.message
+        return Rung(
+            name,
+            title,
+            status,
+            message,
+            run=run.id,
+            trainable_parameters=started.trainable_parameters if started else None,
+            trainable_share=started.trainable_parameters / started.total_parameters if started else None,
+            result_bytes=weight_bytes(run.adapter_path) if run.has_adapter else None,
+            peak_memory_bytes=ending.peak_memory_bytes if isinstance(ending, Finished) else None,
+            seconds=sum(step.seconds for step in progress.steps) or None,
+            report=report,
+        )
+
+
+def ladders_root(root: str | Path | None = None) -> Path:
+    """Where ladders live unless they are given a directory: beside the runs."""
+    return runs_root(root) / "ladders"
+
+
+def list_ladders(root: str | Path | None = None) -> list[Ladder]:
+    """Every ladder under the runs root, the newest first."""
+    folder = ladders_root(root)
+    if not folder.is_dir():
+        return []
+    return [Ladder(p, root) for p in sorted(folder.iterdir(), reverse=True) if (p / LADDER_FILE).is_file()]
+
+
+def weight_bytes(folder: Path) -> int:
+    """Size of the weights in a result's folder."""
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+
+
+def climb(ladder: Ladder, should_stop: Callable[[], bool] = lambda: False) -> Iterator[Rung]:
+    """Every rung as it changes, trained and measured one after the other; those that are done are left alone.
+
+    Training and measuring are processes of their own, so that a rung's peak memory is its own. Stops after a step when
+    asked by `should_stop` or by `ladder.request_stop()`.
+
+    Raises:
+        UserError: another process climbs this ladder.
+    """
+    if ladder.is_alive:
+        raise UserError(f"Ladder {ladder.id} is being climbed by another process. Wait for it, or stop it first.")
+
+    def stop() -> bool:
+        return ladder.stop_requested or should_stop()
+
+    with ladder.beating():
+        ladder.clear_requests()
+        for name in ladder.config.techniques:
+            before = None
+            for _look in _climb_one(ladder, name, stop):
+                rung = ladder.rung(name)
+                if before is None or before.status != rung.status:
+                    ladder.write_results()
+                if rung != before:
+                    yield rung
+                before = rung
+            if stop():
+                break
+        ladder.clear_requests()
+        ladder.write_results()
+
+
+def _climb_one(ladder: Ladder, name: str, should_stop: Callable[[], bool]) -> Iterator[None]:
+    """Train and measure one rung; yields when there may be something new to see."""
+    run = ladder.run_of(name)
+    if run is None:
+        try:
+            run = Run.create(ladder.config.run_config(name), ladder.root)
+        except ValidationError as error:
+            ladder.remember(name, skipped=str(explain(error)))
+            yield
+            return
+        ladder.remember(name, run=run.id)
+    if run.status != "finished":
+        command = [sys.executable, "-m", "tunelab.worker", str(run.path)]
+        yield from _watched(command, ladder, should_stop, run.request_stop)
+        if run.status == "failed":
+            ladder.remember(name, skipped=run.progress().message)
+    if run.status == "finished" and read_report(run.path) is None:
+        command = [sys.executable, "-m", "tunelab.evaluation", str(run.path), "--rows", str(ladder.config.rows)]
+        command += ["--max-new-tokens", str(ladder.config.max_new_tokens), "--cache", str(ladder.path / "base")]
+        failure = yield from _watched(command, ladder, should_stop, None)
+        if failure:
+            raise UserError(f"{run.name} can't be measured: {failure}")
+    yield
+
+
+def _watched(
+    command: list[str], ladder: Ladder, should_stop: Callable[[], bool], stop: Callable[[], None] | None
+) -> Generator[None, None, str | None]:
+    """A look at a child process every second or two until it ends; the last line of its errors if it failed. When it is
+    time to stop it is asked by `stop()`, or ended."""
+    with (
+        open(ladder.path / "log.txt", "ab") as log,
+        tempfile.TemporaryFile("w+") as errors,
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=errors) as child,
+    ):
+        asked = False
+        while child.poll() is None:
+            yield
+            time.sleep(POLL_SECONDS)
+            if should_stop() and not asked:
+                asked = True
+                stop() if stop else child.terminate()
+        errors.seek(0)
+        lines = errors.read().strip().splitlines()
+    return (lines[-1] if lines else "no message") if child.returncode > 0 and not asked else None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Climb a ladder that was made before, as the app does it in a process of its own; the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tunelab.ladder")
+    parser.add_argument("ladder", type=Path)
+    parser.add_argument("--runs", type=Path)
+    options = parser.parse_args(arguments)
+    libraries.prepare()
+    ladder = Ladder(options.ladder.resolve(), options.runs)
+    ladder.end_beat()  # the app's, which announced this process
+    try:
+        for _rung in climb(ladder):
+            pass
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return EXIT_USER_ERROR
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
