@@ -97,8 +97,8 @@ def curve_text(progress: Progress) -> list[list[str]]:
     return rows
 
 
-def notes_text(progress: Progress) -> str:
-    """What the run found out before its first step, as Markdown."""
+def notes_text(progress: Progress, lineage: list[str]) -> str:
+    """What the run found out before its first step, and the runs it started from, as Markdown."""
     started = progress.started
     if started is None:
         return ""
@@ -108,6 +108,7 @@ def notes_text(progress: Progress) -> str:
         f"{started.quantization if started.quantization != 'none' else 'not quantised'}, computed in {started.dtype} "
         f"on {started.device} with {started.threads} threads",
         f"{sum(started.train_rows):,} rows to train on, {sum(started.heldout_rows):,} held out",
+        *([f"started from {' ← '.join(lineage)}"] if lineage else []),
         *started.notes,
     ]
     return "\n".join(f"- {plain_markdown(line)}" for line in lines)

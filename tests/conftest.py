@@ -11,6 +11,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 from tests.helpers import tiny_llama
+from tunelab import libraries
+
+libraries.prepare()  # as every program of the project does, before torch is imported
 
 REPOSITORY = Path(__file__).parent.parent
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tunelab.runs import Progress
+    from tunelab.spec import RunConfig
 
 Points = Sequence[tuple[float, float]]
 WIDTH, HEIGHT = 720, 300
@@ -23,15 +24,35 @@ STYLE = ".grid{stroke:currentColor;stroke-opacity:.15}@media(max-width:700px){sv
 STYLES = (("#94a3b8", 1.5, ""), ("#ea580c", 2.5, ""), ("#0d9488", 2.5, "7 4"), ("#7c3aed", 2.5, "2 4"))
 
 
-def loss_chart(progress: Progress) -> str:
-    """Train and held-out loss of a run over its steps, the base's held-out loss as a level line."""
-    heldout = [(e.step, e.heldout_loss) for e in progress.evaluations]
-    base = next((e.base_loss for e in progress.evaluations if e.base_loss is not None), None)
+def loss_chart(progress: Progress, config: RunConfig | None = None) -> str:
+    """Train and held-out loss of a run over its steps, the base's held-out loss on each stage's rows as a level line.
+
+    With the configuration of a run of several stages, each stage is marked where it begins, by its name.
+    """
     last = progress.steps_total or (progress.steps[-1].step if progress.steps else 1)
-    series: dict[str, Points] = {"train": [(e.step, e.loss) for e in progress.steps], "held-out": heldout}
-    if base is not None:
-        series["base"] = [(0, base), (last, base)]
-    return line_chart(series, title="Loss per scored token (nats)", x_title="step", x_limits=(0, last))
+    starts = _stage_starts(config) if config else [(0.0, "")]
+    ends = [*(start for start, _name in starts[1:]), float(last)]
+    series: dict[str, Points] = {
+        "train": [(e.step, e.loss) for e in progress.steps],
+        "held-out": [(e.step, e.heldout_loss) for e in progress.evaluations],
+    }
+    base: list[tuple[float, float]] = []
+    for e in progress.evaluations:
+        if e.base_loss is not None and e.stage < len(starts):
+            base += [(starts[e.stage][0], e.base_loss), (ends[e.stage], e.base_loss)]
+    if base:
+        series["base"] = base
+    marks = starts if len(starts) > 1 else []
+    return line_chart(series, title="Loss per scored token (nats)", x_title="step", x_limits=(0, last), marks=marks)
+
+
+def _stage_starts(config: RunConfig) -> list[tuple[float, str]]:
+    """The step before each stage's first one, and the stage's name."""
+    starts, step = [], 0.0
+    for number, stage in enumerate(config.stages, 1):
+        starts.append((step, stage.name or f"stage {number}"))
+        step += stage.training.steps
+    return starts
 
 
 def line_chart(
@@ -40,8 +61,10 @@ def line_chart(
     title: str,
     x_title: str = "",
     x_limits: tuple[float, float] | None = None,
+    marks: Sequence[tuple[float, str]] = (),
 ) -> str:
-    """An `<svg>` with one line per series; points that are not finite are left out."""
+    """An `<svg>` with one line per series; points that are not finite are left out. `marks` are named places on the
+    x axis."""
     lines = {name: [p for p in points if all(map(math.isfinite, p))] for name, points in series.items()}
     points = [p for line in lines.values() for p in line]
     xs = ticks(*(x_limits or _range([x for x, _ in points])))
@@ -60,6 +83,10 @@ def line_chart(
         parts.append(f'<text x="{left - 8:.1f}" y="{level + 4:.1f}" text-anchor="end">{_number(y)}</text>')
     for x in xs:
         parts.append(f'<text x="{place(x, ys[0])[0]:.1f}" y="{HEIGHT - 20}" text-anchor="middle">{_number(x)}</text>')
+    for x, name in marks:
+        at = place(x, ys[0])[0]
+        parts.append(f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}" class="grid"/>')
+        parts.append(f'<text x="{at + 5:.1f}" y="{TOP + 12}" opacity=".7">{html.escape(name)}</text>')
     middle = (LEFT + WIDTH - RIGHT) / 2
     parts.append(f'<text x="{middle}" y="{HEIGHT - 3}" text-anchor="middle">{html.escape(x_title)}</text>')
     if not points:

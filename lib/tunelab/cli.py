@@ -317,6 +317,8 @@ def describe(event: TrainingEvent) -> str | None:
     if isinstance(event, e.Evaluated):
         base = f" (base {event.base_loss:.4f})" if event.base_loss is not None else ""
         return f"step {event.step}: held-out loss {event.heldout_loss:.4f}{base}"
+    if isinstance(event, e.RolledBack):
+        return f"rolled back to the end of stage {event.stage + 1}"
     if isinstance(event, e.StageDone) and event.restored_step:
         return f"the adapter of step {event.restored_step} had the lowest held-out loss and is kept"
     if isinstance(event, e.Resumed):
@@ -341,6 +343,7 @@ def _runs(options: argparse.Namespace) -> int:
             "step": progress.step,
             "heldout_loss": min(losses) if losses else None,
             "message": progress.message,
+            "lineage": run.lineage,
         }
         if options.json:
             print(json.dumps(row))
@@ -349,6 +352,8 @@ def _runs(options: argparse.Namespace) -> int:
             print(f"{run.id}  {row['method']:<8} {row['data']:<20} {progress.status:<10} {loss}".rstrip())
             if progress.status in ("failed", "unreadable"):
                 print(f"    {progress.message}")
+            if run.lineage:
+                print(f"    started from {' ← '.join(run.lineage)}")
     return 0
 
 

@@ -119,9 +119,9 @@ def build(jobs: Jobs, selected: gr.State) -> TrainTab:
         return {
             seen: state,
             status: views.progress_html(run, progress if run else None, jobs.place(run) if run else None),
-            plot: loss_chart(progress),
+            plot: loss_chart(progress, run.config if run and run.readable else None),
             table: views.curve_text(progress),
-            notes: views.notes_text(progress),
+            notes: views.notes_text(progress, run.lineage if run else []),
             runs: views.run_table(every, places),
             stop: gr.update(interactive=progress.status in ("running", "queued") and run is not None),
             resume: gr.update(interactive=progress.status in ("stopped", "failed", "lost")),

@@ -1,0 +1,146 @@
+"""What each way of regularising adds to a step, against its formula; and rows that are replayed."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional
+
+from tests.techniques.test_invariants import batch_of, config, rows_of, spec_of, trained
+from tunelab import DataSpec, LoRA, ModelSpec, PrefixTuning, TrainConfig, explain, finetune, load
+from tunelab.fast.llama import FastLoss
+from tunelab.losses import Objective, PlainLoss, noise, scored_logits
+
+
+@pytest.fixture
+def model_and_batch(tiny):
+    base = load(spec_of(tiny))
+    rows = rows_of(base)
+    return trained(LoRA(r=4), base, rows), batch_of(rows)
+
+
+@pytest.mark.parametrize("kind", [PlainLoss, FastLoss])
+def test_the_loss_plain_and_fast_give_the_same_logits_and_their_cross_entropy(model_and_batch, kind):
+    model, batch = model_and_batch
+    logits, targets = scored_logits(model, batch)
+    got, same = kind(model).logits(batch)
+    assert torch.equal(same, targets)
+    assert torch.allclose(got, logits, atol=1e-4)
+    assert torch.allclose(kind(model)(batch), functional.cross_entropy(logits, targets, reduction="sum"), rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [PlainLoss, FastLoss])
+def test_label_smoothing_is_that_of_torch(model_and_batch, kind):
+    model, batch = model_and_batch
+    logits, targets = scored_logits(model, batch)
+    minimised, nll = Objective(kind(model), TrainConfig(label_smoothing=0.2))(batch)
+    expected = functional.cross_entropy(logits, targets, reduction="sum", label_smoothing=0.2)
+    assert torch.allclose(minimised, expected, rtol=1e-5)
+    assert torch.allclose(nll, functional.cross_entropy(logits, targets, reduction="sum"), rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [PlainLoss, FastLoss])
+def test_the_pull_is_the_kl_divergence_to_the_base(model_and_batch, kind):
+    model, batch = model_and_batch
+    technique = LoRA(r=4)
+    with technique.off(model):
+        p = scored_logits(model, batch)[0].softmax(-1)
+    q = scored_logits(model, batch)[0].softmax(-1)
+    divergence = (p * (p.log() - q.log())).sum()
+    minimised, nll = Objective(kind(model), TrainConfig(kl_weight=0.5), lambda: technique.off(model))(batch)
+    assert float(divergence) > 1e-3
+    assert torch.allclose(minimised - nll, 0.5 * divergence, rtol=1e-3)
+    minimised.backward()
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+
+
+def test_the_pull_keeps_the_tuned_model_nearer_to_the_base(tiny):
+    def drift(kl_weight):
+        run = finetune(config(tiny, LoRA(r=4), steps=12, kl_weight=kl_weight, keep_best=False))
+        base = load(run.base_spec)
+        model = run.config.technique.load(base, run.adapter_path).eval()
+        batch = batch_of(rows_of(base))
+        with torch.no_grad():
+            tuned = scored_logits(model, batch)[0].log_softmax(-1)
+            with run.config.technique.off(model):
+                before = scored_logits(model, batch)[0].log_softmax(-1)
+        return float(functional.kl_div(tuned, before, reduction="batchmean", log_target=True))
+
+    assert drift(5.0) < 0.7 * drift(0.0)
+
+
+def test_noise_has_the_size_of_the_paper_and_no_row_depends_on_padding():
+    torch.manual_seed(0)
+    embeddings = torch.zeros(2, 50, 64)
+    noisy = noise(5.0, torch.tensor([50, 10]))(None, None, embeddings)
+    for row, length in ((0, 50), (1, 10)):
+        bound = 5.0 / (length * 64) ** 0.5
+        assert noisy[row].abs().max() <= bound
+        assert noisy[row].abs().max() > 0.95 * bound
+
+
+def test_noise_is_there_in_training_and_not_in_measuring(model_and_batch):
+    model, batch = model_and_batch
+    noisy, quiet = PlainLoss(model, neftune_alpha=10.0), PlainLoss(model)
+    model.eval()
+    assert torch.equal(noisy(batch), quiet(batch))
+    model.train()
+    assert not torch.equal(noisy(batch), quiet(batch))
+    assert not torch.equal(noisy(batch), noisy(batch))
+
+
+def test_the_reported_loss_is_the_plain_one_and_the_penalty_stands_beside_it(tiny):
+    plain = finetune(config(tiny, LoRA(r=4), steps=1)).progress().steps[0]
+    smoothed = finetune(config(tiny, LoRA(r=4), steps=1, label_smoothing=0.1)).progress().steps[0]
+    assert plain.penalty == 0
+    assert smoothed.loss == pytest.approx(plain.loss, rel=1e-5)
+    assert smoothed.penalty > 0
+
+
+def test_checkpointing_changes_memory_and_nothing_else(tiny):
+    def losses(**training):
+        return [e.loss for e in finetune(config(tiny, LoRA(r=4), fast=False, **training)).progress().steps]
+
+    assert losses(gradient_checkpointing=True) == pytest.approx(losses(), rel=1e-5)
+
+
+def test_prefix_tuning_refuses_checkpointing_and_says_why(tiny):
+    with pytest.raises(ValueError, match="attention cache, which gradient checkpointing") as caught:
+        config(tiny, PrefixTuning(), gradient_checkpointing=True)
+    assert "Set gradient_checkpointing to false" in explain(caught.value)
+
+
+def test_replayed_rows_make_up_their_share_and_are_named(tiny):
+    general = [{"prompt": f"what is {n}", "completion": f"{n}"} for n in range(5)]
+    asked = config(tiny, LoRA(r=4), steps=2, replay_share=0.25)
+    stage = asked.stages[0].model_copy(update={"replay": DataSpec(rows=general, heldout=1)})
+    run = finetune(asked.model_copy(update={"stages": (stage,)}))
+    started = run.progress().started
+    assert "4 rows of 5 rows in memory are replayed among 12 training rows" in started.notes
+    assert started.train_rows == (12,)
+
+
+def test_rows_are_replayed_from_the_general_set_unless_said_otherwise(tiny):
+    run = finetune(config(tiny, LoRA(r=4), steps=1, replay_share=0.1))
+    assert any("of general are replayed" in note for note in run.progress().started.notes)
+
+
+def test_eight_bit_moments_need_a_gpu(tiny):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has one")
+    from tunelab import UserError
+
+    with pytest.raises(UserError, match="adamw_8bit' needs a CUDA GPU"):
+        finetune(config(tiny, LoRA(r=4), optimizer="adamw_8bit"))
+
+
+def test_full_fine_tuning_in_bf16_learns_steps_smaller_than_a_bf16_step(tiny):
+    """The fp32 copies: a weight of 1 in bf16 does not move by 1e-4, sixty-four such steps do."""
+    from tunelab import FullFineTuning
+
+    def run(dtype):
+        asked = config(tiny, FullFineTuning(), steps=30, learning_rate=3e-4, keep_best=False)
+        model = ModelSpec(repo_id=tiny, dtype=dtype)
+        return finetune(asked.model_copy(update={"model": model})).progress().evaluations[-1].heldout_loss
+
+    assert run("bfloat16") == pytest.approx(run("float32"), rel=0.02)

@@ -1,0 +1,117 @@
+"""Several stages in one run, the way back, and a run that starts from another's result."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+
+from tests.helpers import ROWS, tiny_llama
+from tests.techniques.test_invariants import config, until
+from tunelab import (
+    BottleneckAdapter,
+    DataSpec,
+    FullFineTuning,
+    LoRA,
+    PrefixTuning,
+    Run,
+    Stage,
+    TrainConfig,
+    UserError,
+    compare,
+    finetune,
+    train_run,
+)
+from tunelab.charts import loss_chart
+from tunelab.cli import main
+
+TEXT = Stage(
+    data=DataSpec(rows=[{"text": f"words to read {i} " * 5} for i in range(12)], heldout=2),
+    learn="text",
+    training=TrainConfig(steps=3, batch_size=2, learning_rate=3e-3, eval_every=1, warmup_steps=0),
+    name="domain text",
+)
+
+
+def two_stages(tiny, technique):
+    after = config(tiny, technique, steps=4)
+    return after.model_copy(update={"stages": (TEXT, *after.stages)})
+
+
+def weights(folder):
+    return {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in folder.glob("*.safetensors")}
+
+
+@pytest.mark.parametrize("technique", [LoRA(r=4), BottleneckAdapter(size=8), FullFineTuning()], ids=lambda t: t.kind)
+def test_each_stage_has_its_curve_its_result_and_a_way_back(tiny, technique, capsys):
+    run = finetune(two_stages(tiny, technique))
+    progress = run.progress()
+    assert {e.stage for e in progress.evaluations} == {0, 1}
+    # the base is measured on each stage's own rows
+    assert sum(e.base_loss is not None for e in progress.evaluations) == 2
+    assert "domain text" in loss_chart(progress, run.config)
+    assert "stage 2" in loss_chart(progress, run.config)
+
+    last = weights(run.adapter_path)
+    assert last == weights(run.stage_path(1))
+    assert last != weights(run.stage_path(0))
+    assert main(["rollback", run.id, "--stage", "1"]) == 0
+    assert "rolled back to the end of stage 1 (step 3)" in capsys.readouterr().out
+    assert weights(run.adapter_path) == weights(run.stage_path(0))
+    assert run.status == "finished"
+    assert compare(run, "say red", max_new_tokens=2).done
+    run.roll_back(1)
+    assert weights(run.adapter_path) == last
+    with pytest.raises(UserError, match="keeps no result of stage 3; it keeps: 1, 2"):
+        run.roll_back(2)
+
+
+def test_a_run_stopped_in_its_second_stage_resumes_there(tiny):
+    alone = finetune(two_stages(tiny, LoRA(r=4)))
+    run = Run.create(two_stages(tiny, LoRA(r=4)))
+    list(until(run, 5))
+    assert run.status == "stopped"
+    list(train_run(run))
+    assert [e.loss for e in run.progress().steps] == [e.loss for e in alone.progress().steps]
+
+
+@pytest.mark.parametrize("technique", [LoRA(r=4), FullFineTuning(), PrefixTuning(num_virtual_tokens=6)],
+                         ids=lambda t: t.kind)  # fmt: skip
+def test_a_run_starts_from_anothers_result_and_says_so(tiny, technique):
+    first = finetune(config(tiny, technique, steps=6))
+    second = finetune(config(tiny, technique, steps=2).model_copy(update={"start_from": first.id, "name": "second"}))
+    assert second.lineage == [first.id]
+    third = finetune(config(tiny, technique, steps=1).model_copy(update={"start_from": second.id}))
+    assert third.lineage == [second.id, first.id]
+    fresh = finetune(config(tiny, technique, steps=2))
+    assert second.progress().steps[0].loss < fresh.progress().steps[0].loss
+    # the base's loss stays the base's
+    assert second.progress().evaluations[0].base_loss == pytest.approx(fresh.progress().evaluations[0].base_loss)
+
+
+def test_what_does_not_fit_is_refused_by_name(tiny, tmp_path):
+    first = finetune(config(tiny, LoRA(r=4), steps=1))
+    with pytest.raises(UserError, match="Take the same technique and settings"):
+        finetune(config(tiny, LoRA(r=8)).model_copy(update={"start_from": first.id}))
+    other = str(tiny_llama(tmp_path / "other", seed=1))
+    with pytest.raises(UserError, match="Take the same base"):
+        finetune(config(other, LoRA(r=4)).model_copy(update={"start_from": first.id}))
+    with pytest.raises(UserError, match="There is no run 'nobody'"):
+        finetune(config(tiny, LoRA(r=4)).model_copy(update={"start_from": "nobody"}))
+    waiting = Run.create(config(tiny, LoRA(r=4)))
+    with pytest.raises(UserError, match="has no adapter yet"):
+        finetune(config(tiny, LoRA(r=4)).model_copy(update={"start_from": waiting.id}))
+
+
+def test_the_command_line_starts_from_a_run_by_its_name(tiny, tmp_path, capsys):
+    import json
+
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("\n".join(json.dumps(row) for row in ROWS))
+    shared = ["--data", str(rows), "--heldout", "4", "--model", tiny, "--dtype", "float32", "--r", "4", "--steps", "2"]
+    assert main(["train", *shared, "--name", "first"]) == 0
+    assert main(["train", *shared, "--name", "second", "--start-from", "first"]) == 0
+    assert Run.open("second").lineage == [Run.open("first").id]
+    capsys.readouterr()
+    assert main(["runs"]) == 0
+    assert "started from" in capsys.readouterr().out
