@@ -1,8 +1,12 @@
-"""Data that is there without a download, made by code.
+"""Data that is there without a download.
 
 `python-docs`: what a function, class or method of Python's standard library does, answered with the first paragraph of
 its docstring, read from the interpreter in use. Real text by many authors in one recognisable voice, which a small
 model does not know by heart: tuning shows within minutes, and anybody can check an answer with `help()`.
+
+`general`: short general instructions of many kinds, written for this project. Mixed into narrow training data they
+keep a small model from forgetting what it could do before (replay: Robins 1995). `general_probe` measures that
+forgetting: instructions of the same kinds on other subjects, which are no built-in set, so that no run trains on them.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ import sys
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 # no module that prints, opens windows, starts threads or is being removed from Python
@@ -64,8 +69,26 @@ def _read_docs() -> list[dict[str, Any]]:
     return rows
 
 
-BUILTIN: dict[str, Callable[[], list[dict[str, Any]]]] = {"python-docs": python_docs}
-DESCRIPTIONS = {"python-docs": "Python's standard library: what a function does, answered by its documentation."}
+def general() -> list[dict[str, Any]]:
+    """Rows with `prompt`, `completion` and `kind` ('facts', 'rewrite', …), kind after kind, each with equally many."""
+    return _rows_beside("general.jsonl")
+
+
+def general_probe() -> list[dict[str, Any]]:
+    """60 rows like those of `general`, none of them in it: never train on them, measure forgetting with them."""
+    return _rows_beside("general_probe.jsonl")
+
+
+BUILTIN: dict[str, Callable[[], list[dict[str, Any]]]] = {"python-docs": python_docs, "general": general}
+DESCRIPTIONS = {
+    "python-docs": "Python's standard library: what a function does, answered by its documentation.",
+    "general": "General instructions of 18 kinds, from arithmetic to rewriting, to mix into narrow training data.",
+}
+
+
+def _rows_beside(name: str) -> list[dict[str, Any]]:
+    text = Path(__file__).with_name(name).read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.split("\n") if line]
 
 
 def _public_callables() -> Iterator[tuple[str, Any]]:
