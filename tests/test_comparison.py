@@ -225,3 +225,15 @@ def test_many_answers_at_once_are_those_given_one_by_one(run):
     assert heard[-1] == len(prompts)
     alone = [[a.text for a in compare(run, p, max_new_tokens=12).answers] for p in prompts]
     assert together == alone
+
+
+@pytest.mark.parametrize("tuned", [False, True])
+def test_one_row_alone_decodes_as_it_does_beside_others(run, tuned):
+    base = load(run.config.model)
+    adapter = run.config.technique.factors(run.adapter_path) if tuned else None
+    ids = torch.tensor([prompt_ids(base)])
+    alone = FastDecoder(FastLlama(base.model), [adapter], 200)(ids)
+    beside = FastDecoder(FastLlama(base.model), [adapter, None, adapter], 200)(ids.repeat(3, 1))
+    assert torch.allclose(alone[0], beside[0], rtol=1e-5, atol=1e-5 * alone.abs().max())
+    assert torch.equal(beside[0], beside[2])
+    assert torch.allclose(beside[0], beside[1]) is not tuned

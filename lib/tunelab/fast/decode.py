@@ -72,7 +72,7 @@ class FastDecoder:
             seen_keys, seen_values = keys[:, :, :end].flatten(0, 1), values[:, :, :end].flatten(0, 1)
             mixed, _weights = attend(heads.pack_queries(q, self.rows), seen_keys, seen_values, bias)
             mixed = heads.unpack_queries(mixed, self.rows)
-            x = x + out(mixed.view(self.rows, count, -1))
+            x = x + out(mixed.reshape(self.rows, count, -1))
             x = x + down(swiglu(gate_up(self._norm(x, layer.norm_mlp))))
         self.length = end
         return self._norm(x[:, -1], llama.norm) @ llama.head.T
@@ -84,9 +84,14 @@ class FastDecoder:
 def _mix(group: Linears, adapters: Sequence[Factors | None]) -> _Mixed:
     weight = group.weight()
     a_parts, b_parts, masks = [], [], []
+    # rows that share an adapter share its factors
+    rows_of: dict[int, list[int]] = {}
+    for row, adapter in enumerate(adapters):
+        rows_of.setdefault(id(adapter), []).append(row)
     start = 0
     for name, out in zip(group.names, group.widths, strict=True):
-        for row, adapter in enumerate(adapters):
+        for rows in rows_of.values():
+            adapter = adapters[rows[0]]
             if adapter is None or name not in adapter:
                 continue
             a, b, scale = adapter[name]
@@ -94,7 +99,7 @@ def _mix(group: Linears, adapters: Sequence[Factors | None]) -> _Mixed:
             placed = weight.new_zeros(rank, weight.shape[0])
             placed[:, start : start + out] = b.T.to(weight.dtype)
             mask = weight.new_zeros(len(adapters), 1, rank)
-            mask[row] = scale
+            mask[rows] = scale
             a_parts.append(a.T.to(weight.dtype))
             b_parts.append(placed)
             masks.append(mask)
