@@ -35,8 +35,11 @@ def build(jobs: Jobs) -> None:
             inputs["source"] = gr.Radio(
                 list(BUILTIN), value="python-docs", label="Built-in data", info="Used when no file is given."
             )
-            inputs["file"] = gr.File(label="Your own data: CSV, JSON or JSONL", file_count="single", height=150)
-            inputs["heldout_file"] = gr.File(label="A held-out file of its own", file_count="single", height=150)
+            inputs["file"] = gr.File(
+                label="Your own data: CSV, JSON or JSONL", file_count="single", height=170, elem_id="ladder-file"
+            )
+            with gr.Accordion("A held-out file of its own", open=False):
+                inputs["heldout_file"] = gr.File(label="Held-out rows", file_count="single", height=170)
         with gr.Column(scale=7, min_width=320):
             inputs["techniques"] = gr.CheckboxGroup(
                 views.rung_choices(RUNGS), value=["qlora", "bottleneck", "prefix", "ia3"], label="Techniques",

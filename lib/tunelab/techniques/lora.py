@@ -98,8 +98,8 @@ class LoRA(PeftTechnique):
 
     def title_on(self, model: ModelSpec) -> str:
         name = "DoRA" if self.use_dora else "LoRA"
-        prefix = "rs" if self.use_rslora else ""
-        return ("" if model.quantization == "none" else "Q") + prefix + name
+        stabilised = " (rank-stabilised)" if self.use_rslora else ""
+        return ("" if model.quantization == "none" else "Q") + name + stabilised
 
     def check(self, model: ModelSpec) -> None:
         if self.rewrites_base and model.quantization != "none":
