@@ -36,20 +36,20 @@ def start_at_weights(model: nn.Module, kind: str) -> None:
     for layer in adapted_layers(model):
         a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
         rank = a.shape[0] // 2
-        weight = layer.get_base_layer().weight.float()
-        out_factor, in_factor = (_pissa if kind == "pissa" else _olora)(weight, rank)
-        root = layer.scaling["default"] ** 0.5  # so that s B₀ A₀ is what was taken
-        a.copy_(torch.cat((in_factor, in_factor)) / root)
-        b.copy_(torch.cat((out_factor, -out_factor), dim=1) / root)
+        weight, scale = layer.get_base_layer().weight.float(), layer.scaling["default"]
+        out_factor, in_factor = _olora(weight, rank) if kind == "olora" else _pissa(weight, rank, scale)
+        a.copy_(torch.cat((in_factor, in_factor)))
+        b.copy_(torch.cat((out_factor, -out_factor), dim=1))
 
 
-def _pissa(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """B₀ (out, r) = U √S and A₀ (r, in) = √S Vᵀ of the r largest singular values.
+def _pissa(weight: Tensor, rank: int, scale: float) -> tuple[Tensor, Tensor]:
+    """B₀ (out, r) = U √S and A₀ (r, in) = √S Vᵀ of the r largest singular values, both over √s, so that s B₀ A₀ is
+    that part of W.
 
     Source: Meng et al. 2024, "PiSSA: Principal Singular Values and Singular Vectors Adaptation", equations 2 and 3.
     """
     u, s, v = torch.linalg.svd(weight, full_matrices=False)
-    root = s[:rank].sqrt()
+    root = (s[:rank] / scale).sqrt()
     return u[:, :rank] * root, root[:, None] * v[:rank]
 
 
