@@ -49,7 +49,7 @@ bench: $(VENV)/starter
 
 # run the notebooks in place and keep their outputs
 notebooks: $(VENV)/test-tools $(VENV)/starter
-	@$(BIN)/jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb
+	@$(BIN)/jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb notebooks/solutions/*.ipynb
 
 clean:
 	rm -rf $(VENV) build lib/*.egg-info

@@ -8,10 +8,20 @@ from nbclient import NotebookClient
 
 from tests.conftest import REPOSITORY
 
-NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
+FOLDER = REPOSITORY / "notebooks"
+NOTEBOOKS = sorted([*FOLDER.glob("*.ipynb"), *FOLDER.glob("solutions/*.ipynb")])
+SOLUTIONS = [path for path in NOTEBOOKS if path.parent != FOLDER]
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def name(path):
+    return str(path.relative_to(FOLDER).with_suffix(""))
+
+
+def code_of(path):
+    return [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
 def test_it_runs_from_top_to_bottom(path, starter, tmp_path):
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": tmp_path}}).execute()
@@ -19,7 +29,7 @@ def test_it_runs_from_top_to_bottom(path, starter, tmp_path):
     assert not errors
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
 def test_its_outputs_are_of_one_run_in_order_without_paths_of_a_machine(path):
     notebook = nbformat.read(path, as_version=4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
@@ -28,3 +38,10 @@ def test_its_outputs_are_of_one_run_in_order_without_paths_of_a_machine(path):
     assert not [word for word in ("/home/", "/root/", "/Users/", "/tmp/", "/work/") if word in text]
     assert "playground import" not in text
     assert len(text) < 300_000
+
+
+@pytest.mark.parametrize("path", SOLUTIONS, ids=name)
+def test_a_solution_passes_a_check_of_its_notebook(path):
+    checks = [cell for cell in code_of(path) if "assert " in cell]
+    assert checks
+    assert set(checks) <= set(code_of(FOLDER / path.name))

@@ -20,5 +20,7 @@ def prepare() -> None:
     os.environ.setdefault("LRU_CACHE_CAPACITY", "128")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.")
+    # in a notebook tqdm asks for widgets to draw its bars with; ours are off
+    warnings.filterwarnings("ignore", message="IProgress not found")
     # bitsandbytes asks for the package `kernels`, which would run code from the Hub
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
