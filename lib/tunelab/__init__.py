@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tunelab.data import preview, read_data
     from tunelab.errors import UserError, explain
     from tunelab.evaluation import evaluate
+    from tunelab.export import Exported, export_adapter, export_gguf, export_merged, import_adapter
     from tunelab.finetune import finetune, train_run
     from tunelab.ladder import Ladder, LadderConfig, climb, list_ladders
     from tunelab.models import Base, load
@@ -35,6 +36,7 @@ _HOME = {
     "data": ("preview", "read_data"),
     "errors": ("UserError", "explain"),
     "evaluation": ("evaluate",),
+    "export": ("Exported", "export_adapter", "export_gguf", "export_merged", "import_adapter"),
     "finetune": ("finetune", "train_run"),
     "ladder": ("Ladder", "LadderConfig", "climb", "list_ladders"),
     "models": ("Base", "load"),
@@ -63,6 +65,7 @@ __all__ = [
     "Comparer",
     "Comparison",
     "DataSpec",
+    "Exported",
     "FullFineTuning",
     "Ladder",
     "LadderConfig",
@@ -83,7 +86,11 @@ __all__ = [
     "compare",
     "evaluate",
     "explain",
+    "export_adapter",
+    "export_gguf",
+    "export_merged",
     "finetune",
+    "import_adapter",
     "list_ladders",
     "list_runs",
     "load",

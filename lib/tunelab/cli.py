@@ -1,7 +1,9 @@
-"""The command line: `tunelab train | runs | stop | resume | rollback | compare | evaluate | ladder | doctor`.
+"""The command line: `tunelab train | runs | stop | resume | rollback | compare | evaluate | ladder | export | import |
+doctor`.
 
     tunelab train --data tickets.csv --name tickets
     tunelab compare tickets --prompt "My card was declined"
+    tunelab export tickets --to gguf --out tickets.gguf
 
 Exit codes: 0 done, 2 something you can put right (the message says what), 1 a failure of the machine or a bug,
 130 stopped with Ctrl-C (the adapter is kept).
@@ -111,6 +113,24 @@ def build_parser() -> argparse.ArgumentParser:
     _flags(ladder, DataSpec, ("template", "system", "limit"))
     _flags(ladder, ModelSpec, ("max_length", "dtype", "device"))
     _flags(ladder, LadderConfig, ("batch_size", "seed", "rows", "max_new_tokens"))
+
+    export = _command(commands, "export", _export, "take a run's result elsewhere")
+    export.add_argument("run", help="id or name of the run, or 'latest'")
+    export.add_argument(
+        "--to",
+        choices=("adapter", "merged", "gguf"),
+        required=True,
+        help="adapter: a zip that PEFT loads; merged: a model of its own; gguf: one file for llama.cpp",
+    )
+    export.add_argument("--out", metavar="PATH", required=True, help="new zip, folder or file")
+    export.add_argument("--dtype", choices=("bfloat16", "float32"), help="of a merged model (default: bfloat16)")
+    export.add_argument("--gguf-type", choices=("f16", "q8_0", "f32"), help="of a GGUF file (default: f16)")
+
+    bring = _command(commands, "import", _import, "make a run of an adapter made elsewhere with PEFT")
+    bring.add_argument("path", help="the adapter's folder, or a zip of it")
+    bring.add_argument("--model", dest="repo_id", required=True, help=ModelSpec.model_fields["repo_id"].description)
+    bring.add_argument("--name", help="a name to recognise the run by (default: the file's)")
+    _flags(bring, ModelSpec, ("revision", "quantization", "max_length", "dtype", "device"))
 
     doctor = _command(commands, "doctor", _doctor, "what this machine can do, and what is missing")
     doctor.add_argument("--json", action="store_true", help="as JSON")
@@ -424,11 +444,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     from tunelab.evaluation import evaluate
     from tunelab.reports import in_words
 
-    def say(message: str) -> None:
-        print(message, file=sys.stderr, flush=True)
-
     run = _opened(options.run, options)
-    report = evaluate(run, rows=options.rows, max_new_tokens=options.max_new_tokens, on_progress=say)
+    report = evaluate(run, rows=options.rows, max_new_tokens=options.max_new_tokens, on_progress=_say)
     print(report.model_dump_json(indent=1) if options.json else in_words(report))
     return 0
 
@@ -470,6 +487,39 @@ def _aligned(rows: list[list[str]]) -> str:
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
+
+
+def _export(options: argparse.Namespace) -> int:
+    from tunelab.export import export_adapter, export_gguf, export_merged
+
+    for flag, value, target in (("--dtype", options.dtype, "merged"), ("--gguf-type", options.gguf_type, "gguf")):
+        if value and options.to != target:
+            raise UserError(f"{flag} goes with --to {target}, not with --to {options.to}. Leave it out.")
+    run = _opened(options.run, options)
+    if options.to == "adapter":
+        made = export_adapter(run, options.out)
+    elif options.to == "merged":
+        made = export_merged(run, options.out, options.dtype or "bfloat16", _say)
+    else:
+        made = export_gguf(run, options.out, options.gguf_type or "f16", _say)
+    print(f"Exported: {made.path}", *made.notes, sep="\n")
+    return 0
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+def _import(options: argparse.Namespace) -> int:
+    from tunelab.export import import_adapter
+    from tunelab.spec import ModelSpec
+
+    model = ModelSpec.model_validate({**_given(options, "ModelSpec"), "repo_id": options.repo_id})
+    run = import_adapter(options.path, model, options.root, options.name)
+    started = run.progress().started
+    print(f"run {run.id}: {run.config.method} on {model.repo_id}", *(started.notes if started else ()), sep="\n")
+    print(f"Compare: tunelab compare {run.id} --prompt '…'")
+    return 0
 
 
 def _doctor(options: argparse.Namespace) -> int:

@@ -68,6 +68,30 @@ def load(spec: ModelSpec, progress: Callable[[str], None] | None = None) -> Base
     model = _load_weights(spec, folder, device, dtype)
     model.requires_grad_(False)
     model.eval()
+    return _base(spec, folder, model, device, dtype)
+
+
+def skeleton(spec: ModelSpec, progress: Callable[[str], None] | None = None) -> Base:
+    """The base of `spec` without its weights: `model` is on the meta device, names and shapes and nothing else. What
+    does not fit the base is found here in a second, before anything is loaded.
+
+    Raises:
+        UserError: the model can't be found or fetched.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    folder = find(spec, progress)
+    device = choose_device(spec)
+    dtype = choose_dtype(spec, device)
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
+    model.requires_grad_(False)
+    return _base(spec, folder, model, device, dtype)
+
+
+def _base(spec: ModelSpec, folder: Path, model: PreTrainedModel, device: torch.device, dtype: torch.dtype) -> Base:
     facts = starter.facts(folder) if spec.repo_id == STARTER else None
     return Base(
         spec=spec,

@@ -1,7 +1,7 @@
 """Runs on disk: a run is a directory, and its status follows from what stands in it.
 
     RUNS_ROOT/20261124-101500-my-run/
-        config.json      {"format": 1, "config": RunConfig}
+        config.json      {"format": 1, "config": RunConfig}, and "imported_from" for an adapter made elsewhere
         events.jsonl     one TrainingEvent per line, appended
         heartbeat        touched every second by the process that trains
         queued | stop    requests: start (or resume) me; stop at the next step
@@ -153,8 +153,9 @@ class Run(Beating):
         return f"Run({self.id!r}, {self.status})"
 
     @classmethod
-    def create(cls, config: RunConfig, root: str | Path | None = None) -> Run:
-        """A new run directory holding `config`, not queued yet.
+    def create(cls, config: RunConfig, root: str | Path | None = None, imported_from: str | None = None) -> Run:
+        """A new run directory holding `config`, not queued yet; `imported_from` names the file of an adapter that was
+        made elsewhere.
 
         Raises:
             OSError: the directory can't be written (`errors.explain` puts it into words).
@@ -163,8 +164,10 @@ class Run(Beating):
         stamp = time.strftime("%Y%m%d-%H%M%S")
         path = runs_root(root) / f"{stamp}-{slug or 'run'}-{secrets.token_hex(2)}"
         path.mkdir(parents=True)
-        text = json.dumps({"format": FORMAT, "config": config.model_dump(mode="json")}, ensure_ascii=False)
-        write_atomically(path / "config.json", text)
+        content = {"format": FORMAT, "config": config.model_dump(mode="json")}
+        if imported_from is not None:
+            content["imported_from"] = imported_from
+        write_atomically(path / "config.json", json.dumps(content, ensure_ascii=False))
         return cls(path)
 
     @classmethod
@@ -239,6 +242,12 @@ class Run(Beating):
             if isinstance(error, ValidationError):
                 error = ValueError(f"{error.error_count()} fields this version does not know or allow")
             raise UserError(f"Run {self.id} can't be read: its config.json is damaged ({error}).") from None
+
+    @cached_property
+    def imported_from(self) -> str | None:
+        """The file the adapter came from; None for a run that was trained here."""
+        content = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
+        return content.get("imported_from")
 
     @property
     def readable(self) -> bool:
@@ -389,7 +398,8 @@ class Run(Beating):
         if (self.path / "queued").exists():
             return "queued", "waiting for its turn"
         if isinstance(ending, Finished):
-            return "finished", f"finished after {ending.step} steps"
+            origin = self.imported_from
+            return "finished", f"imported from {origin}" if origin else f"finished after {ending.step} steps"
         if isinstance(ending, RolledBack):
             return "finished", f"rolled back to the end of stage {ending.stage + 1} (step {ending.step})"
         if isinstance(ending, Stopped):

@@ -1,0 +1,207 @@
+"""The model card: what was trained on what, how well it went, and how to use it, in Markdown.
+
+Everything in it follows from the run's directory. Nothing in it is a path of this machine or a row of the data.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePath
+from typing import Any
+
+import yaml
+
+from tunelab.events import Finished
+from tunelab.export.targets import provenance
+from tunelab.reports import in_words, read_report
+from tunelab.runs import Run
+from tunelab.techniques.base import PeftTechnique
+
+HUB_ID = r"[\w.-]+(/[\w.-]+)?"
+NAMED = ("source", "heldout", "repo_id", "base")  # settings that may hold a file or a folder
+LEFT_OUT = ("rows", "heldout_rows")
+
+
+def model_card(run: Run, how_to_load: str, notes: tuple[str, ...], library: str | None) -> str:
+    """The README.md of an export; `library` is the one that loads it, as the Hub names libraries, if there is one."""
+    facts = provenance(run)
+    parts = [
+        _front_matter(facts, library),
+        f"# {run.name}\n\n{run.config.method} of `{facts['base_published_as']}`, made with tunelab.",
+        _section("How to load it", how_to_load),
+        _section("Good to know", _bullets([*notes, *_base_notes(run, facts)])),
+        _section("Data", _data(run)),
+        _section("Training", _training(run)),
+        _section("Metrics", _metrics(run)),
+        _section("Lineage", _lineage(run)),
+        _section("Configuration", _configuration(run)),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def peft_steps(run: Run) -> str:
+    """How to load the adapter of the run, in five lines of Python."""
+    base = provenance(run)["base_published_as"]
+    if not isinstance(run.config.technique, PeftTechnique):
+        return f"PEFT does not have it. With tunelab: `tunelab import THIS.zip --model {base}`."
+    return (
+        "```python\n"
+        "from peft import PeftModel\n"
+        "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
+        f'tokenizer = AutoTokenizer.from_pretrained("{base}")\n'
+        f'base = AutoModelForCausalLM.from_pretrained("{base}")\n'
+        'model = PeftModel.from_pretrained(base, "the folder with this file")\n'
+        "```"
+    )
+
+
+def model_steps() -> str:
+    """How to load a model that stands on its own."""
+    return (
+        "```python\n"
+        "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
+        'tokenizer = AutoTokenizer.from_pretrained("the folder with this file")\n'
+        'model = AutoModelForCausalLM.from_pretrained("the folder with this file", dtype="auto")\n'
+        "```"
+    )
+
+
+def without_folders(value: Any, key: str = "") -> Any:
+    """A dumped configuration for others: files and folders by their names alone, rows in memory only counted."""
+    if isinstance(value, dict):
+        return {k: without_folders(v, k) for k, v in value.items()}
+    if key in LEFT_OUT and isinstance(value, list):
+        return f"{len(value)} rows in memory, not included"
+    if isinstance(value, list):
+        return [without_folders(item, key) for item in value]
+    if isinstance(value, str) and (key in NAMED or _is_absolute(value)):
+        return name_of(value)
+    return value
+
+
+def name_of(source: str) -> str:
+    """A Hub id or a plain name as it is; of a path the last part."""
+    return source if re.fullmatch(HUB_ID, source) else re.split(r"[/\\]", source.rstrip("/\\"))[-1]
+
+
+def _is_absolute(text: str) -> bool:
+    return "\n" not in text and PurePath(text).is_absolute() and len(PurePath(text).parts) > 2
+
+
+def _front_matter(facts: dict[str, Any], library: str | None) -> str:
+    values: dict[str, Any] = {"pipeline_tag": "text-generation", "tags": ["tunelab"]}
+    if library:
+        values["library_name"] = library
+    if "/" in facts["base_published_as"]:
+        values["base_model"] = facts["base_published_as"]
+    return f"---\n{yaml.safe_dump(values)}---"
+
+
+def _section(title: str, body: str) -> str:
+    return f"## {title}\n\n{body}" if body else ""
+
+
+def _bullets(lines: list[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _table(rows: list[tuple[str, Any]]) -> str:
+    lines = [f"| {name} | {_cell(value)} |" for name, value in rows]
+    return "\n".join(["| | |", "|---|---|", *lines])
+
+
+def _cell(value: Any) -> str:
+    text = f"{value:.4g}" if isinstance(value, float) else f"{value:,}" if type(value) is int else str(value)
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _base_notes(run: Run, facts: dict[str, Any]) -> list[str]:
+    published = facts["base_published_as"]
+    notes = [f"The base it was made for: `{published}`, sha256 of its weights `{facts['base_sha256']}`."]
+    if facts["base_note"]:
+        notes.append(
+            f"That base is not exactly the published one: it holds the {facts['base_note']}. On the published weights "
+            "answers can differ a little from those seen while training."
+        )
+    notes.append(
+        "Ask it through the chat template of the base's tokenizer (`apply_chat_template`): it was trained with that, "
+        "its default system prompt included. Without it, answers are worse."
+    )
+    last = run.config.stages[-1].data
+    if last.system:
+        notes.append(f"System prompt it was trained with: {last.system!r}")
+    if last.template:
+        notes.append(f"The user's turn was made with the template {last.template!r}")
+    return notes
+
+
+def _data(run: Run) -> str:
+    if run.imported_from:
+        return "Unknown: the adapter was made elsewhere and imported."
+    started = run.progress().started
+    lines = []
+    for index, stage in enumerate(run.config.stages):
+        line = f"Stage {index + 1}: " if len(run.config.stages) > 1 else ""
+        line += f"{name_of(stage.data.title)}, learned as {stage.learn}"
+        if started:
+            line += (
+                f"; {started.train_rows[index]:,} rows trained on, {started.heldout_rows[index]:,} held out; "
+                f"sha256 of all rows `{started.data_sha256[index]}`"
+            )
+        lines.append(line)
+    return _bullets(lines)
+
+
+def _training(run: Run) -> str:
+    progress = run.progress()
+    started = progress.started
+    if run.imported_from or started is None:
+        return ""
+    rows: list[tuple[str, Any]] = [
+        ("method", run.config.method),
+        ("optimiser steps", f"{progress.step:,} of {started.steps_total:,}"),
+        ("trained parameters", f"{started.trainable_parameters:,} of {started.total_parameters:,}"),
+        (
+            "base held in",
+            started.dtype if started.quantization == "none" else f"{started.quantization}, {started.dtype}",
+        ),
+        ("learning rate", ", ".join(f"{rate:g}" for rate in started.learning_rates)),
+        ("seconds in training steps", round(sum(step.seconds for step in progress.steps), 1)),
+    ]
+    if progress.evaluations:
+        before = next((e.base_loss for e in progress.evaluations if e.base_loss is not None), None)
+        best = min(e.heldout_loss for e in progress.evaluations)
+        base = f" (base: {before:.4f})" if before is not None else ""
+        rows.append(("lowest held-out loss, nats per token", f"{best:.4f}{base}"))
+    if isinstance(progress.ending, Finished):
+        rows.append(("peak memory", f"{progress.ending.peak_memory_bytes / 1e9:.2f} GB"))
+    return _table(rows)
+
+
+def _metrics(run: Run) -> str:
+    report = read_report(run.path)
+    return f"```text\n{in_words(report)}\n```" if report else ""
+
+
+def _lineage(run: Run) -> str:
+    lines = [f"Run `{run.id}`"]
+    if run.imported_from:
+        lines.append(f"Imported from `{run.imported_from}`")
+    if len(run.config.stages) > 1:
+        names = [stage.name or name_of(stage.data.title) for stage in run.config.stages]
+        lines.append(f"Trained in {len(names)} stages, one after the other: {', then '.join(names)}")
+    if run.lineage:
+        lines.append(
+            f"Started from the result of {', which started from '.join(f'`{before}`' for before in run.lineage)}"
+        )
+    return _bullets(lines)
+
+
+def _configuration(run: Run) -> str:
+    if run.imported_from:
+        technique = yaml.safe_dump(run.config.technique.model_dump(mode="json"), sort_keys=False)
+        return f"```yaml\n{technique}```"
+    values = run.config.model_dump(mode="json", exclude_defaults=True)
+    values["technique"] = {"kind": run.config.technique.kind, **values["technique"]}
+    text = yaml.safe_dump(without_folders(values), sort_keys=False, allow_unicode=True)
+    return f"As `tunelab train` reads it; files are named without their folders.\n\n```yaml\n{text}```"

@@ -1,0 +1,190 @@
+"""Adapters made elsewhere with PEFT, as a run that can be compared, merged and exported like any other.
+
+The files come from a stranger, so they are opened in this order, and the first thing that is wrong ends it:
+
+    names in the zip or folder ──> adapter_config.json (allow-listed) ──> header of the safetensors file: names, types
+    and shapes as this base needs them ──> the weights
+
+The run's adapter is then written anew: nothing of the stranger's files but its numbers is kept.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunelab.errors import UserError
+from tunelab.events import Finished, Started
+from tunelab.export.foreign_config import technique_of
+from tunelab.export.foreign_files import Entry, Shapes, open_entries, read_header, read_json, sha256_of
+from tunelab.files import replacing
+from tunelab.runs import Run
+from tunelab.spec import DataSpec, ModelSpec, RunConfig, Stage
+from tunelab.techniques.base import (
+    CONFIG_FILE,
+    PROVENANCE_FILE,
+    WEIGHTS_FILE,
+    PeftTechnique,
+    Technique,
+    write_provenance,
+)
+from tunelab.techniques.virtual import VirtualTokens
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tunelab.models import Base
+
+UNKNOWN_DATA = "unknown (adapter imported)"
+
+
+def import_adapter(path: str | Path, model: ModelSpec, root: str | Path | None = None, name: str | None = None) -> Run:
+    """A finished run with the adapter of `path` (a folder or a zip), on the base `model`.
+
+    Raises:
+        UserError: the files are not safe or not an adapter, or it does not fit this base; the message says what.
+    """
+    from tunelab.models import skeleton
+
+    source = Path(path).expanduser().absolute()  # '.' has no name
+    with open_entries(source) as entries:
+        technique = technique_of(read_json(entries, CONFIG_FILE))
+        config = _run_config(technique, model, name or source.stem)
+        told = read_json(entries, PROVENANCE_FILE) if PROVENANCE_FILE in entries else {}
+        base = skeleton(model)
+        attached = _attach(technique, base)
+        weights = _checked_weights(entries[WEIGHTS_FILE], _shapes(technique, attached), base)
+        digest = sha256_of(entries[WEIGHTS_FILE])
+    notes = (
+        f"imported from {source.name} (sha256 of its weights {digest}); nothing is known here of its data and training",
+        _about_base(told, base),
+    )
+    return _record(config, base, attached, weights, root, source.name, notes)
+
+
+def _run_config(technique: Technique, model: ModelSpec, name: str) -> RunConfig:
+    from pydantic import ValidationError
+
+    from tunelab.errors import explain
+
+    stage = Stage(data=DataSpec(source=UNKNOWN_DATA), name="imported")
+    values = {"model": model, "technique": technique.model_dump(), "stages": (stage,), "name": name[:60]}
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"This adapter can't be used on {model.repo_id}: {explain(error)}") from None
+
+
+def _attach(technique: Technique, base: Base) -> Any:
+    """The technique on the base without weights: what the names and shapes of its tensors have to be."""
+    return technique.wrapped(base) if isinstance(technique, PeftTechnique) else technique.attach(base)
+
+
+def _shapes(technique: Technique, attached: Any) -> Shapes:
+    from peft import get_peft_model_state_dict
+
+    if isinstance(technique, VirtualTokens):
+        return {"prompt_embeddings": tuple(attached.prompt_encoder["default"].embedding.weight.shape)}
+    if isinstance(technique, PeftTechnique):
+        state = get_peft_model_state_dict(attached, save_embedding_layers=False)
+    else:
+        state = {name: parameter for name, parameter in attached.named_parameters() if parameter.requires_grad}
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}
+
+
+def _checked_weights(entry: Entry, expected: Shapes, base: Base) -> dict[str, Tensor]:
+    """The adapter's weights in fp32, read after names and shapes were found to be what this base needs."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    found = read_header(entry)
+    fits = f"The adapter does not fit {base.spec.repo_id}"
+    for names, what in ((expected.keys() - found.keys(), "lacks"), (found.keys() - expected.keys(), "has unknown")):
+        if names:
+            raise UserError(f"{fits}: it {what} {len(names)} weights, e.g. {sorted(names)[0][:200]}.")
+    for name, shape in expected.items():
+        if found[name] != shape:
+            raise UserError(f"{fits}: {name} has the shape {found[name]}, needed is {shape}.")
+    try:
+        with entry.open() as file:
+            weights = load(file.read(entry.size))
+    except SafetensorError as error:
+        raise UserError(f"{WEIGHTS_FILE} is damaged: {error}. Export the adapter again.") from None
+    broken = next((name for name, value in weights.items() if not value.isfinite().all()), None)
+    if broken:
+        raise UserError(f"{WEIGHTS_FILE}: {broken} holds values that are not finite: the adapter can't answer.")
+    return {name: value.float() for name, value in weights.items()}
+
+
+def _about_base(told: dict[str, Any], base: Base) -> str:
+    trained_on = told.get("base_sha256")
+    if not isinstance(trained_on, str):
+        return f"it does not say on which weights it was trained; its shapes fit {base.spec.repo_id}"
+    if trained_on == base.sha256:
+        return f"it was trained on exactly the weights of {base.spec.repo_id}"
+    return (
+        f"warning: it was trained on other weights than {base.spec.repo_id} has (sha256 {trained_on[:12]}… then, "
+        f"{base.sha256[:12]}… here), so its answers can differ from those it was trained for"
+    )
+
+
+def _record(
+    config: RunConfig,
+    base: Base,
+    attached: Any,
+    weights: dict[str, Tensor],
+    root: str | Path | None,
+    origin: str,
+    notes: tuple[str, ...],
+) -> Run:
+    """The run; an interrupted import leaves nothing."""
+    run = Run.create(config, root, imported_from=origin)
+    try:
+        with replacing(run.adapter_path) as folder:
+            _write(folder, config.technique, base, attached, weights)
+        run.append(_started(config, base, attached, weights, notes))
+        run.append(Finished(step=0, seconds=0, heldout_loss=None, adapter=run.adapter_path.name, peak_memory_bytes=0))
+    except BaseException:
+        shutil.rmtree(run.path, ignore_errors=True)
+        raise
+    return run
+
+
+def _write(folder: Path, technique: Technique, base: Base, attached: Any, weights: dict[str, Tensor]) -> None:
+    """The adapter as the technique saves it. Its configuration is the one made here, not the one received."""
+    from safetensors.torch import save_file
+
+    if not isinstance(technique, PeftTechnique):
+        attached.load_state_dict(weights, strict=False, assign=True)  # the base stays without weights
+        technique.save(attached, folder, base)
+        return
+    config = attached.peft_config["default"].to_dict()
+    config |= {"base_model_name_or_path": base.published_name, "inference_mode": True}
+    save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=1, sort_keys=True, default=sorted))
+    write_provenance(folder, technique, base)
+
+
+def _started(
+    config: RunConfig, base: Base, attached: Any, weights: dict[str, Tensor], notes: tuple[str, ...]
+) -> Started:
+    """The facts of the base, by which it is recognised; everything about training is zero, for none happened here."""
+    return Started(
+        device=str(base.device),
+        dtype=base.dtype_name,
+        quantization=config.model.quantization,
+        attention="not trained here",
+        fast=False,
+        threads=0,
+        base_sha256=base.sha256,
+        trainable_parameters=sum(weight.numel() for weight in weights.values()),
+        total_parameters=sum(parameter.numel() for parameter in attached.parameters()),
+        steps_total=0,
+        learning_rates=(),
+        train_rows=(),
+        heldout_rows=(),
+        data_sha256=(),
+        notes=notes,
+    )
