@@ -31,6 +31,24 @@ def theme() -> Any:
         font=["system-ui", "sans-serif"],
         font_mono=["ui-monospace", "monospace"],
     ).set(
+        # what can be filled in stands out from the page: white boxes with an edge on grey
+        body_background_fill="*neutral_50",
+        block_border_width="1px",
+        block_border_width_dark="1px",
+        input_background_fill="*neutral_50",
+        input_border_width="1px",
+        input_border_width_dark="1px",
+        input_border_color="*neutral_300",
+        input_border_color_dark="*neutral_600",
+        input_shadow="none",
+        button_secondary_shadow="none",
+        button_secondary_shadow_hover="none",
+        button_secondary_border_color="*neutral_300",
+        button_secondary_background_fill_hover_dark="*neutral_500",
+        block_info_text_color="*neutral_500",
+        block_info_text_color_dark="*neutral_400",
+        block_label_border_width="0px",
+        block_label_shadow="none",
         # labels are read before their values, they need not shout
         block_title_background_fill="transparent",
         block_title_background_fill_dark="transparent",
@@ -53,7 +71,7 @@ def build(jobs: Jobs, comparer: Comparer) -> gr.Blocks:
             elem_id="header",
         )
         selected = gr.State(None)
-        # the quick adapter's run, while the page waits for its end to show it in Compare
+        # the quick adapter's run, while the page waits for its end to show it in Compare, after a reload as well
         awaited = gr.State(None)
         with gr.Tabs(selected="train") as tabs:
             with gr.Tab("Train", id="train"):
@@ -68,6 +86,7 @@ def build(jobs: Jobs, comparer: Comparer) -> gr.Blocks:
             chosen = [run.id] if run and run.has_adapter else []
             return {
                 selected: run.id if run else None,
+                awaited: run.id if run and run.is_alive and train.is_quick(run) else None,
                 comparing.run: gr.update(choices=compare.choices(jobs), value=chosen),
             }
 
@@ -81,25 +100,33 @@ def build(jobs: Jobs, comparer: Comparer) -> gr.Blocks:
                 return {awaited: gr.skip()}
             if run.status != "finished":
                 return {awaited: None}
-            question = compare.first_example(run)
+            return {awaited: None, **show_in_compare(run), comparing.arrived: run.id}
+
+        def show_in_compare(run: Run) -> dict[Any, Any]:
+            examples = compare.examples_of(run)
+            question, answer = examples[0] if examples else ("", "")
             return {
-                awaited: None,
                 tabs: gr.Tabs(selected="compare"),
                 comparing.run: gr.update(choices=compare.choices(jobs), value=[run.id]),
+                comparing.examples: gr.update(choices=[asked for asked, _ in examples], value=question or None),
                 comparing.prompt: question,
-                comparing.arrived: run.id,
+                comparing.reference: gr.update(value=answer, visible=bool(answer)),
             }
 
-        page.load(attach, None, [selected, comparing.run], show_progress="hidden", api_visibility="private")
+        arrival = [tabs, comparing.run, comparing.examples, comparing.prompt, comparing.reference]
+        page.load(attach, None, [selected, awaited, comparing.run], show_progress="hidden", api_visibility="private")
         compare_tab.select(fresh_choices, comparing.run, comparing.run, api_visibility="private")
         training.timer.tick(None, None, None, js=REMEMBER)
         training.quick_done.then(
             lambda run_id: run_id, selected, awaited, show_progress="hidden", api_visibility="private"
         )
+        training.to_compare.click(
+            lambda run_id: show_in_compare(Run(jobs.root / run_id)), selected, arrival, api_visibility="private"
+        )
         training.timer.tick(
             land,
             awaited,
-            [awaited, tabs, comparing.run, comparing.prompt, comparing.arrived],
+            [awaited, *arrival, comparing.arrived],
             # queued, unlike other ticks: only then does the change of a State reach its listeners
             concurrency_limit=8,
             show_progress="hidden",

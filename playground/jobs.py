@@ -7,6 +7,7 @@ So a training outlives the page, the app and this thread, and an app that starts
 from __future__ import annotations
 
 import hashlib
+import secrets
 import shutil
 import subprocess
 import sys
@@ -116,7 +117,12 @@ class Jobs:
         folder.mkdir(parents=True, exist_ok=True)
         kept = folder / path.name
         if not kept.exists():
-            shutil.copyfile(path, kept)
+            partial = folder / f".{secrets.token_hex(4)}"
+            try:  # a copy that a full disk cut short must not pass for the file
+                shutil.copyfile(path, partial)
+                partial.replace(kept)
+            finally:
+                partial.unlink(missing_ok=True)
         return str(kept)
 
     @staticmethod

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunelab import Answer, Ladder, ModelSpec, Progress, Run
+from tunelab.data.previews import PreviewRow
+from tunelab.events import Evaluated
 from tunelab.ladder import PAGE_FILE
 from tunelab.pages import READING, ladder_chart, ladder_columns, ladder_table
 
@@ -20,7 +22,7 @@ SIGNS = {
     "lost": "? lost",
     "unreadable": "✕ unreadable",
 }
-RUN_COLUMNS = ["Run", "Method", "Data", "Status", "Held-out loss", "Started"]
+RUN_COLUMNS = ["Run", "Status", "Held-out loss", "Method", "Data", "Started", "Id"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Figures:
     step: str
     loss: str
     heldout: str
+    base: str
     speed: str
     left: str
 
@@ -37,14 +40,15 @@ class Figures:
 def figures(progress: Progress) -> Figures:
     """Step, losses, speed and time left; a dash for what is not known yet."""
     base = base_loss(progress)
-    last = progress.evaluations[-1].heldout_loss if progress.evaluations else None
-    heldout = "–" if last is None else f"{last:.3f}" + (f" (base {base:.3f})" if base is not None else "")
+    measured = kept_evaluation(progress) or (progress.evaluations[-1] if progress.evaluations else None)
+    heldout = "–" if measured is None else f"{measured.heldout_loss:.3f}"
     speed = progress.tokens_per_second
     left = progress.seconds_left
     return Figures(
         step=f"{progress.step} of {progress.steps_total}" if progress.steps_total else "–",
         loss=f"{progress.steps[-1].loss:.3f}" if progress.steps else "–",
         heldout=heldout,
+        base=f"(base {base:.3f})" if base is not None else "",
         speed=f"{speed:,.0f} tokens/s" if speed else "–",
         left=duration(left) if left is not None else "–",
     )
@@ -52,6 +56,24 @@ def figures(progress: Progress) -> Figures:
 
 def base_loss(progress: Progress) -> float | None:
     return next((e.base_loss for e in progress.evaluations if e.base_loss is not None), None)
+
+
+def kept_evaluation(progress: Progress) -> Evaluated | None:
+    """The measurement of the adapter that was restored at the end; None while it trains, or when the last is kept."""
+    restored = progress.stages[-1].restored_step if progress.stages and progress.status == "finished" else None
+    return next((e for e in progress.evaluations if e.step == restored), None)
+
+
+def status_line(progress: Progress, place: int | None) -> str:
+    """Sign, word and what there is to say about a run, each said once."""
+    if place:
+        return f"◔ queued, number {place} in line"
+    sign, word = SIGNS[progress.status].split(" ", 1)
+    if progress.status == "running" and progress.steps:
+        return f"{sign} {word}"  # the step stands below
+    if progress.message.startswith(word):
+        return f"{sign} {progress.message}"
+    return f"{sign} {word} · {progress.message}"
 
 
 def duration(seconds: float) -> str:
@@ -67,21 +89,18 @@ def progress_html(run: Run | None, progress: Progress | None, place: int | None)
     share = progress.step / progress.steps_total if progress.steps_total else 0.0
     if progress.status == "finished":
         share = 1.0
-    status = f"queued, number {place} in line" if place else f"{SIGNS[progress.status]} · {progress.message}"
     values = figures(progress)
+    shown = [("step", values.step, ""), ("loss", values.loss, ""), ("held-out loss", values.heldout, values.base)]
+    shown.append(("speed", values.speed, ""))
+    if progress.status in ("running", "queued"):
+        shown.append(("time left", values.left, ""))
     cells = "".join(
-        f"<div><dt>{name}</dt><dd>{html.escape(value)}</dd></div>"
-        for name, value in (
-            ("step", values.step),
-            ("loss", values.loss),
-            ("held-out loss", values.heldout),
-            ("speed", values.speed),
-            ("time left", values.left),
-        )
+        f"<div><dt>{name}</dt><dd>{html.escape(value)} <small>{html.escape(more)}</small></dd></div>"
+        for name, value, more in shown
     )
     return (
         f'<div class="run-status" data-run="{html.escape(run.id)}">'
-        f"<p><strong>{html.escape(run.name)}</strong> — {html.escape(status)}</p>"
+        f"<p><strong>{html.escape(run.name)}</strong> — {html.escape(status_line(progress, place))}</p>"
         f'<progress max="1" value="{share:.3f}" aria-label="share of the steps done">{share:.0%}</progress>'
         f"<dl>{cells}</dl></div>"
     )
@@ -90,15 +109,22 @@ def progress_html(run: Run | None, progress: Progress | None, place: int | None)
 def curve_text(progress: Progress) -> list[list[str]]:
     """The held-out losses as a table: the chart for those who can't see it."""
     rows = []
+    kept = kept_evaluation(progress)
     for e in progress.evaluations:
         near = [s.loss for s in progress.steps if e.step - 10 < s.step <= e.step]
         mean = f"{sum(near) / len(near):.3f}" if near else "–"
-        rows.append([str(e.step), mean, f"{e.heldout_loss:.3f}", "lowest so far" if e.best else ""])
+        rows.append([str(e.step), mean, f"{e.heldout_loss:.3f}", _mark(e, kept)])
     return rows
 
 
-def notes_text(progress: Progress, lineage: list[str]) -> str:
-    """What the run found out before its first step, and the runs it started from, as Markdown."""
+def _mark(evaluation: Evaluated, kept: Evaluated | None) -> str:
+    if evaluation is kept:
+        return "lowest: kept"
+    return "lowest so far" if evaluation.best else ""
+
+
+def notes_text(run: Run, progress: Progress) -> str:
+    """What the run found out before its first step, what it started from and where its result lies, as Markdown."""
     started = progress.started
     if started is None:
         return ""
@@ -108,8 +134,9 @@ def notes_text(progress: Progress, lineage: list[str]) -> str:
         f"{started.quantization if started.quantization != 'none' else 'not quantised'}, computed in {started.dtype} "
         f"on {started.device} with {started.threads} threads",
         f"{sum(started.train_rows):,} rows to train on, {sum(started.heldout_rows):,} held out",
-        *([f"started from {' ← '.join(lineage)}"] if lineage else []),
+        *([f"started from {' ← '.join(run.lineage)}"] if run.lineage else []),
         *started.notes,
+        *([f"adapter: {run.adapter_path}"] if run.has_adapter else []),
     ]
     return "\n".join(f"- {plain_markdown(line)}" for line in lines)
 
@@ -130,11 +157,12 @@ def run_table(runs: list[Run], places: dict[str, int]) -> list[list[str]]:
         rows.append(
             [
                 run.name,
-                run.config.method if run.readable else "–",
-                run.config.stages[0].data.title if run.readable else "–",
                 f"{SIGNS['queued']} ({place})" if place else SIGNS[progress.status],
                 change,
+                run.config.method if run.readable else "–",
+                run.config.stages[0].data.title if run.readable else "–",
                 moment(run.id),
+                run.id,
             ]
         )
     return rows
@@ -163,12 +191,18 @@ def answer_footer(answer: Answer) -> str:
     return f"{facts}  \n{plain_markdown(answer.provenance.text)}"
 
 
-def preview_pieces(segments: list[tuple[str, bool]]) -> list[tuple[str, str | None]]:
-    """Segments for a highlighted text: learned ones carry the label 'learned'."""
-    return [(text, "learned" if scored else None) for text, scored in segments]
+def preview_pieces(rows: list[PreviewRow]) -> list[tuple[str, str | None]]:
+    """Rows for a highlighted text: a heading each, labelled 'row', and learned segments, labelled 'learned'."""
+    pieces: list[tuple[str, str | None]] = []
+    for number, row in enumerate(rows, 1):
+        heading = f"row {number}: {row.tokens} tokens, {row.scored_tokens} of them learned"
+        pieces += [(heading, "row"), ("\n", None)]
+        pieces += [(text, "learned" if scored else None) for text, scored in row.segments]
+        pieces.append(("\n", None))
+    return pieces
 
 
-def preview_warnings(rows: list[Any]) -> list[str]:
+def preview_warnings(rows: list[PreviewRow]) -> list[str]:
     """What is wrong with how rows are encoded, in a sentence each."""
     warnings = []
     if any(row.truncated for row in rows):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -111,6 +112,20 @@ def test_wrong_arguments_end_with_2_and_one_message(arguments, message, capsys):
     assert main(arguments) == 2
     error = capsys.readouterr().err
     assert message in error
+    assert "Traceback" not in error
+
+
+def test_a_full_disk_and_a_file_in_the_way_end_with_2_and_one_message(tiny, rows, tmp_path, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device", "config.json")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("tunelab.runs.write_atomically", full)
+        assert main(["train", "--data", rows, "--model", tiny]) == 2
+    assert "The disk is full" in capsys.readouterr().err
+    assert main(["train", "--data", rows, "--model", tiny, "--runs", rows]) == 2
+    error = capsys.readouterr().err
+    assert "a file stands where a directory is needed" in error
     assert "Traceback" not in error
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import errno
 import json
 import os
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 from pydantic import ValidationError
@@ -15,7 +17,8 @@ from pydantic import ValidationError
 from tests.conftest import REPOSITORY
 from tests.helpers import ROWS
 from tunelab import DataSpec, LoRA, ModelSpec, Run, RunConfig, Stage, TrainConfig, UserError, explain, list_runs
-from tunelab.events import Finished, Resumed, Started, StepDone, Stopped
+from tunelab.events import Finished, Preparing, Resumed, Started, StepDone, Stopped
+from tunelab.runs import runs_root
 
 CONFIG = RunConfig(
     name="mine",
@@ -54,6 +57,15 @@ def test_a_wrong_field_is_named_with_its_value(make, message):
     with pytest.raises(ValidationError) as caught:
         make()
     assert message in explain(caught.value)
+
+
+def test_a_wrong_field_of_several_types_gives_one_sentence():
+    stages = [{"data": {"source": "a.csv"}, "training": {"learning_rate": "fast"}}]
+    with pytest.raises(ValidationError) as caught:
+        RunConfig.model_validate({"model": {"repo_id": "starter"}, "technique": {"kind": "lora"}, "stages": stages})
+    assert explain(caught.value) == (
+        "stages.0.training.learning_rate = 'fast': input should be a valid number, or input should be 'auto'."
+    )
 
 
 def test_specs_do_not_change():
@@ -111,6 +123,26 @@ def test_the_status_follows_from_events_and_heartbeat():
     run.append(Finished(step=1, seconds=1, heldout_loss=None, adapter="adapter", peak_memory_bytes=1))
     assert run.status == "finished"
     assert [e.loss for e in run.progress().steps] == [5.0]  # the resumed history counts
+
+
+def test_a_run_lost_to_a_full_disk_says_so(monkeypatch):
+    run = Run.create(CONFIG)
+    run.append(Preparing(message="loading"))
+    assert "the process that trained it is gone" in run.progress().message
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=0))
+    assert run.status == "lost"
+    assert "the disk is full: free some space, then resume it" in run.progress().message
+
+
+def test_a_disk_that_is_full_at_the_start_leaves_no_half_made_run(monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device", "config.json")
+
+    monkeypatch.setattr("tunelab.runs.write_atomically", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        Run.create(CONFIG)
+    assert "The disk is full" in explain(caught.value)
+    assert not list(runs_root().iterdir())
 
 
 def test_a_line_torn_by_a_crash_spoils_nothing():

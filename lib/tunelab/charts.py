@@ -17,9 +17,14 @@ if TYPE_CHECKING:
 
 Points = Sequence[tuple[float, float]]
 WIDTH, HEIGHT = 720, 300
-LEFT, RIGHT, TOP, BOTTOM = 52, 84, 28, 40
+LEFT, RIGHT, TOP, BOTTOM = 52, 112, 28, 54
 # on a phone the drawing is less than half as wide: its letters must not shrink as much
-STYLE = ".grid{stroke:currentColor;stroke-opacity:.15}@media(max-width:700px){svg[role=img] text{font-size:20px}}"
+# names of series may cross other lines: the page's own background keeps them apart
+STYLE = (
+    ".grid{stroke:currentColor;stroke-opacity:.15}"
+    ".name{paint-order:stroke;stroke-width:4px;stroke:var(--body-background-fill,var(--jp-layout-color0,transparent))}"
+    "@media(max-width:700px){svg[role=img] text{font-size:24px}}"
+)
 # (colour, width, dashes) of the first, second, … series
 STYLES = (("#94a3b8", 1.5, ""), ("#ea580c", 2.5, ""), ("#0d9488", 2.5, "7 4"), ("#7c3aed", 2.5, "2 4"))
 
@@ -77,29 +82,35 @@ def line_chart(
         )
 
     parts = [f'<text x="{LEFT}" y="16" font-weight="600">{html.escape(title)}</text>']
-    for y in ys:
+    for y in ys if points else ():
         left, level = place(xs[0], y)
         parts.append(f'<line x1="{left:.1f}" x2="{WIDTH - RIGHT}" y1="{level:.1f}" y2="{level:.1f}" class="grid"/>')
         parts.append(f'<text x="{left - 8:.1f}" y="{level + 4:.1f}" text-anchor="end">{_number(y)}</text>')
-    for x in xs:
-        parts.append(f'<text x="{place(x, ys[0])[0]:.1f}" y="{HEIGHT - 20}" text-anchor="middle">{_number(x)}</text>')
+    for x in xs if points else ():
+        parts.append(
+            f'<text x="{place(x, ys[0])[0]:.1f}" y="{HEIGHT - BOTTOM + 22}" text-anchor="middle">{_number(x)}</text>'
+        )
     for x, name in marks:
         at = place(x, ys[0])[0]
         parts.append(f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}" class="grid"/>')
         parts.append(f'<text x="{at + 5:.1f}" y="{TOP + 12}" opacity=".7">{html.escape(name)}</text>')
     middle = (LEFT + WIDTH - RIGHT) / 2
-    parts.append(f'<text x="{middle}" y="{HEIGHT - 3}" text-anchor="middle">{html.escape(x_title)}</text>')
+    parts.append(f'<text x="{middle}" y="{HEIGHT - 5}" text-anchor="middle">{html.escape(x_title)}</text>')
     if not points:
         parts.append(f'<text x="{middle}" y="{HEIGHT / 2}" text-anchor="middle" opacity=".6">nothing yet</text>')
     taken: list[float] = []
+    names = []  # above every line
     for (name, line), (colour, width, dashes) in zip(lines.items(), STYLES, strict=False):
         if line:
-            parts += _line(name, [place(*p) for p in line], f'stroke="{colour}" stroke-width="{width}"', dashes, taken)
+            stroke = f'stroke="{colour}" stroke-width="{width}"'
+            *drawn, named = _line(name, [place(*p) for p in line], stroke, dashes, taken)
+            parts += drawn
+            names.append(named)
     label = html.escape(title + ": " + "; ".join(_in_words(name, line) for name, line in lines.items() if line))
     return (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}" font-size="12" fill="currentColor" '
         'font-family="system-ui, sans-serif" style="width:100%;height:auto">'
-        f"<style>{STYLE}</style>" + "".join(parts) + "</svg>"
+        f"<style>{STYLE}</style>" + "".join(parts + names) + "</svg>"
     )
 
 
@@ -110,10 +121,10 @@ def _line(name: str, places: Points, stroke: str, dashes: str, taken: list[float
     if len(places) < 20:
         parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="none" {stroke}/>' for x, y in places]
     x, y = places[-1]
-    while any(abs(y - other) < 14 for other in taken):
-        y -= 14
+    while any(abs(y - other) < 20 for other in taken):
+        y -= 20
     taken.append(y)
-    return [*parts, f'<text x="{x + 8:.1f}" y="{y + 4:.1f}">{html.escape(name)}</text>']
+    return [*parts, f'<text x="{x + 8:.1f}" y="{y + 4:.1f}" class="name">{html.escape(name)}</text>']
 
 
 def interval_chart(

@@ -5,8 +5,8 @@ doctor`.
     tunelab compare tickets --prompt "My card was declined"
     tunelab export tickets --to gguf --out tickets.gguf
 
-Exit codes: 0 done, 2 something you can put right (the message says what), 1 a failure of the machine or a bug,
-130 stopped with Ctrl-C (the adapter is kept).
+Exit codes: 0 done, 2 something you can put right (the message says what), 1 a bug, 130 stopped with Ctrl-C (the adapter
+is kept).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunelab import libraries
-from tunelab.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError, explain
+from tunelab.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError, explain
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if known is None:
             raise
         print(f"tunelab: {known}", file=sys.stderr)
-        return EXIT_USER_ERROR if isinstance(error, (UserError, ValueError)) else EXIT_FAILED
+        return EXIT_USER_ERROR
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -290,6 +290,7 @@ def _follow(run: Run) -> int:
     if isinstance(last, Stopped):
         print(f"Stopped at step {last.step}; the adapter is kept. Go on with: tunelab resume {run.id}")
         return EXIT_INTERRUPTED
+    print(f"Run {run.id} {run.progress().message}.")
     print(f"Adapter: {run.adapter_path}\nCompare: tunelab compare {run.id} --prompt '…'")
     return 0
 

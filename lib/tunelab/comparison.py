@@ -201,7 +201,9 @@ class Comparer:
         return everything
 
     def _opened(self, runs: Sequence[Run | str]) -> tuple[Run, ...]:
-        if not 1 <= len(runs) < MAX_COLUMNS:
+        if not runs:
+            raise UserError("No run is chosen to compare with the base. Choose one; if there is none yet, train one.")
+        if len(runs) >= MAX_COLUMNS:
             raise UserError(f"{len(runs)} runs: give 1 to {MAX_COLUMNS - 1} to compare with the base.")
         opened = tuple(run if isinstance(run, Run) else Run.open(run, self.root) for run in runs)
         _check_runs(opened)

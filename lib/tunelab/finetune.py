@@ -167,8 +167,9 @@ class _Chain:
             try:
                 yield from trainer.train()
             except GeneratorExit:
-                list(trainer.save())
-                self._save_adapter()
+                with contextlib.suppress(Exception):  # nobody reads any more; what was saved before is intact
+                    list(trainer.save())
+                    self._save_adapter()
                 raise
             heldout = trainer.position.best_loss
             if trainer.stopped:

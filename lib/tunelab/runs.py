@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 HEARTBEAT_SECONDS = 1.0
 LOST_AFTER_SECONDS = 15.0
+FULL_DISK_BYTES = 100_000
 Status = Literal["queued", "running", "finished", "stopped", "failed", "lost", "unreadable"]
 
 
@@ -167,7 +168,11 @@ class Run(Beating):
         content = {"format": FORMAT, "config": config.model_dump(mode="json")}
         if imported_from is not None:
             content["imported_from"] = imported_from
-        write_atomically(path / "config.json", json.dumps(content, ensure_ascii=False))
+        try:
+            write_atomically(path / "config.json", json.dumps(content, ensure_ascii=False))
+        except OSError:
+            shutil.rmtree(path, ignore_errors=True)  # no half-made run stays behind
+            raise
         return cls(path)
 
     @classmethod
@@ -374,7 +379,10 @@ class Run(Beating):
         started = next((e for e in reversed(events) if isinstance(e, Started)), None)
         last = events[-1] if events else None
         ending = last if isinstance(last, (Finished, Stopped, Failed, RolledBack)) else None
+        stages = [e for e in events if isinstance(e, StageDone)]
         status, message = self._status(ending, last, steps)
+        if isinstance(ending, Finished) and status == "finished" and not self.imported_from:
+            message = _how_it_finished(ending, started, stages)
         step = steps[-1].step if steps else 0
         return Progress(
             status=status,
@@ -384,7 +392,7 @@ class Run(Beating):
             started=started,
             steps=steps,
             evaluations=evaluations,
-            stages=[e for e in events if isinstance(e, StageDone)],
+            stages=stages,
             ending=ending,
         )
 
@@ -408,7 +416,18 @@ class Run(Beating):
             return "failed", ending.message
         if last is None:
             return "queued", "not started"
+        if shutil.disk_usage(self.path).free < FULL_DISK_BYTES:  # its process had no room to say so
+            return "lost", "the disk is full: free some space, then resume it to go on from its last checkpoint"
         return "lost", "the process that trained it is gone; resume it to go on from its last checkpoint"
+
+
+def _how_it_finished(ending: Finished, started: Started | None, stages: list[StageDone]) -> str:
+    """One line: the steps, whether it ended early, and which step's adapter was kept."""
+    message = f"finished after {ending.step} steps"
+    if started and ending.step < started.steps_total:
+        message = f"finished early, after {ending.step} of {started.steps_total} steps: the held-out loss fell no more"
+    restored = stages[-1].restored_step if stages else None
+    return message + (f"; the adapter of step {restored} had the lowest held-out loss and is kept" if restored else "")
 
 
 def history(events: Iterable[TrainingEvent]) -> list[TrainingEvent]:

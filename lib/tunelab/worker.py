@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from tunelab import libraries
-from tunelab.errors import EXIT_FAILED, EXIT_USER_ERROR, UserError, explain
+from tunelab.errors import EXIT_FAILED, EXIT_USER_ERROR, explain
 from tunelab.finetune import train_run
 from tunelab.runs import Run
 
@@ -20,12 +20,10 @@ def main(directory: str) -> int:
     try:
         for _event in train_run(Run(Path(directory).resolve())):
             pass
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return EXIT_USER_ERROR
     except Exception as error:
-        print(explain(error) or f"{type(error).__name__}: {error}", file=sys.stderr)
-        return EXIT_FAILED
+        known = explain(error)
+        print(known or f"{type(error).__name__}: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR if known else EXIT_FAILED
     return 0
 
 

@@ -12,7 +12,7 @@ import gradio as gr
 from playground import views
 from playground.errors import as_message
 from playground.jobs import Jobs
-from tunelab import Comparer, Comparison, Run, list_runs, read_data
+from tunelab import Comparer, Comparison, Run, UserError, list_runs, read_data
 
 COLUMNS = 4  # the base and up to three runs
 EXAMPLES = 12
@@ -23,6 +23,7 @@ class CompareTab:
     run: gr.Dropdown
     prompt: gr.Textbox
     examples: gr.Dropdown
+    reference: gr.Textbox
     arrived: gr.State  # setting it to something new asks for an answer, as pressing the button does
 
 
@@ -109,16 +110,19 @@ def build(jobs: Jobs, comparer: Comparer) -> CompareTab:
             stop.set()
 
     def row_chosen(choice: str | None, runs: list[str]) -> dict[Any, Any]:
-        rows = dict(_examples(jobs, runs))
+        rows = dict(_examples_of_first(jobs, runs))
         if choice not in rows:
             return {prompt: gr.skip(), reference: gr.update(visible=False)}
         return {prompt: choice, reference: gr.update(value=rows[choice], visible=True)}
 
-    def runs_chosen(runs: list[str]) -> Any:
-        try:
-            return gr.update(choices=[question for question, _answer in _examples(jobs, runs)], value=None)
-        except Exception:  # a data file that has gone is no reason not to compare
-            return gr.update(choices=[], value=None)
+    def runs_chosen(runs: list[str], chosen: str | None) -> Any:
+        questions = [question for question, _answer in _examples_of_first(jobs, runs)]
+        return gr.update(choices=questions, value=chosen if chosen in questions else None)
+
+    def prompt_written(written: str, chosen: str | None) -> dict[Any, Any]:
+        if written == chosen:
+            return {examples: gr.skip(), reference: gr.skip()}
+        return {examples: None, reference: gr.update(visible=False)}
 
     asked = [run, prompt, system, length, temperature, seed]
     arrived = gr.State(None)
@@ -126,14 +130,22 @@ def build(jobs: Jobs, comparer: Comparer) -> CompareTab:
         trigger(answer, asked, outputs, show_progress="hidden", concurrency_limit=8, api_visibility="private")
     cancel.click(stop_answer, None, None, queue=False, api_visibility="private")
     examples.input(row_chosen, [examples, run], [prompt, reference], api_visibility="private")
-    run.change(runs_chosen, run, examples, api_visibility="private")
-    return CompareTab(run, prompt, examples, arrived)
+    # the reference answers the row it belongs to, and no other prompt
+    prompt.input(
+        prompt_written, [prompt, examples], [examples, reference], show_progress="hidden", api_visibility="private"
+    )
+    run.change(runs_chosen, [run, examples], examples, api_visibility="private")
+    return CompareTab(run, prompt, examples, reference, arrived)
 
 
-def first_example(run: Run) -> str:
-    """A held-out prompt of the run, to begin with."""
-    stage = run.config.stages[-1]
-    return read_data(stage.data, stage.learn).heldout[0].prompt
+def examples_of(run: Run) -> list[tuple[str, str]]:
+    """Prompts and reference answers of the run's first held-out rows; none where they can't be read any more."""
+    try:
+        stage = run.config.stages[-1]
+        rows = read_data(stage.data, stage.learn).heldout[:EXAMPLES]
+    except UserError:  # a data file that has gone is no reason not to compare
+        return []
+    return [(row.prompt, row.answer) for row in rows]
 
 
 def choices(jobs: Jobs) -> list[tuple[str, str]]:
@@ -154,9 +166,5 @@ def _shown(comparison: Comparison, boxes: list[Any], footers: list[Any], columns
     return changes
 
 
-def _examples(jobs: Jobs, runs: list[str]) -> list[tuple[str, str]]:
-    """Prompts and reference answers of the first run's held-out rows."""
-    if not runs:
-        return []
-    stage = Run(jobs.root / runs[0]).config.stages[-1]
-    return [(row.prompt, row.answer) for row in read_data(stage.data, stage.learn).heldout[:EXAMPLES]]
+def _examples_of_first(jobs: Jobs, runs: list[str]) -> list[tuple[str, str]]:
+    return examples_of(Run(jobs.root / runs[0])) if runs else []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import gradio as gr
 
@@ -16,6 +16,8 @@ from tunelab.data.builtin import BUILTIN
 from tunelab.errors import UserError
 
 POLL_SECONDS = 1.0
+# another run is shown: have its status on the screen, wherever on the page it was started or chosen
+BRING_INTO_VIEW = "() => document.getElementById('status')?.scrollIntoView({block: 'nearest', behavior: 'smooth'})"
 VISIBLE = ("steps", "learning_rate", "batch_size")
 # the settings of each technique that matter most; the rest is folded
 FIRST = {
@@ -37,6 +39,7 @@ class TrainTab:
 
     timer: gr.Timer
     quick_done: Any  # the event after the quick adapter has been started
+    to_compare: gr.Button
 
 
 def quick_config() -> RunConfig:
@@ -52,13 +55,14 @@ def quick_config() -> RunConfig:
 def build(jobs: Jobs, selected: gr.State) -> TrainTab:
     """The tab's components and what they do."""
     inputs: dict[str, Any] = {}
-    with gr.Group(visible=not list_runs(jobs.root), elem_classes="first-visit") as first_visit:
+    first = not list_runs(jobs.root)
+    with gr.Group(visible=first, elem_classes="first-visit") as first_visit:
         gr.Markdown(
             "### Start here\nOne press trains a small adapter on the built-in model and shows its answers beside the "
             "base's. About two minutes on a laptop, no account, no GPU, no network.",
             elem_classes="padded",
         )
-    quick = gr.Button("Train a quick adapter", variant="primary", size="lg", elem_id="quick")
+    quick = gr.Button("Train a quick adapter", variant=_emphasis(first), elem_id="quick")
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=320):
             gr.Markdown("### What to train")
@@ -69,44 +73,49 @@ def build(jobs: Jobs, selected: gr.State) -> TrainTab:
                 look = gr.Button("Preview rows", elem_id="preview")
                 start = gr.Button("Start training", variant="primary", elem_id="start")
             message = gr.Markdown("", elem_id="train-message", elem_classes="message")
-            preview_box = gr.Column(visible=False)
-            with preview_box:
-                gr.Markdown("#### As the model will read it")
-                legend = gr.Markdown()
-                pieces = gr.HighlightedText(
-                    label="Learned tokens are marked; the rest is only read",
-                    color_map={"learned": "#f59e0b"},
-                    show_legend=True,
-                    combine_adjacent=False,
-                    elem_id="preview-rows",
-                )
         with gr.Column(scale=7, min_width=320, elem_id="training-column"):
             gr.Markdown("### Training")
             status = gr.HTML(views.progress_html(None, None, None), elem_id="status")
             plot = gr.HTML(loss_chart(_no_progress()), elem_id="loss-chart")
             with gr.Row():
-                stop = gr.Button("Stop", elem_id="stop", interactive=False)
-                resume = gr.Button("Resume", elem_id="resume", interactive=False)
+                stop = gr.Button("Stop", elem_id="stop", interactive=False, min_width=90)
+                resume = gr.Button("Resume", elem_id="resume", interactive=False, min_width=90)
+                to_compare = gr.Button("Compare answers", elem_id="to-compare", interactive=False, min_width=150)
+            run_message = gr.Markdown("", elem_id="run-message", elem_classes="message")
             with gr.Accordion("What this run uses", open=False):
-                notes = gr.Markdown()
+                notes = gr.Markdown(elem_id="notes")
             with gr.Accordion("The curve as a table", open=False):
                 table = gr.Dataframe(
-                    headers=["Step", "Train loss (mean)", "Held-out loss", ""], datatype="str", interactive=False
+                    headers=["Step", "Train loss (mean)", "Held-out loss", ""],
+                    datatype="str",
+                    interactive=False,
+                    elem_id="curve",
+                    buttons=[],
                 )
-    gr.Markdown("### Runs")
+    with gr.Column(visible=False) as preview_box:
+        gr.Markdown("### As the model will read it")
+        legend = gr.Markdown()
+        pieces = gr.HighlightedText(
+            label="Learned tokens are marked; the rest is only read",
+            color_map={"learned": "#f59e0b", "row": "#94a3b8"},
+            show_legend=True,
+            combine_adjacent=False,
+            elem_id="preview-rows",
+        )
+    gr.Markdown("### Runs\nPress one to show it above.")
     runs = gr.Dataframe(
         headers=views.RUN_COLUMNS,
         datatype="str",
         interactive=False,
         elem_id="runs",
         show_label=False,
-        column_widths=["220px", "90px", "170px", "130px", "150px", "130px"],
+        column_widths=["220px", "130px", "140px", "90px", "170px", "120px", "300px"],
         buttons=[],
         max_height=420,
     )
     seen = gr.State(None)
     timer = gr.Timer(POLL_SECONDS)
-    outputs = [seen, status, plot, table, notes, runs, stop, resume, first_visit]
+    outputs = [seen, status, plot, table, notes, runs, stop, resume, to_compare, first_visit, quick]
 
     def poll(run_id: str | None, before: Any) -> dict[Any, Any]:
         state = _state(jobs, run_id)
@@ -121,18 +130,20 @@ def build(jobs: Jobs, selected: gr.State) -> TrainTab:
             status: views.progress_html(run, progress if run else None, jobs.place(run) if run else None),
             plot: loss_chart(progress, run.config if run and run.readable else None),
             table: views.curve_text(progress),
-            notes: views.notes_text(progress, run.lineage if run else []),
+            notes: views.notes_text(run, progress) if run else "",
             runs: views.run_table(every, places),
             stop: gr.update(interactive=progress.status in ("running", "queued") and run is not None),
             resume: gr.update(interactive=progress.status in ("stopped", "failed", "lost")),
+            to_compare: gr.update(interactive=run is not None and run.readable and run.has_adapter),
             first_visit: gr.update(visible=not every),
+            quick: gr.update(variant=_emphasis(not every)),
         }
 
     timer.tick(poll, [selected, seen], outputs, queue=False, show_progress="hidden", api_visibility="private")
     selected.change(poll, [selected, seen], outputs, queue=False, show_progress="hidden", api_visibility="private")
 
     def choose(event: gr.SelectData) -> str:
-        return list_runs(jobs.root)[event.index[0]].id
+        return event.row_value[-1]  # not the row's number: the table can be sorted in the browser
 
     runs.select(choose, None, selected, api_visibility="private")
 
@@ -144,36 +155,48 @@ def build(jobs: Jobs, selected: gr.State) -> TrainTab:
         run = jobs.start(_config(jobs, dict(zip(names, values, strict=True))))
         return {selected: run.id, message: ""}
 
-    @shown(message)
+    @shown(run_message)
     def begin_quick() -> dict[Any, Any]:
-        return {selected: jobs.start(quick_config()).id, message: ""}
+        return {selected: jobs.start(quick_config()).id, run_message: ""}
 
     @shown(message)
     def show_rows(*values: Any) -> dict[Any, Any]:
         config = _config(jobs, dict(zip(names, values, strict=True)))
         rows, read = preview(config.stages[0], config.model)
-        counts = [f"row {i}: {r.tokens} tokens, {r.scored_tokens} learned" for i, r in enumerate(rows, 1)]
-        lines = [*views.preview_warnings(rows), *read, *counts]
-        shown_pieces = [piece for row in rows for piece in [*views.preview_pieces(row.segments), ("\n\n", None)]]
+        lines = [*views.preview_warnings(rows), *read]
         text = "\n".join(f"- {views.plain_markdown(line)}" for line in lines)
-        return {preview_box: gr.update(visible=True), legend: text, pieces: shown_pieces, message: ""}
+        return {preview_box: gr.update(visible=True), legend: text, pieces: views.preview_pieces(rows), message: ""}
 
-    @shown(message)
+    @shown(run_message)
     def end(run_id: str | None) -> dict[Any, Any]:
-        jobs.stop(_wanted(jobs, run_id))
-        return {message: "It stops after the step it is in; the adapter is kept."}
+        run = _wanted(jobs, run_id)
+        queued = run.status == "queued"
+        jobs.stop(run)
+        return {run_message: "" if queued else "It stops after the step it is in; the adapter is kept."}
 
-    @shown(message)
+    @shown(run_message)
     def go_on(run_id: str | None) -> dict[Any, Any]:
         jobs.resume(_wanted(jobs, run_id))
-        return {message: ""}
+        return {run_message: ""}
 
     start.click(begin, ordered, [selected, message], api_visibility="private")
-    quick_done = quick.click(begin_quick, None, [selected, message], api_visibility="private")
+    quick_done = quick.click(begin_quick, None, [selected, run_message], api_visibility="private")
     look.click(show_rows, ordered, [preview_box, legend, pieces, message], api_visibility="private")
-    stop.click(end, selected, message, api_visibility="private")
-    resume.click(go_on, selected, message, api_visibility="private")
-    return TrainTab(timer, quick_done)
+    stop.click(end, selected, run_message, api_visibility="private")
+    resume.click(go_on, selected, run_message, api_visibility="private")
+    # what was said about one run says nothing about another
+    selected.change(lambda: "", None, run_message, queue=False, show_progress="hidden", api_visibility="private")
+    selected.change(None, None, None, js=BRING_INTO_VIEW)
+    return TrainTab(timer, quick_done, to_compare)
+
+
+def _emphasis(first_visit: bool) -> Literal["primary", "secondary"]:
+    return "primary" if first_visit else "secondary"
+
+
+def is_quick(run: Run) -> bool:
+    """Whether the run is the quick adapter's."""
+    return run.readable and run.config == quick_config()
 
 
 def _model_and_data(inputs: dict[str, Any]) -> None:
@@ -243,7 +266,7 @@ def _technique(inputs: dict[str, Any]) -> None:
 
 
 def _settings(inputs: dict[str, Any]) -> None:
-    with gr.Row():
+    with gr.Row(elem_classes="settings"):
         for name in VISIBLE:
             inputs[f"TrainConfig.{name}"] = forms.widget(TrainConfig, name)
         inputs["ModelSpec.max_length"] = forms.widget(ModelSpec, "max_length")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import time
+from pathlib import Path
 
 import pytest
 
@@ -77,6 +79,48 @@ def test_the_page_shows_names_as_text(tiny):
     assert "<b>bold</b>" not in shown
     assert "&lt;b&gt;bold" in shown
     assert views.plain_markdown("# [x](y) <i>") == "\\# \\[x\\]\\(y\\) \\&lt;i\\&gt;"
+
+
+def test_the_status_says_each_thing_once_and_what_was_kept(tiny):
+    from tunelab import finetune
+
+    stopped_early = {"steps": 60, "eval_every": 1, "learning_rate": 0.5, "early_stopping_patience": 3}
+    run = finetune(config(tiny, **stopped_early))
+    progress = run.progress()
+    kept = progress.stages[-1].restored_step
+    best = min(e.heldout_loss for e in progress.evaluations)
+    line = views.status_line(progress, None)
+    assert line.startswith("✓ finished early, after ")
+    assert line.count("finished") == 1
+    assert f"the adapter of step {kept} had the lowest held-out loss and is kept" in line
+    assert views.figures(progress).heldout == f"{best:.3f}"
+    assert [row[0] for row in views.curve_text(progress) if row[3] == "lowest: kept"] == [str(kept)]
+    assert str(run.adapter_path) in views.notes_text(run, progress).replace("\\", "")
+    assert views.status_line(progress, 2) == "◔ queued, number 2 in line"
+
+
+def test_a_preview_marks_rows_and_what_is_learned(tiny):
+    from tunelab import ModelSpec, preview
+
+    rows, _notes = preview(config(tiny).stages[0], ModelSpec(repo_id=tiny))
+    pieces = views.preview_pieces(rows)
+    assert [text for text, label in pieces if label == "learned"] == [t for r in rows for t, s in r.segments if s]
+    assert sum(label == "row" for _text, label in pieces) == len(rows)
+
+
+def test_an_upload_cut_short_by_a_full_disk_is_not_taken_for_the_file(tmp_path, monkeypatch, jobs):
+    upload = tmp_path / "rows.csv"
+    upload.write_text("prompt,completion\na,b\nc,d\n")
+
+    def full(source, target):
+        Path(target).write_text("prompt,comp")
+        raise OSError(errno.ENOSPC, "No space left on device", str(target))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("shutil.copyfile", full)
+        with pytest.raises(OSError, match="No space left"):
+            jobs.keep_upload(str(upload))
+    assert Path(jobs.keep_upload(str(upload))).read_text() == upload.read_text()
 
 
 def test_widgets_follow_from_fields():
