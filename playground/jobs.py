@@ -17,6 +17,7 @@ from pathlib import Path
 
 from tunelab import Ladder, LadderConfig, Run, RunConfig, list_runs
 from tunelab.errors import UserError
+from tunelab.finetune import check_lineage
 from tunelab.runs import runs_root
 
 POLL_SECONDS = 0.5
@@ -45,7 +46,13 @@ class Jobs:
         self._ended.set()
 
     def start(self, config: RunConfig) -> Run:
-        """A new run of `config`, training now or when its turn comes."""
+        """A new run of `config`, training now or when its turn comes.
+
+        Raises:
+            UserError: the run it is to start from does not fit.
+        """
+        if config.start_from:
+            check_lineage(config, Run.open(config.start_from, self.root))
         run = Run.create(config, self.root)
         run.queue()
         self.start_next()

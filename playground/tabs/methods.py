@@ -29,7 +29,7 @@ def build(jobs: Jobs) -> None:
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=320):
             inputs["repo_id"] = gr.Dropdown(
-                ["starter"], value="starter", allow_custom_value=True, label="Model",
+                ["starter"], value="starter", allow_custom_value=True, label="Base model",
                 info=ModelSpec.model_fields["repo_id"].description,
             )  # fmt: skip
             inputs["source"] = gr.Radio(

@@ -28,6 +28,7 @@ FIRST = {
     "bottleneck": ("size", "placement"),
     "ia3": (),
 }
+NOTHING_BEFORE = ("a fresh start", "")
 REGULARISATION = ("weight_decay", "label_smoothing", "neftune_alpha", "kl_weight", "replay_share")
 FOLDED_TRAINING = tuple(n for n in TrainConfig.model_fields if n not in (*VISIBLE, *REGULARISATION))
 SPECS: dict[str, Any] = {"TrainConfig": TrainConfig, "ModelSpec": ModelSpec, **TECHNIQUES}
@@ -68,6 +69,7 @@ def build(jobs: Jobs, selected: gr.State) -> TrainTab:
             gr.Markdown("### What to train")
             _model_and_data(inputs)
             _technique(inputs)
+            _start_from(inputs, jobs)
             _settings(inputs)
             with gr.Row():
                 look = gr.Button("Preview rows", elem_id="preview")
@@ -214,7 +216,13 @@ def _model_and_data(inputs: dict[str, Any]) -> None:
         list(BUILTIN), value="python-docs", label="Built-in data", info="Used when no file is given."
     )
     inputs["file"] = gr.File(label="Your own data: CSV, JSON or JSONL", file_count="single", height=170, elem_id="file")
-    with gr.Accordion("Columns and held-out rows", open=False):
+    with gr.Accordion("Rows, columns and held-out rows", open=False):
+        inputs["learn"] = gr.Radio(
+            [("questions and answers", "instructions"), ("plain text", "text")],
+            value="instructions",
+            label="What the rows are",
+            info=Stage.model_fields["learn"].description,
+        )
         inputs["prompt"] = gr.Textbox(label="Prompt column", info="Empty: detected.", max_lines=1)
         inputs["completion"] = gr.Textbox(label="Completion column", info="Empty: detected.", max_lines=1)
         inputs["template"] = gr.Textbox(
@@ -265,6 +273,24 @@ def _technique(inputs: dict[str, Any]) -> None:
     )
 
 
+def _start_from(inputs: dict[str, Any], jobs: Jobs) -> None:
+    """The run to go on from, for training in several stages."""
+
+    def known() -> Any:
+        every = [run for run in list_runs(jobs.root) if run.has_adapter]
+        return gr.update(choices=[NOTHING_BEFORE, *views.run_choices(every)])
+
+    chosen = gr.Dropdown(
+        [NOTHING_BEFORE],
+        value="",
+        label="Start from",
+        info="A fresh adapter, or the result of another run of the same technique and base (multi-stage fine-tuning).",
+        elem_id="start-from",
+    )
+    chosen.focus(known, None, chosen, show_progress="hidden", api_visibility="private")
+    inputs["start_from"] = chosen
+
+
 def _settings(inputs: dict[str, Any]) -> None:
     with gr.Row(elem_classes="settings"):
         for name in VISIBLE:
@@ -302,7 +328,8 @@ def _config(jobs: Jobs, values: dict[str, Any]) -> RunConfig:
             "name": values["name"] or None,
             "model": {**given("ModelSpec"), "repo_id": values["repo_id"] or "starter"},
             "technique": {"kind": values["technique"], **given(values["technique"])},
-            "stages": [{"data": data, "training": given("TrainConfig")}],
+            "stages": [{"data": data, "learn": values["learn"], "training": given("TrainConfig")}],
+            "start_from": values["start_from"] or None,
         }
     )
 

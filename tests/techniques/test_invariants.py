@@ -35,6 +35,8 @@ from tunelab.fast import choose_loss
 from tunelab.runs import Run
 from tunelab.training import StageData, Trainer
 
+# none of them trains, saves or answers with a warning
+pytestmark = pytest.mark.filterwarnings("error::UserWarning", "error::RuntimeWarning")
 TECHNIQUES = {
     "lora": LoRA(r=4),
     "rslora": LoRA(r=4, use_rslora=True),

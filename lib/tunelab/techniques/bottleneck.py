@@ -57,7 +57,7 @@ class BottleneckAdapter(Technique):
 
     title: ClassVar[str] = "Bottleneck adapter"
     summary: ClassVar[str] = "A small network behind attention and MLP; strong, but always in the way at inference."
-    default_learning_rate: ClassVar[float] = 1e-3
+    default_learning_rate: ClassVar[float] = 2e-3
     merge_refusal: ClassVar[str | None] = "a bottleneck adapter is non-linear and can't become part of a weight"
 
     def title_on(self, model: Any) -> str:

@@ -1,0 +1,65 @@
+"""Techniques other than LoRA, and the method ladder, as people use them in the browser."""
+
+from __future__ import annotations
+
+import json
+
+from tests.browser.conftest import shot, text, wait_for_text
+from tests.helpers import ROWS
+from tunelab import list_ladders, list_runs
+
+
+def rows_file(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in ROWS))
+    return path
+
+
+def test_a_prefix_is_trained_from_the_form_and_its_settings_reach_the_run(page, app, tiny, tmp_path):
+    path = rows_file(tmp_path)
+    page.locator("#file input[type=file]").set_input_files(path)
+    page.get_by_text(path.name).first.wait_for()
+    page.get_by_label("Model", exact=True).fill(tiny)
+    page.get_by_label("Model", exact=True).press("Enter")
+    page.get_by_label("Prefix tuning", exact=True).check()
+    page.get_by_label("Virtual tokens").first.fill("8")
+    page.get_by_label("Steps", exact=True).first.fill("3")
+    page.get_by_role("button", name="Start training").click()
+    wait_for_text(page, "status", "finished after 3 steps", 90)
+    run = list_runs(app.root)[0]
+    assert run.config.technique.kind == "prefix"
+    assert run.config.technique.num_virtual_tokens == 8
+    assert "Prefix tuning" in text(page, "runs")
+
+
+def test_full_fine_tuning_takes_the_base_unquantised(page, app):
+    page.get_by_label("Full fine-tuning", exact=True).check()
+    page.wait_for_function("document.querySelector('[aria-label=\"Quantisation of the base\"]')?.value === 'none'")
+
+
+def test_a_ladder_runs_live_survives_a_reload_and_can_be_stopped_and_gone_on_with(page, app, tiny, tmp_path):
+    path = rows_file(tmp_path)
+    page.get_by_role("tab", name="Methods").click()
+    page.locator("#ladder-file input[type=file]").set_input_files(path)
+    page.locator("#ladder-file").get_by_text(path.name).first.wait_for()
+    page.get_by_label("Base model", exact=True).fill(tiny)
+    page.get_by_label("Base model", exact=True).press("Enter")
+    for name in ("QLoRA", "Prefix tuning"):
+        page.locator("#rungs").get_by_label(name, exact=True).uncheck()
+    page.get_by_label("Steps", exact=True).last.fill("3")
+    page.get_by_label("Rows", exact=True).fill("2")
+    page.get_by_role("button", name="Start", exact=True).click()
+    wait_for_text(page, "ladder-result", "Bottleneck adapter.*IA³", 30)
+    page.reload()
+    page.get_by_role("tab", name="Methods").click()
+    wait_for_text(page, "ladder-result", "Base.*(than|from) the base.*(than|from) the base", 180)
+    shot(page, "ladder")
+    (ladder,) = list_ladders(app.root)
+    assert [rung.status for rung in ladder.rungs()] == ["done", "done"]
+    assert page.locator("#ladder-result svg").get_attribute("aria-label")
+
+    page.locator("#rungs").get_by_label("QLoRA", exact=True).uncheck()
+    for name in ("Bottleneck adapter", "Prefix tuning", "IA³"):
+        page.locator("#rungs").get_by_label(name, exact=True).uncheck()
+    page.get_by_role("button", name="Start", exact=True).click()
+    wait_for_text(page, "ladder-message", "No technique is chosen", 30)
