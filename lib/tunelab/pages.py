@@ -27,6 +27,7 @@ th, td { padding: .4rem .7rem; text-align: right; border-bottom: 1px solid #8886
 th:first-child, td:first-child, td:last-child, th:last-child { text-align: left; }
 th { font-weight: 600; vertical-align: bottom; }
 .wide { overflow-x: auto; }
+svg { max-width: 52rem; }
 .muted { opacity: .7; }
 """
 
@@ -35,7 +36,7 @@ def ladder_columns(ladder: Ladder) -> list[str]:
     """Headings of the ladder's table."""
     metric = METRIC_TITLES[_metric(ladder.rungs()) or "chrf"]
     return [
-        "Technique", "Trained", "Share", "Size", "Peak memory", "Training", "Held-out loss", metric,
+        "Technique", "Trained", "Size", "Peak memory", "Training", "Held-out loss", metric,
         "Gain [95 %]", "Forgetting [95 %]", "Verdict",
     ]  # fmt: skip
 
@@ -49,7 +50,7 @@ def ladder_table(ladder: Ladder) -> list[list[str]]:
     if measured:
         loss, main = measured.heldout_loss.base, measured.metrics[metric].base if metric else None
         score = f"{main:.1f}" if main is not None else ""
-        rows.append(["Base", "0", "", "", "", "", f"{loss:.3f}", score, "", "", "what all are compared with"])
+        rows.append(["Base", "0", "", "", "", f"{loss:.3f}", score, "", "", "what all are compared with"])
     return rows + [_row(rung, metric) for rung in rungs]
 
 
@@ -58,9 +59,8 @@ def _row(rung: Rung, metric: str | None) -> list[str]:
     main = report.metrics[metric] if report and metric else None
     return [
         rung.title,
-        f"{rung.trainable_parameters:,}" if rung.trainable_parameters is not None else "",
-        f"{rung.trainable_share:.2%}" if rung.trainable_share is not None else "",
-        f"{rung.result_bytes / 1e6:,.1f} MB" if rung.result_bytes is not None else "",
+        f"{rung.trainable_parameters:,} ({rung.trainable_share:.2%})" if rung.trainable_parameters is not None else "",
+        _size(rung.result_bytes) if rung.result_bytes is not None else "",
         f"{rung.peak_memory_bytes / 1e9:.2f} GB" if rung.peak_memory_bytes is not None else "",
         f"{rung.seconds:,.0f} s" if rung.seconds is not None else "",
         f"{report.heldout_loss.tuned:.3f}" if report else "",
@@ -69,6 +69,10 @@ def _row(rung: Rung, metric: str | None) -> list[str]:
         _change(report.general_loss) if report else "",
         _verdict(report) if report else f"{rung.status}: {rung.message}".removesuffix(": "),
     ]
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB" if count >= 1e6 else f"{count / 1e3:,.1f} kB"
 
 
 def _change(figure: Compared) -> str:
