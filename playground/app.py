@@ -81,16 +81,23 @@ def build(jobs: Jobs, comparer: Comparer) -> gr.Blocks:
 
         def attach(request: gr.Request) -> dict[Any, Any]:
             run = _run_to_show(jobs, request.query_params.get("run"))
-            chosen = [run.id] if run and run.has_adapter else []
+            chosen = [run.id] if run and run.readable and run.has_adapter else []
             return {
+                comparing.examples: compare.example_choices(jobs, chosen),
                 selected: run.id if run else None,
                 awaited: run.id if run and run.is_alive and train.is_quick(run) else None,
                 comparing.run: gr.update(choices=compare.choices(jobs), value=chosen),
             }
 
-        def fresh_choices(chosen: list[str]) -> Any:
+        def fresh_choices(chosen: list[str]) -> dict[Any, Any]:
             known = compare.choices(jobs)
-            return gr.update(choices=known, value=chosen or [value for _label, value in known[:1]])
+            if chosen:
+                return {comparing.run: gr.update(choices=known), comparing.examples: gr.skip()}
+            newest = [value for _label, value in known[:1]]
+            return {
+                comparing.run: gr.update(choices=known, value=newest),
+                comparing.examples: compare.example_choices(jobs, newest),
+            }
 
         def land(run_id: str | None) -> dict[Any, Any]:
             run = Run(jobs.root / run_id) if run_id else None
@@ -112,8 +119,14 @@ def build(jobs: Jobs, comparer: Comparer) -> gr.Blocks:
             }
 
         arrival = [tabs, comparing.run, comparing.examples, comparing.prompt, comparing.reference]
-        page.load(attach, None, [selected, awaited, comparing.run], show_progress="hidden", api_visibility="private")
-        compare_tab.select(fresh_choices, comparing.run, comparing.run, api_visibility="private")
+        page.load(
+            attach,
+            None,
+            [selected, awaited, comparing.run, comparing.examples],
+            show_progress="hidden",
+            api_visibility="private",
+        )
+        compare_tab.select(fresh_choices, comparing.run, [comparing.run, comparing.examples], api_visibility="private")
         training.timer.tick(None, None, None, js=REMEMBER)
         training.quick_done.then(
             lambda run_id: run_id, selected, awaited, show_progress="hidden", api_visibility="private"
