@@ -115,11 +115,19 @@ def _flags(parser: argparse.ArgumentParser, spec: type[BaseModel], names: tuple[
 
 
 def _given(options: argparse.Namespace, spec: str) -> dict[str, Any]:
-    import yaml
-
     values = {key.partition(".")[2]: value for key, value in vars(options).items() if key.startswith(f"{spec}.")}
     texts = {"template", "system"}
-    return {k: v if k in texts else yaml.safe_load(v) for k, v in values.items() if v is not None}
+    return {k: v if k in texts else _value(v) for k, v in values.items() if v is not None}
+
+
+def _value(text: str) -> Any:
+    """A flag's value as YAML reads it: a number, a list, true, or the word itself."""
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text  # the field says what is allowed
 
 
 def _config(options: argparse.Namespace) -> RunConfig:
@@ -327,7 +335,11 @@ def _prompts(path: Path) -> list[str]:
         return [e.prompt for e in sorted([*split.train, *split.heldout], key=lambda e: e.row)]
     if not path.is_file():
         raise UserError(f"--prompts {path}: there is no such file. Give a text file with one prompt per line.")
-    prompts = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise UserError(f"--prompts {path}: is not UTF-8 text (byte {error.start}). Save it as UTF-8.") from None
+    prompts = [line.strip() for line in lines if line.strip()]
     if not prompts:
         raise UserError(f"--prompts {path}: the file is empty. Write one prompt per line.")
     return prompts
