@@ -116,7 +116,7 @@ def build(jobs: Jobs, comparer: Comparer) -> CompareTab:
         return {prompt: choice, reference: gr.update(value=rows[choice], visible=True)}
 
     def runs_chosen(runs: list[str]) -> dict[Any, Any]:
-        return {examples: example_choices(jobs, runs), reference: gr.update(visible=False)}
+        return {examples: gr.update(choices=questions(jobs, runs), value=None), reference: gr.update(visible=False)}
 
     def prompt_written(written: str, chosen: str | None) -> dict[Any, Any]:
         if written == chosen:
@@ -166,9 +166,9 @@ def _shown(comparison: Comparison, boxes: list[Any], footers: list[Any], columns
     return changes
 
 
-def example_choices(jobs: Jobs, runs: list[str]) -> Any:
-    """The list of examples for these runs, none chosen."""
-    return gr.update(choices=[question for question, _answer in _examples_of_first(jobs, runs)], value=None)
+def questions(jobs: Jobs, runs: list[str]) -> list[str]:
+    """The examples to choose from for these runs."""
+    return [question for question, _answer in _examples_of_first(jobs, runs)]
 
 
 def _examples_of_first(jobs: Jobs, runs: list[str]) -> list[tuple[str, str]]:
