@@ -150,8 +150,9 @@ def test_a_run_of_another_version_is_named_and_the_others_are_listed(tiny, rows,
     printed = capsys.readouterr().out
     assert "format 99; this version of tunelab reads format 1" in printed
     assert run.id in printed
-    assert main(["compare", other.id, "--prompt", "x"]) == 2
-    assert "format 99" in capsys.readouterr().err
+    for command in (["compare", other.id, "--prompt", "x"], ["resume", other.id], ["stop", other.id]):
+        assert main(command) == 2
+        assert capsys.readouterr().err.startswith(f"tunelab: Run {other.id} has format 99; this version")
 
 
 def test_ctrl_c_stops_at_the_next_step_keeps_the_adapter_and_resume_goes_on(tiny, rows):

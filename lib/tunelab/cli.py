@@ -182,6 +182,7 @@ def _resume(options: argparse.Namespace) -> int:
     from tunelab.runs import Run
 
     run = Run.open(options.run, options.root)
+    _ = run.config  # one of another version says so
     if not run.can_resume:
         raise UserError(f"Run {run.id} can't be resumed: it is {run.status}. Allowed: stopped, failed or lost runs.")
     print(f"run {run.id}: going on")
@@ -286,6 +287,7 @@ def _stop(options: argparse.Namespace) -> int:
     from tunelab.runs import Run
 
     run = Run.open(options.run, options.root)
+    _ = run.config  # one of another version says so
     status = run.status
     if status not in ("running", "queued"):
         raise UserError(f"Run {run.id} is not training: it is {status}.")
