@@ -45,6 +45,7 @@ def theme() -> Any:
         button_secondary_shadow_hover="none",
         button_secondary_border_color="*neutral_300",
         button_secondary_background_fill_hover_dark="*neutral_500",
+        body_text_color_subdued="*neutral_500",
         block_info_text_color="*neutral_500",
         block_info_text_color_dark="*neutral_400",
         block_label_border_width="0px",
@@ -83,16 +84,20 @@ def build(jobs: Jobs, comparer: Comparer) -> gr.Blocks:
 
         def attach(request: gr.Request) -> dict[Any, Any]:
             run = _run_to_show(jobs, request.query_params.get("run"))
-            chosen = [run.id] if run and run.has_adapter else []
+            known = compare.choices(jobs)
+            ids = [value for _label, value in known]
             return {
                 selected: run.id if run else None,
-                awaited: run.id if run and run.is_alive and train.is_quick(run) else None,
-                comparing.run: gr.update(choices=compare.choices(jobs), value=chosen),
+                awaited: run.id if run and run.status in ("running", "queued") and train.is_quick(run) else None,
+                comparing.run: gr.update(choices=known, value=[run.id] if run and run.id in ids else ids[:1]),
             }
 
         def fresh_choices(chosen: list[str]) -> Any:
             known = compare.choices(jobs)
             return gr.update(choices=known, value=chosen or [value for _label, value in known[:1]])
+
+        def fresh_examples(chosen: list[str]) -> Any:
+            return gr.update(choices=compare.questions(jobs, chosen))
 
         def land(run_id: str | None) -> dict[Any, Any]:
             run = Run(jobs.root / run_id) if run_id else None
@@ -114,8 +119,13 @@ def build(jobs: Jobs, comparer: Comparer) -> gr.Blocks:
             }
 
         arrival = [tabs, comparing.run, comparing.examples, comparing.prompt, comparing.reference]
-        page.load(attach, None, [selected, awaited, comparing.run], show_progress="hidden", api_visibility="private")
-        compare_tab.select(fresh_choices, comparing.run, comparing.run, api_visibility="private")
+        # examples come second: reading them can take a second, and nobody should wait for them
+        hidden: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+        for filled in (
+            page.load(attach, None, [selected, awaited, comparing.run], **hidden),
+            compare_tab.select(fresh_choices, comparing.run, comparing.run, **hidden),
+        ):
+            filled.then(fresh_examples, comparing.run, comparing.examples, **hidden)
         training.timer.tick(None, None, None, js=REMEMBER)
         training.quick_done.then(
             lambda run_id: run_id, selected, awaited, show_progress="hidden", api_visibility="private"

@@ -57,6 +57,15 @@ def test_train_then_list_then_compare(tiny, rows, capsys, tmp_path):
     assert all(len(a["answers"]) == 2 and a["done"] for a in answers)
 
 
+def test_prompts_that_cannot_be_read_are_explained(tiny, rows, tmp_path, capsys):
+    assert main(["train", "--data", rows, "--heldout", "4", "--model", tiny, *FAST]) == 0
+    prompts = tmp_path / "prompts.txt"
+    for content, message in ((b"", "is empty"), (b"\xff\xfe", "not UTF-8"), (None, "no such file")):
+        prompts.write_bytes(content) if content is not None else prompts.unlink()
+        assert main(["compare", "latest", "--prompts", str(prompts)]) == 2
+        assert message in capsys.readouterr().err
+
+
 def test_a_config_file_describes_the_same_run(tiny, rows, capsys, tmp_path):
     main(["train", "--data", rows, "--heldout", "4", "--model", tiny, *FAST])
     (first,) = list_runs()
@@ -101,6 +110,7 @@ def test_wrong_data_ends_with_2_and_one_message(tiny, tmp_path, capsys, name, co
         (["train", "--data", "python-docs", "--model", "someone/some-model"], "Hub can't be reached"),
         (["train", "--data", "python-docs", "--steps", "0"], "training.steps = 0"),
         (["train", "--data", "python-docs", "--learning-rate", "fast"], "learning_rate"),
+        (["train", "--data", "python-docs", "--learning-rate", "[1"], "learning_rate = '[1'"),
         (["train"], "--data"),
         (["train", "nothing.yaml"], "nothing.yaml"),
         (["compare", "nobody", "--prompt", "x"], "There is no run 'nobody'"),
@@ -140,8 +150,9 @@ def test_a_run_of_another_version_is_named_and_the_others_are_listed(tiny, rows,
     printed = capsys.readouterr().out
     assert "format 99; this version of tunelab reads format 1" in printed
     assert run.id in printed
-    assert main(["compare", other.id, "--prompt", "x"]) == 2
-    assert "format 99" in capsys.readouterr().err
+    for command in (["compare", other.id, "--prompt", "x"], ["resume", other.id], ["stop", other.id]):
+        assert main(command) == 2
+        assert capsys.readouterr().err.startswith(f"tunelab: Run {other.id} has format 99; this version")
 
 
 def test_ctrl_c_stops_at_the_next_step_keeps_the_adapter_and_resume_goes_on(tiny, rows):

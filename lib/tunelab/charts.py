@@ -82,10 +82,11 @@ def line_chart(
         )
 
     parts = [f'<text x="{LEFT}" y="16" font-weight="600">{html.escape(title)}</text>']
-    for y in ys if points else ():
+    for y in ys:
         left, level = place(xs[0], y)
         parts.append(f'<line x1="{left:.1f}" x2="{WIDTH - RIGHT}" y1="{level:.1f}" y2="{level:.1f}" class="grid"/>')
-        parts.append(f'<text x="{left - 8:.1f}" y="{level + 4:.1f}" text-anchor="end">{_number(y)}</text>')
+        if points:
+            parts.append(f'<text x="{left - 8:.1f}" y="{level + 4:.1f}" text-anchor="end">{_number(y)}</text>')
     for x in xs if points else ():
         parts.append(
             f'<text x="{place(x, ys[0])[0]:.1f}" y="{HEIGHT - BOTTOM + 22}" text-anchor="middle">{_number(x)}</text>'

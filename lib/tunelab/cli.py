@@ -191,18 +191,21 @@ def _flags(parser: argparse.ArgumentParser, spec: type[BaseModel], names: tuple[
 
 
 def _given(options: argparse.Namespace, spec: str) -> dict[str, Any]:
-    import yaml
-
     values = {key.partition(".")[2]: value for key, value in vars(options).items() if key.startswith(f"{spec}.")}
     texts = {"template", "system", "init_text"}
-    return {k: v if k in texts else _value(yaml.safe_load(v)) for k, v in values.items() if v is not None}
+    return {k: v if k in texts else _value(v) for k, v in values.items() if v is not None}
 
 
-def _value(value: Any) -> Any:
-    """A list where commas say so: `--target-modules q_proj,v_proj`, `--layers 0,1`."""
-    if isinstance(value, str) and "," in value:
-        return [int(part) if part.strip().isdigit() else part.strip() for part in value.split(",") if part.strip()]
-    return value
+def _value(text: str) -> Any:
+    """A flag's value as YAML reads it: a number, true, or the word itself; a list where commas say so
+    (`--target-modules q_proj,v_proj`, `--layers 0,1`)."""
+    import yaml
+
+    try:
+        value = yaml.safe_load(text)
+        return yaml.safe_load(f"[{text}]") if isinstance(value, str) and "," in value else value
+    except yaml.YAMLError:
+        return text  # the field says what is allowed
 
 
 def _config(options: argparse.Namespace) -> RunConfig:
@@ -273,6 +276,7 @@ def _train(options: argparse.Namespace) -> int:
 
 def _resume(options: argparse.Namespace) -> int:
     run = _opened(options.run, options)
+    _ = run.config  # one of another version says so
     if not run.can_resume:
         raise UserError(f"Run {run.id} can't be resumed: it is {run.status}. Allowed: stopped, failed or lost runs.")
     print(f"run {run.id}: going on")
@@ -380,6 +384,7 @@ def _runs(options: argparse.Namespace) -> int:
 
 def _stop(options: argparse.Namespace) -> int:
     run = _opened(options.run, options)
+    _ = run.config  # one of another version says so
     status = run.status
     if status not in ("running", "queued"):
         raise UserError(f"Run {run.id} is not training: it is {status}.")
@@ -428,7 +433,11 @@ def _prompts(path: Path) -> list[str]:
         return [e.prompt for e in sorted([*split.train, *split.heldout], key=lambda e: e.row)]
     if not path.is_file():
         raise UserError(f"--prompts {path}: there is no such file. Give a text file with one prompt per line.")
-    prompts = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise UserError(f"--prompts {path}: is not UTF-8 text (byte {error.start}). Save it as UTF-8.") from None
+    prompts = [line.strip() for line in lines if line.strip()]
     if not prompts:
         raise UserError(f"--prompts {path}: the file is empty. Write one prompt per line.")
     return prompts

@@ -370,6 +370,7 @@ def _check_decoding(max_new_tokens: int, temperature: float) -> None:
 
 def _check_runs(runs: tuple[Run, ...]) -> None:
     for run in runs:
+        _ = run.config  # one of another version says so
         if not run.has_adapter:
             raise UserError(
                 f"Run {run.id} has no adapter yet ({run.progress().message}). Choose a finished or stopped run."

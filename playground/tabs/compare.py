@@ -115,9 +115,8 @@ def build(jobs: Jobs, comparer: Comparer) -> CompareTab:
             return {prompt: gr.skip(), reference: gr.update(visible=False)}
         return {prompt: choice, reference: gr.update(value=rows[choice], visible=True)}
 
-    def runs_chosen(runs: list[str], chosen: str | None) -> Any:
-        questions = [question for question, _answer in _examples_of_first(jobs, runs)]
-        return gr.update(choices=questions, value=chosen if chosen in questions else None)
+    def runs_chosen(runs: list[str]) -> dict[Any, Any]:
+        return {examples: gr.update(choices=questions(jobs, runs), value=None), reference: gr.update(visible=False)}
 
     def prompt_written(written: str, chosen: str | None) -> dict[Any, Any]:
         if written == chosen:
@@ -134,7 +133,8 @@ def build(jobs: Jobs, comparer: Comparer) -> CompareTab:
     prompt.input(
         prompt_written, [prompt, examples], [examples, reference], show_progress="hidden", api_visibility="private"
     )
-    run.change(runs_chosen, [run, examples], examples, api_visibility="private")
+    # only what people choose: code that sets the runs sets their examples as well
+    run.input(runs_chosen, run, [examples, reference], api_visibility="private")
     return CompareTab(run, prompt, examples, reference, arrived)
 
 
@@ -164,6 +164,11 @@ def _shown(comparison: Comparison, boxes: list[Any], footers: list[Any], columns
             changes[box] = gr.update(value=answer.text, label=label)
             changes[footer] = views.answer_footer(answer)
     return changes
+
+
+def questions(jobs: Jobs, runs: list[str]) -> list[str]:
+    """The examples to choose from for these runs."""
+    return [question for question, _answer in _examples_of_first(jobs, runs)]
 
 
 def _examples_of_first(jobs: Jobs, runs: list[str]) -> list[tuple[str, str]]:

@@ -20,10 +20,12 @@ def test_one_press_trains_survives_a_reload_and_lands_in_compare(page, app, star
     (run,) = list_runs(app.root)
     page.wait_for_url(f"**?run={run.id}")
 
-    again = page.context.new_page()  # reloaded or opened elsewhere, the page finds its run
-    again.goto(page.url)
-    wait_for_text(again, "status", "quick adapter.*training", 30)
-    again.close()
+    page.close()  # closed and opened again, the page finds its run
+    page = page.context.new_page()
+    page.goto(app.url)
+    wait_for_text(page, "status", "quick adapter.*training", 30)
+    page.wait_for_url(f"**?run={run.id}")
+    page.reload()
     wait_for_text(page, "status", r"step\s+[12]\d of 60", 120)
     shot(page, "training")
 
@@ -35,11 +37,14 @@ def test_one_press_trains_survives_a_reload_and_lands_in_compare(page, app, star
     wait_for_text(second, "status", "taken out of the queue", 20)
     second.close()
 
-    # the page goes to Compare by itself and asks the first held-out question
+    # the page goes to Compare by itself, after a reload too, and asks the first held-out question
     wait_for_text(page, "provenance-0", "adapter off", 300)
     for column in (0, 1):
         wait_for_text(page, f"provenance-{column}", "ended by itself|cut at the length", 60)
-    assert page.locator("#prompt textarea").input_value() == read_data(quick_config().stages[0].data).heldout[0].prompt
+    asked = read_data(quick_config().stages[0].data).heldout[0]
+    assert page.locator("#prompt textarea").input_value() == asked.prompt
+    assert page.locator("#examples input").input_value() == asked.prompt
+    assert page.locator("#reference textarea").input_value() == asked.answer
     shot(page, "landed")
     page.get_by_role("tab", name="Train").click()
     wait_for_text(page, "status", "finished after 60 steps", 20)
@@ -81,6 +86,20 @@ def test_an_example_brings_its_reference_answer(page):
     page.get_by_role("option").nth(0).click()
     page.wait_for_function("document.querySelector('#prompt textarea').value.includes('`')")
     assert page.locator("#reference textarea").input_value()
+    page.locator("#prompt textarea").press_sequentially(" And why?")  # it is the answer to nothing else
+    page.locator("#reference textarea").wait_for(state="hidden")
+
+
+def test_a_run_is_chosen_by_what_it_is_and_leads_to_its_answers(page, app):
+    (finished,) = [run for run in list_runs(app.root) if run.has_adapter]
+    page.locator("#runs").get_by_role("columnheader", name="Run").click()  # sorted: rows stand elsewhere than on disk
+    page.locator("#runs").get_by_role("gridcell").filter(has_text=finished.id).first.click()
+    page.wait_for_url(f"**?run={finished.id}")
+    wait_for_text(page, "status", "quick adapter.*finished after 60 steps", 20)
+    assert page.evaluate("document.getElementById('status').getBoundingClientRect().top") >= -1
+    page.get_by_role("button", name="Compare answers").click()
+    page.wait_for_function("document.querySelector('#prompt textarea').value.includes('`')")
+    assert "quick adapter" in text(page, "compare-runs")
 
 
 def test_every_page_is_readable_on_a_phone_and_in_the_dark(page, app):

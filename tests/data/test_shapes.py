@@ -28,6 +28,12 @@ CHAT = [("user", "hi"), ("assistant", "hello")]
         {"instruction": "hi", "input": "", "output": "hello"},
         {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]},
         {"messages": json.dumps([{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}])},
+        {
+            "messages": [
+                {"role": "User", "content": [{"type": "text", "text": "hi"}]},
+                {"role": "assistant", "content": "hello"},
+            ]
+        },
         {"conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello"}]},
     ],
 )
@@ -57,6 +63,12 @@ def test_a_system_prompt_comes_from_the_row_or_the_spec():
     ("rows", "spec", "message"),
     [
         ([{"a": "x", "b": "y"}], {}, "no columns to learn from were recognised. Columns there: a, b. Name them"),
+        ([{"id": 1, "q": "x", "z": "y"}], {}, "--columns prompt=q completion=z"),
+        (
+            [{"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}],
+            {},
+            "row 1: .*part of type 'image_url'",
+        ),
         ([{"a": "x"}], {"columns": {"prompt": "q"}}, r"there is no column 'q' \(given for 'prompt'\)"),
         ([{"prompt": "x", "completion": ""}] * 3, {}, "row 1: there is nothing to learn from .*all 3 rows"),
         ([{"a": "x", "output": "y"}], {"template": "{b}"}, r"names '\{b\}', which is no column"),
@@ -74,7 +86,7 @@ def test_rows_without_an_answer_are_left_out_and_named():
     rows = [{"prompt": f"p{n}", "completion": "" if n == 2 else "c"} for n in range(1, 5)]
     examples, notes = to_examples(rows, DataSpec(rows=rows), "instructions", "rows")
     assert [e.row for e in examples] == [1, 3, 4]
-    assert "1 rows without an answer were left out (rows 2)" in notes
+    assert "1 row without an answer was left out (row 2)" in notes
 
 
 def test_plain_text_is_read_whole():

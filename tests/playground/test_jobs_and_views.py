@@ -123,6 +123,15 @@ def test_an_upload_cut_short_by_a_full_disk_is_not_taken_for_the_file(tmp_path, 
     assert Path(jobs.keep_upload(str(upload))).read_text() == upload.read_text()
 
 
+def test_a_full_disk_is_one_sentence_in_the_page_and_an_unknown_failure_names_the_terminal(caplog):
+    from playground.errors import UNEXPECTED, words_for
+
+    full = words_for(OSError(errno.ENOSPC, "No space left on device", "config.json"))
+    assert full.startswith("The disk is full while writing config.json.")
+    assert words_for(KeyError("x")) == UNEXPECTED
+    assert "KeyError: 'x'" in caplog.text
+
+
 def test_widgets_follow_from_fields():
     number = forms.widget(TrainConfig, "steps")
     assert (number.value, number.minimum, number.maximum) == (60, 1, 1_000_000)
@@ -142,6 +151,7 @@ def test_a_chart_says_in_words_what_it_draws(tiny):
     assert chart.count("<polyline") == 3
     assert "held-out from" in chart
     assert "base from" in chart
+    assert ">0.2<" not in line_chart({}, title="t")  # no numbers where nothing was measured
     assert "nan" not in line_chart({"a": [(0, 1.0), (1, float("nan")), (2, 2.0)]}, title="t")
     assert "<svg" in line_chart({}, title="<empty>")
     assert "<empty>" not in line_chart({}, title="<empty>")

@@ -40,8 +40,10 @@ SPEAKERS: dict[str, Role] = {
     "system": "system",
     "user": "user",
     "human": "user",
+    "developer": "system",
     "assistant": "assistant",
     "gpt": "assistant",
+    "chatgpt": "assistant",
     "model": "assistant",
     "bot": "assistant",
 }
@@ -68,7 +70,8 @@ def to_examples(rows: list[Row], spec: DataSpec, learn: str, name: str) -> tuple
     notes = [described]
     if empty:
         shown = ", ".join(map(str, empty[:5])) + (", …" if len(empty) > 5 else "")
-        notes.append(f"{len(empty)} rows without an answer were left out (rows {shown})")
+        rows_were = "1 row without an answer was" if len(empty) == 1 else f"{len(empty)} rows without an answer were"
+        notes.append(f"{rows_were} left out (row {shown})")
     return examples, notes
 
 
@@ -146,7 +149,7 @@ def _turns_parser(column: str, read: Callable[[Any], Iterable[Message]], system:
 
 
 def _openai_turns(turns: Any) -> Iterable[Message]:
-    return [Message(_speaker(turn["role"]), _text(turn.get("content"))) for turn in turns]
+    return [Message(_speaker(turn["role"]), _content(turn.get("content"))) for turn in turns]
 
 
 def _sharegpt_turns(turns: Any) -> Iterable[Message]:
@@ -156,9 +159,20 @@ def _sharegpt_turns(turns: Any) -> Iterable[Message]:
 
 
 def _speaker(name: str) -> Role:
-    if name not in SPEAKERS:
+    role = SPEAKERS.get(str(name).lower())
+    if role is None:
         raise ValueError(f"there is no role '{name}'")
-    return SPEAKERS[name]
+    return role
+
+
+def _content(value: Any) -> str:
+    """The text of a turn: a string, or OpenAI's list of parts, which must all be text."""
+    if not isinstance(value, list):
+        return _text(value)
+    for part in value:
+        if part.get("type") != "text":
+            raise ValueError(f"a part of type '{part.get('type')}'; only text is learned")
+    return "".join(part["text"] for part in value)
 
 
 def _text_parser(named: dict[str, str], at: dict[str, str], columns: list[str], name: str) -> tuple[Parser, str]:
@@ -201,9 +215,11 @@ def _text(value: Any) -> str:
 
 
 def _missing(problem: str, columns: list[str], role: str = "prompt") -> UserError:
-    example = columns[0] if columns else "COLUMN"
-    also = "" if role == "text" else " completion=COLUMN"
+    # a number of the row is hardly what to learn from
+    likely = [c for c in columns if c.lower().strip() not in ("id", "index", "ind", "no", "nr")] or ["COLUMN"]
+    named = {role: likely[0]} if role == "text" else {"prompt": likely[0], "completion": (*likely, "COLUMN")[1]}
+    flags = " ".join(f"{key}={value}" for key, value in named.items())
     return UserError(
-        f"{problem}. Columns there: {', '.join(columns) or 'none'}. Name them: --columns {role}={example}{also} "
-        f"(in Python: columns={{'{role}': '{example}', …}})."
+        f"{problem}. Columns there: {', '.join(columns) or 'none'}. Name them, e.g. in the app under 'Columns and "
+        f"held-out rows', on the command line with --columns {flags}, in Python with columns={named}."
     )

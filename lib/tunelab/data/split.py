@@ -33,7 +33,7 @@ def read_data(spec: DataSpec, learn: str = "instructions") -> DataSplit:
         train, heldout = _divide(examples, spec)
     if not train or not heldout:
         raise UserError(
-            f"{spec.title}: {len(examples)} rows and heldout = {spec.heldout} leave {len(train)} rows to train on and "
+            f"{spec.title}: {len(examples)} rows and heldout = {spec.heldout} leave {len(train)} to train on and "
             f"{len(heldout)} held out; both need at least one. Add rows, or change heldout."
         )
     train = train[: spec.limit]
