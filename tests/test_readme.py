@@ -39,6 +39,14 @@ def test_the_example_runs(starter, tmp_path, capsys):
     assert printed.count("→") == 2
 
 
+def test_configurations_are_valid(tmp_path):
+    from tunelab import RunConfig
+
+    for block in blocks("yaml"):
+        (tmp_path / "run.yaml").write_text(block)
+        assert RunConfig.from_file(tmp_path / "run.yaml").stages
+
+
 def test_the_tree_names_files_that_exist():
     (tree,) = blocks("text")
     for name in re.findall(r"[\w/]+\.py|[\w/]+/(?=\s)", tree):
