@@ -129,15 +129,13 @@ class Trainer:
     def _step(self) -> StepDone:
         started = time.perf_counter()
         window = self._window()
-        scored = torch.tensor(float(sum(batch.scored_tokens for batch in window)))
-        scored = self.accelerator.reduce(scored.to(self.accelerator.device), "sum").item()
+        counts = torch.tensor([[batch.scored_tokens, batch.tokens] for batch in window]).sum(0)
+        scored, tokens = self.accelerator.reduce(counts.to(self.accelerator.device), "sum").tolist()
         self.model.train()
         sums = torch.zeros(2, device=self.accelerator.device)  # the loss; what is minimised
-        for index, batch in enumerate(window):
-            with self._gradients_of(last=index == len(window) - 1):
-                minimised, nll = self.objective(batch)
-                # processes' gradients are averaged, hence the factor
-                self.accelerator.backward(minimised * (self.accelerator.num_processes / scored))
+        for batch in window:
+            minimised, nll = self.objective(batch)
+            self.accelerator.backward(minimised / scored)
             sums += torch.stack((nll, minimised.detach()))
         self._collect_gradients()
         norm = self.accelerator.clip_grad_norm_(self.parameters.values(), self.config.max_grad_norm)
@@ -154,8 +152,8 @@ class Trainer:
             step=self.position.step,
             stage=self.position.stage,
             loss=total / scored,
-            scored_tokens=int(scored),
-            tokens=sum(batch.tokens for batch in window) * self.accelerator.num_processes,
+            scored_tokens=scored,
+            tokens=tokens,
             seconds=time.perf_counter() - started,
             gradient_norm=float(norm),
             learning_rate=learning_rate,
@@ -163,11 +161,16 @@ class Trainer:
         )
 
     def _collect_gradients(self) -> None:
-        """Hand the gradients of weights in half precision to their fp32 copies."""
+        """Hand the gradients of weights in half precision to their fp32 copies, and add up those of all processes."""
         for name, weight in self.weights.items():
             copy = self.parameters[name]
             if copy is not weight and weight.grad is not None:
                 copy.grad, weight.grad = weight.grad.float(), None
+        if self.accelerator.num_processes > 1:
+            for parameter in self.parameters.values():
+                # a process may have had no gradient for a weight that others had one for
+                mine = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                parameter.grad = self.accelerator.reduce(mine, "sum")
 
     @torch.no_grad()
     def _spread_weights(self) -> None:
@@ -189,12 +192,6 @@ class Trainer:
 
     def batch(self, rows: list[Encoded]) -> Batch:
         return collate(rows, self.pad_id).to(self.accelerator.device)
-
-    def _gradients_of(self, last: bool) -> Any:
-        """Inside, gradients are added up; they travel between processes with the last batch of the window only."""
-        from contextlib import nullcontext
-
-        return nullcontext() if last else self.accelerator.no_sync(self.model)
 
     def _check_finite(self, loss: float) -> None:
         if not math.isfinite(loss):
