@@ -99,6 +99,7 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("run", help="id or name of the run, or 'latest'")
     evaluate.add_argument("--rows", type=int, default=100, help="held-out rows to measure on (default: 100)")
     evaluate.add_argument("--max-new-tokens", type=int, default=64, help="longest answer in tokens")
+    evaluate.add_argument("--stage", type=int, help="whose held-out rows, counted from 1 (default: the last stage's)")
     evaluate.add_argument("--json", action="store_true", help="the report as JSON")
 
     ladder = _command(commands, "ladder", _ladder, "every technique on the same rows and budget, in one table")
@@ -455,7 +456,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     from tunelab.reports import in_words
 
     run = _opened(options.run, options)
-    report = evaluate(run, rows=options.rows, max_new_tokens=options.max_new_tokens, on_progress=_say)
+    stage = None if options.stage is None else options.stage - 1
+    report = evaluate(run, rows=options.rows, max_new_tokens=options.max_new_tokens, stage=stage, on_progress=_say)
     print(report.model_dump_json(indent=1) if options.json else in_words(report))
     return 0
 

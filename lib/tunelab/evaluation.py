@@ -63,27 +63,44 @@ def evaluate(
     *,
     rows: int = ROWS,
     max_new_tokens: int = LONGEST_ANSWER,
+    stage: int | None = None,
     cache: Path | None = None,
     on_progress: Callable[[str], None] = lambda message: None,
 ) -> Report:
-    """The run measured on its first `rows` held-out rows; also kept as `report.json` in its folder.
+    """The run's result measured on the first `rows` held-out rows of a stage (counted from 0; None: the last one); also
+    kept as `report.json` in the run's folder.
 
     `cache` is a folder that keeps the base's side for other runs on the same base and rows.
 
     Raises:
-        UserError: the run has no adapter, or nothing to be measured on.
+        UserError: the run has no adapter, nothing to be measured on, or a setting is out of its range.
     """
     from tunelab.data import read_data
 
     started = time.perf_counter()
-    stage = run.config.stages[-1]
-    examples = read_data(stage.data, stage.learn).heldout[:rows]
+    _check(run, rows, max_new_tokens, stage)
+    measured_on = run.config.stages[-1 if stage is None else stage]
+    examples = read_data(measured_on.data, measured_on.learn).heldout[:rows]
     measured = _Measured(run, examples, max_new_tokens, on_progress)
     base = measured.base_side(cache)
     tuned = measured.side(tuned=True)
     report = compare_sides(base, tuned, measured.references, time.perf_counter() - started)
     report.write(run.path)
     return report
+
+
+def _check(run: Run, rows: int, max_new_tokens: int, stage: int | None) -> None:
+    if rows < 2:
+        raise UserError(f"rows = {rows}: at least 2 are needed to say how sure a difference is.")
+    if not 1 <= max_new_tokens <= 4096:
+        raise UserError(f"max_new_tokens = {max_new_tokens}: allowed are 1 to 4096.")
+    count = len(run.config.stages)
+    if stage is not None and not 0 <= stage < count:
+        raise UserError(f"stage = {stage + 1}: run {run.id} has the stages 1 to {count}.")
+    if not run.has_adapter:
+        raise UserError(
+            f"Run {run.id} has no adapter yet ({run.progress().message}). Choose a finished or stopped run."
+        )
 
 
 class _Measured:

@@ -312,6 +312,10 @@ def _climb_one(ladder: Ladder, name: str, should_stop: Callable[[], bool]) -> It
         yield from _watched(command, ladder, should_stop, run.request_stop)
         if run.status == "failed":
             ladder.remember(name, skipped=run.progress().message)
+    if run.status == "finished" and (other := _other_data(ladder, run)):
+        ladder.remember(name, skipped=f"the data has changed since {other} was trained: start a new ladder")
+        yield
+        return
     if run.status == "finished" and read_report(run.path) is None:
         command = [sys.executable, "-m", "tunelab.evaluation", str(run.path), "--rows", str(ladder.config.rows)]
         command += ["--max-new-tokens", str(ladder.config.max_new_tokens), "--cache", str(ladder.path / "base")]
@@ -319,6 +323,17 @@ def _climb_one(ladder: Ladder, name: str, should_stop: Callable[[], bool]) -> It
         if failure:
             raise UserError(f"{run.name} can't be measured: {failure}")
     yield
+
+
+def _other_data(ladder: Ladder, run: Run) -> str | None:
+    """The run of this ladder that was trained on other rows than `run`, if there is one."""
+    mine = run.progress().started
+    for name in ladder.config.techniques:
+        other = ladder.run_of(name)
+        theirs = other.progress().started if other else None
+        if other and mine and theirs and theirs.data_sha256 != mine.data_sha256:
+            return other.name
+    return None
 
 
 def _watched(
