@@ -29,7 +29,7 @@ from tunelab.errors import EXIT_USER_ERROR, UserError, explain
 from tunelab.events import Finished
 from tunelab.files import write_atomically
 from tunelab.frozen import Spec
-from tunelab.reports import Report, read_report
+from tunelab.reports import REPORT_FILE, Report, read_report
 from tunelab.runs import Beating, Run, runs_root
 from tunelab.spec import DataSpec, ModelSpec, RunConfig, Stage, TrainConfig
 from tunelab.techniques import (
@@ -175,6 +175,13 @@ class Ladder(Beating):
         """Where every rung stands."""
         return [self.rung(name) for name in self.config.techniques]
 
+    def signature(self) -> list[Any]:
+        """What the table depends on, cheap to read: when it is as before, nothing has changed."""
+        known = self._content()["rungs"]
+        folders = [self.root / facts["run"] for facts in known.values() if "run" in facts]
+        files = [folder / name for folder in folders for name in ("events.jsonl", REPORT_FILE)]
+        return [self.id, self.is_alive, known, [file.stat().st_size if file.is_file() else 0 for file in files]]
+
     def request_stop(self) -> None:
         """Ask the process that climbs to stop after the step it is in."""
         (self.path / "stop").touch()
@@ -297,7 +304,8 @@ def climb(ladder: Ladder, should_stop: Callable[[], bool] = lambda: False) -> It
 
 
 def _climb_one(ladder: Ladder, name: str, should_stop: Callable[[], bool]) -> Iterator[None]:
-    """Train and measure one rung; yields when there may be something new to see."""
+    """Train and measure one rung; yields when there may be something new to see. One that was skipped before is tried
+    again: what was in its way may be gone."""
     run = ladder.run_of(name)
     if run is None:
         try:
@@ -306,14 +314,14 @@ def _climb_one(ladder: Ladder, name: str, should_stop: Callable[[], bool]) -> It
             ladder.remember(name, skipped=str(explain(error)))
             yield
             return
-        ladder.remember(name, run=run.id)
+    ladder.remember(name, run=run.id)
     if run.status != "finished":
         command = [sys.executable, "-m", "tunelab.worker", str(run.path)]
         yield from _watched(command, ladder, should_stop, run.request_stop)
         if run.status == "failed":
-            ladder.remember(name, skipped=run.progress().message)
+            ladder.remember(name, run=run.id, skipped=run.progress().message)
     if run.status == "finished" and (other := _other_data(ladder, run)):
-        ladder.remember(name, skipped=f"the data has changed since {other} was trained: start a new ladder")
+        ladder.remember(name, run=run.id, skipped=f"the data has changed since {other} was trained")
         yield
         return
     if run.status == "finished" and read_report(run.path) is None:
@@ -321,7 +329,7 @@ def _climb_one(ladder: Ladder, name: str, should_stop: Callable[[], bool]) -> It
         command += ["--max-new-tokens", str(ladder.config.max_new_tokens), "--cache", str(ladder.path / "base")]
         failure = yield from _watched(command, ladder, should_stop, None)
         if failure:
-            raise UserError(f"{run.name} can't be measured: {failure}")
+            ladder.remember(name, run=run.id, skipped=f"it can't be measured: {failure}")
     yield
 
 

@@ -64,11 +64,11 @@ def build(jobs: Jobs) -> None:
     def poll(identity: str | None, before: Any) -> dict[Any, Any]:
         ladders = list_ladders(jobs.root)
         ladder = next((one for one in ladders if one.id == identity), ladders[0] if ladders else None)
-        state = _state(ladders, ladder)
+        state = [[one.id for one in ladders], ladder.signature() if ladder else None]
         if state == before:
             return {seen: gr.skip()}
         alive = ladder is not None and ladder.is_alive
-        unfinished = ladder is not None and any(rung.status not in ("done", "skipped") for rung in ladder.rungs())
+        unfinished = ladder is not None and any(rung.status != "done" for rung in ladder.rungs())
         return {
             seen: state,
             chosen: gr.update(
@@ -128,11 +128,3 @@ def _wanted(jobs: Jobs, identity: str | None) -> Ladder:
     if ladder is None:
         raise UserError("No ladder is chosen. Start one, or choose one in the list.")
     return ladder
-
-
-def _state(ladders: list[Ladder], ladder: Ladder | None) -> list[Any]:
-    """What the tab depends on: when it is as before, nothing is sent."""
-    if ladder is None:
-        return []
-    rungs = [[rung.name, rung.status, rung.message] for rung in ladder.rungs()]
-    return [[one.id for one in ladders], ladder.id, ladder.is_alive, rungs]
