@@ -39,7 +39,7 @@ class Figures:
 
 def figures(progress: Progress) -> Figures:
     """Step, losses, speed and time left; a dash for what is not known yet."""
-    base = base_loss(progress)
+    base = progress.base_loss
     measured = kept_evaluation(progress) or (progress.evaluations[-1] if progress.evaluations else None)
     heldout = "–" if measured is None else f"{measured.heldout_loss:.3f}"
     speed = progress.tokens_per_second
@@ -52,10 +52,6 @@ def figures(progress: Progress) -> Figures:
         speed=f"{speed:,.0f} tokens/s" if speed else "–",
         left=duration(left) if left is not None else "–",
     )
-
-
-def base_loss(progress: Progress) -> float | None:
-    return next((e.base_loss for e in progress.evaluations if e.base_loss is not None), None)
 
 
 def kept_evaluation(progress: Progress) -> Evaluated | None:
@@ -151,8 +147,8 @@ def run_table(runs: list[Run], places: dict[str, int]) -> list[list[str]]:
     rows = []
     for run in runs:
         progress = run.progress()
-        base, losses = base_loss(progress), [e.heldout_loss for e in progress.evaluations]
-        change = "–" if not losses else (f"{base:.2f} → " if base is not None else "") + f"{min(losses):.2f}"
+        base, best = progress.base_loss, progress.heldout_loss
+        change = "–" if best is None else (f"{base:.2f} → " if base is not None else "") + f"{best:.2f}"
         place = places.get(run.id)
         rows.append(
             [

@@ -41,6 +41,7 @@ def test_losses_and_answers_are_those_of_the_models_themselves(tiny, technique):
 
     run = finetune(config(tiny, technique, steps=6))
     report = evaluate(run, rows=4, max_new_tokens=6)
+    assert report.selected_on == 4  # there are no others, and it says so
     held = read_data(run.config.stages[0].data).heldout
     fresh = load(run.base_spec)
     rows = encode_all(held, fresh.tokenizer, 512)[0]
@@ -115,3 +116,32 @@ def test_on_the_command_line(tiny, tmp_path, capsys):
     for arguments, message in ((["--rows", "1"], "rows = 1: at least 2"), (["--max-new-tokens", "0"], "allowed are 1")):
         assert main(["evaluate", run.id, *arguments]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_rows_that_chose_the_result_are_left_out_where_there_are_others(tiny):
+    run = finetune(config(tiny, LoRA(r=4), steps=2, eval_rows=1))
+    report = evaluate(run, rows=3, max_new_tokens=4)
+    held = read_data(run.config.stages[0].data).heldout
+    base = load(run.base_spec)
+    rows = encode_all(held[1:], base.tokenizer, 512)[0]
+    losses = row_losses(PlainLoss(base.model), rows, base)
+    assert report.selected_on == 0
+    assert report.heldout_loss.base == pytest.approx(sum(a for a, _ in losses) / sum(n for _, n in losses), rel=1e-4)
+
+
+def test_a_report_goes_when_the_result_changes(tiny):
+    run = finetune(two_stages(tiny, LoRA(r=4)))
+    evaluate(run, rows=4, max_new_tokens=4)
+    assert read_report(run.path)
+    run.roll_back(0)
+    assert read_report(run.path) is None
+
+
+def test_another_base_under_the_same_name_is_refused(tiny, tmp_path):
+    from tests.helpers import tiny_llama
+
+    folder = tmp_path / "model"
+    run = finetune(config(str(tiny_llama(folder)), LoRA(r=4), steps=1))
+    tiny_llama(folder, seed=1)
+    with pytest.raises(UserError, match="was trained on other weights"):
+        evaluate(run, rows=4)

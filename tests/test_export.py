@@ -189,7 +189,7 @@ def test_the_card_says_what_was_trained_on_what(tiny, tmp_path):
     Report(
         rows=40, heldout_loss=figure, metrics={"exact_match": figure}, main_metric="exact_match", general_loss=figure,
         probe_rows=3, seconds=1,
-    ).write(run.path)  # fmt: skip
+    ).write(run.path / "report.json")  # fmt: skip
     started = run.progress().started
     made = export_adapter(run, tmp_path / "a.zip")
     card = zipfile.ZipFile(made.path).read("README.md").decode()

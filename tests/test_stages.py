@@ -115,3 +115,24 @@ def test_the_command_line_starts_from_a_run_by_its_name(tiny, tmp_path, capsys):
     capsys.readouterr()
     assert main(["runs"]) == 0
     assert "started from" in capsys.readouterr().out
+
+
+def test_a_name_or_latest_is_kept_as_the_id_of_that_run(tiny):
+    first = finetune(config(tiny, LoRA(r=4), steps=1).model_copy(update={"name": "parent"}))
+    second = finetune(config(tiny, LoRA(r=4), steps=1).model_copy(update={"start_from": "latest"}))
+    third = finetune(config(tiny, LoRA(r=4), steps=1).model_copy(update={"start_from": "parent"}))
+    assert second.lineage == third.lineage == [first.id]
+
+
+def test_only_a_finished_run_is_rolled_back(tiny):
+    run = Run.create(two_stages(tiny, LoRA(r=4)))
+    list(until(run, 5))
+    with pytest.raises(UserError, match=r"is stopped\. Only a finished run"):
+        run.roll_back(0)
+
+
+def test_figures_of_a_run_are_those_of_its_last_stage(tiny):
+    progress = finetune(two_stages(tiny, LoRA(r=4))).progress()
+    last = [e for e in progress.evaluations if e.stage == 1]
+    assert progress.heldout_loss == min(e.heldout_loss for e in last)
+    assert progress.base_loss == last[0].base_loss

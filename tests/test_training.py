@@ -322,3 +322,27 @@ def test_the_started_and_finished_events_say_what_was_used(tiny):
         4 * (i + o) for i, o in 2 * [(64, 64), (64, 32), (64, 32), (64, 64), (64, 128), (64, 128), (128, 64)]
     )
     assert len(finished) == 1
+
+
+def test_a_run_without_a_checkpoint_begins_anew_and_counts_its_steps_once(tiny):
+    run = Run.create(config(tiny, checkpoint_every=1000))
+    events = []
+    for event in train_run(run):
+        events.append(event)
+        if isinstance(event, StepDone) and event.step == 3:
+            break
+    for path in run.checkpoints_path.iterdir():  # as if it had been killed before the first one
+        import shutil
+
+        shutil.rmtree(path)
+    list(train_run(run))
+    assert [e.step for e in run.progress().steps] == list(range(1, 7))
+
+
+def test_a_stop_that_comes_while_it_starts_is_heeded(tiny):
+    run = Run.create(config(tiny))
+    run.queue()
+    run.request_stop()
+    list(train_run(run))
+    assert run.status == "stopped"
+    assert run.progress().step == 0

@@ -131,8 +131,8 @@ def _line(name: str, places: Points, stroke: str, dashes: str, taken: list[float
 def interval_chart(
     rows: Sequence[tuple[str, float, float, float]], *, title: str, reference: float, reference_name: str = "base"
 ) -> str:
-    """An `<svg>` with a dot and its interval (name, value, low, high) per row, and a level line for what all are
-    compared with. The value stands beside the dot in figures."""
+    """An `<svg>` with a dot and its interval (name, value, low, high) per row, and a line for what all are compared
+    with. The value stands beside the dot in figures."""
     left, row_height = 190, 30
     height = TOP + BOTTOM + row_height * max(1, len(rows))
     xs = ticks(*_range([reference, *(x for row in rows for x in row[1:])]))
@@ -149,8 +149,8 @@ def interval_chart(
     at = across(reference)
     parts.append(
         f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{TOP}" y2="{height - BOTTOM}" stroke="#0d9488" stroke-dasharray="7 4" '
-        f'stroke-width="2"/><text x="{at:.1f}" y="{height - 4}" text-anchor="middle">{html.escape(reference_name)} '
-        f"{reference:.3g}</text>"
+        f'stroke-width="2"/><text x="{at:.1f}" y="{height - 4}" text-anchor="middle">{html.escape(reference_name)}'
+        "</text>"
     )
     for index, (name, value, low, high) in enumerate(rows):
         y = TOP + row_height * (index + 0.5)
@@ -158,7 +158,7 @@ def interval_chart(
         ends = f'x1="{across(low):.1f}" x2="{across(high):.1f}" y1="{y:.1f}" y2="{y:.1f}"'
         parts.append(f'<line {ends} stroke="#ea580c" stroke-width="2"/>')
         parts.append(f'<circle cx="{across(value):.1f}" cy="{y:.1f}" r="5" fill="#ea580c"/>')
-        parts.append(f'<text x="{WIDTH - RIGHT + 10}" y="{y + 4:.1f}">{value:.3g}</text>')
+        parts.append(f'<text x="{WIDTH - RIGHT + 10}" y="{y + 4:.1f}">{value:+.3g}</text>')
     words = "; ".join(f"{name} {value:.3g} ({low:.3g} to {high:.3g})" for name, value, low, high in rows)
     label = html.escape(f"{title}: {reference_name} {reference:.3g}; {words}")
     return (

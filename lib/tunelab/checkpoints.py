@@ -69,11 +69,11 @@ def restore(parameters: dict[str, nn.Parameter], values: dict[str, Tensor]) -> N
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """AdamW's state and the random generators' as named tensors."""
+    """The optimiser's state of each parameter and the random generators' as named tensors; whole numbers as int64."""
     tensors = {
         f"{index}.{key}": torch.as_tensor(value).detach().cpu().clone()
-        for index, state in optimizer.state_dict()["state"].items()
-        for key, value in state.items()
+        for index, parameter in enumerate(_parameters(optimizer))
+        for key, value in optimizer.state.get(parameter, {}).items()
     }
     tensors["rng.cpu"] = torch.get_rng_state()
     if torch.cuda.is_available():
@@ -83,15 +83,20 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
     """The inverse of `optimizer_tensors`."""
-    state: dict[int, dict[str, Tensor]] = {}
+    parameters = _parameters(optimizer)
     for name, value in tensors.items():
         index, _, key = name.partition(".")
         if index != "rng":
-            state.setdefault(int(index), {})[key] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+            parameter = parameters[int(index)]
+            whole = value.ndim == 0 and value.dtype == torch.int64
+            optimizer.state[parameter][key] = int(value) if whole else value.to(parameter.device, copy=True)
     torch.set_rng_state(tensors["rng.cpu"])
     if "rng.cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["rng.cuda"])
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int = KEEP) -> Path:

@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def build_parser() -> argparse.ArgumentParser:
     """The parser, its flags made from the fields of the specs."""
     from tunelab.ladder import RUNGS, LadderConfig
-    from tunelab.spec import DataSpec, ModelSpec, RunConfig, TrainConfig
+    from tunelab.spec import DataSpec, ModelSpec, RunConfig, Stage, TrainConfig
     from tunelab.techniques import TECHNIQUES
 
     parser = argparse.ArgumentParser(prog="tunelab", description=(__doc__ or "").split("\n\n")[0])
@@ -70,6 +70,8 @@ def build_parser() -> argparse.ArgumentParser:
     _flags(train, DataSpec, ("template", "system", "limit"))
     _flags(train, ModelSpec, ("quantization", "max_length", "dtype", "device"))
     train.add_argument("--start-from", metavar="RUN", help=RunConfig.model_fields["start_from"].description)
+    train.add_argument("--learn", choices=("instructions", "text"), help=Stage.model_fields["learn"].description)
+    train.add_argument("--replay", metavar="FILE", help=Stage.model_fields["replay"].description)
     _technique_flags(train)
     _flags(train, TrainConfig, tuple(TrainConfig.model_fields))
 
@@ -167,14 +169,18 @@ def _technique_flags(parser: argparse.ArgumentParser) -> None:
     for name, having in homes.items():
         if name == "kind":
             continue
-        field = having[0].model_fields[name]
-        titles = ", ".join(technique.title for technique in having)
-        default = "" if field.default is None else f" (default: {field.default})"
+        # techniques that call different things alike each say what they mean
+        meanings: dict[str, list[str]] = {}
+        for technique in having:
+            own = technique.model_fields[name]
+            default = "" if own.default is None else f" (default: {own.default})"
+            meanings.setdefault(f"{own.description}{default}", []).append(technique.title)
+        described = " ".join(f"{', '.join(titles)}: {text}" for text, titles in meanings.items())
         parser.add_argument(
             f"--{name.replace('_', '-')}",
             dest=f"technique.{name}",
             metavar="VALUE",
-            help=f"{titles}: {field.description}{default}".replace("%", "%%"),
+            help=described.replace("%", "%%"),
         )
 
 
@@ -223,10 +229,19 @@ def _config(options: argparse.Namespace) -> RunConfig:
             "name": options.name,
             "model": model,
             "technique": {"kind": options.technique, **_given(options, "technique")},
-            "stages": [{"data": _data(options), "training": _given(options, "TrainConfig")}],
+            "stages": [_stage(options)],
             "start_from": before,
         }
     )
+
+
+def _stage(options: argparse.Namespace) -> dict[str, Any]:
+    stage = {"data": _data(options), "training": _given(options, "TrainConfig")}
+    if options.learn:
+        stage["learn"] = options.learn
+    if options.replay:
+        stage["replay"] = {"source": options.replay}
+    return stage
 
 
 def _quantization(options: argparse.Namespace) -> str:
@@ -360,21 +375,20 @@ def _runs(options: argparse.Namespace) -> int:
         print(f"No runs in {runs_root(options.root)} yet. Start one with `tunelab train --data FILE`.")
     for run in found:
         progress = run.progress()
-        losses = [e.heldout_loss for e in progress.evaluations]
         row = {
             "run": run.id,
             "method": run.config.method if run.readable else "",
             "data": run.config.stages[0].data.title if run.readable else "",
             "status": progress.status,
             "step": progress.step,
-            "heldout_loss": min(losses) if losses else None,
+            "heldout_loss": progress.heldout_loss,
             "message": progress.message,
             "lineage": run.lineage,
         }
         if options.json:
             print(json.dumps(row))
         else:
-            loss = f"held-out loss {row['heldout_loss']:.3f}" if losses else ""
+            loss = f"held-out loss {row['heldout_loss']:.3f}" if progress.heldout_loss is not None else ""
             print(f"{run.id}  {row['method']:<8} {row['data']:<20} {progress.status:<10} {loss}".rstrip())
             if progress.status in ("failed", "unreadable"):
                 print(f"    {progress.message}")
@@ -478,6 +492,7 @@ def _ladder(options: argparse.Namespace) -> int:
         }
     )
     ladder = Ladder.create(config, Path(options.out) if options.out else None, options.root)
+    ladder.clear_requests()
     with interruptible() as interrupted:
         for rung in climb(ladder, interrupted):
             print(f"{rung.title}: {rung.status}{': ' if rung.message else ''}{rung.message}", flush=True)

@@ -310,7 +310,8 @@ class Comparer:
         if self._base is None or self._base.spec != spec:
             self._base = self._attached = None  # release the old one before the new one is loaded
             self._base = load(spec)
-        _check_base(self._base, runs)
+        for run in runs:
+            run.check_base(spec.repo_id, self._base.sha256)
         return self._base
 
     def _passes(self, base: Base, runs: tuple[Run, ...]) -> Iterator[_Pass]:
@@ -322,11 +323,13 @@ class Comparer:
         from tunelab.fast.llama import FastLlama, Unsupported
 
         together = [n for n, run in enumerate(runs, 1) if run.config.technique.rows_can_differ]
-        try:
+        llama = None
+        if together:
             self._detach()
-            llama = FastLlama(base.model) if together else None
-        except Unsupported:
-            llama, together = None, []
+            try:
+                llama = FastLlama(base.model)
+            except Unsupported:
+                together = []
         alone = [n for n in range(1, len(runs) + 1) if n not in together]
         if llama:
             yield [0, *together], _batched(llama, [runs[n - 1] for n in together])
@@ -381,16 +384,6 @@ def _check_runs(runs: tuple[Run, ...]) -> None:
             f"These runs stand on different bases ({', '.join(sorted(s.repo_id for s in specs))}, or another "
             "precision). Compare runs of one base."
         )
-
-
-def _check_base(base: Base, runs: tuple[Run, ...]) -> None:
-    for run in runs:
-        started = run.progress().started
-        if started and started.base_sha256 != base.sha256:
-            raise UserError(
-                f"Run {run.id} was trained on other weights than '{base.spec.repo_id}' has now (sha256 "
-                f"{started.base_sha256[:12]}… then, {base.sha256[:12]}… now). Train again on these."
-            )
 
 
 def _system_of(run: Run) -> str | None:

@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from tunelab import forgetting, libraries
 from tunelab.errors import EXIT_FAILED, EXIT_USER_ERROR, UserError, explain
 from tunelab.files import write_atomically
-from tunelab.reports import Compared, Report
+from tunelab.reports import REPORT_FILE, Compared, Report
 from tunelab.runs import Run
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
 ROWS = 100
 LONGEST_ANSWER = 64
-BATCH = 8
+BATCH, BATCH_TOKENS = 8, 1024  # rows scored at once, and positions: (N, V) logits exist for them
+PROBE_LENGTH = 2048  # tokens: every general instruction fits, whatever the run's max_length
 
 
 class Side(BaseModel):
@@ -65,27 +66,42 @@ def evaluate(
     max_new_tokens: int = LONGEST_ANSWER,
     stage: int | None = None,
     cache: Path | None = None,
+    keep: Path | None = None,
     on_progress: Callable[[str], None] = lambda message: None,
 ) -> Report:
-    """The run's result measured on the first `rows` held-out rows of a stage (counted from 0; None: the last one); also
-    kept as `report.json` in the run's folder.
+    """The run's result measured on `rows` held-out rows of a stage (counted from 0; None: the last one); kept in the
+    file `keep`, or as `report.json` in the run's folder.
 
-    `cache` is a folder that keeps the base's side for other runs on the same base and rows.
+    The rows that chose which step's result was kept are left out where there are enough others. `cache` is a folder
+    that keeps the base's side for other runs on the same base and rows.
 
     Raises:
         UserError: the run has no adapter, nothing to be measured on, or a setting is out of its range.
     """
     from tunelab.data import read_data
+    from tunelab.metrics import main_metric
 
     started = time.perf_counter()
     _check(run, rows, max_new_tokens, stage)
     measured_on = run.config.stages[-1 if stage is None else stage]
-    examples = read_data(measured_on.data, measured_on.learn).heldout[:rows]
+    split = read_data(measured_on.data, measured_on.learn)
+    training = measured_on.training
+    chose = training.eval_rows if training.keep_best or training.early_stopping_patience else 0
+    start = chose if len(split.heldout) >= chose + rows else 0
+    examples = split.heldout[start : start + rows]
     measured = _Measured(run, examples, max_new_tokens, on_progress)
     base = measured.base_side(cache)
     tuned = measured.side(tuned=True)
-    report = compare_sides(base, tuned, measured.references, time.perf_counter() - started)
-    report.write(run.path)
+    report = compare_sides(
+        base,
+        tuned,
+        measured.references,
+        # whether answers repeat shows in all rows, not in a few of them
+        main=main_metric([e.answer for e in split.train]),
+        seconds=time.perf_counter() - started,
+        selected_on=max(0, min(chose - start, len(examples))),
+    )
+    report.write(keep or run.path / REPORT_FILE)
     return report
 
 
@@ -119,7 +135,7 @@ class _Measured:
         longest = run.config.model.max_length
         self.examples = examples
         self.rows = rows_to_score(examples, self.base, longest)
-        self.general, _notes = encode_all(forgetting.probe(), self.base.tokenizer, longest)
+        self.general, _notes = encode_all(forgetting.probe(), self.base.tokenizer, PROBE_LENGTH)
         self.answered = [example for example in examples if example.messages]
 
     @property
@@ -187,9 +203,11 @@ class _Measured:
         return lambda rows, _capacity: [PlainDecoder(self.model, around, rows)]
 
 
-def compare_sides(base: Side, tuned: Side, references: Sequence[str], seconds: float) -> Report:
-    """Two sides of the same rows, with paired-bootstrap intervals on every difference."""
-    from tunelab.metrics import METRICS, main_metric
+def compare_sides(
+    base: Side, tuned: Side, references: Sequence[str], *, main: str, seconds: float, selected_on: int = 0
+) -> Report:
+    """Two sides of the same rows, with paired-bootstrap intervals on every difference; `main` is the task's metric."""
+    from tunelab.metrics import METRICS
 
     metrics = {}
     if references:
@@ -200,10 +218,11 @@ def compare_sides(base: Side, tuned: Side, references: Sequence[str], seconds: f
         rows=len(base.losses),
         heldout_loss=_compared_losses(base.losses, tuned.losses, base.tokens),
         metrics=metrics,
-        main_metric=main_metric(references) if references else None,
+        main_metric=main if references else None,
         general_loss=_compared_losses(base.general_losses, tuned.general_losses, base.general_tokens),
         probe_rows=len(base.general_losses),
         seconds=seconds,
+        selected_on=selected_on,
     )
 
 
@@ -246,6 +265,7 @@ def loaded(run: Run) -> tuple[Base, Any]:
     from tunelab.models import load
 
     base = load(run.base_spec)
+    run.check_base(base.spec.repo_id, base.sha256)
     return base, run.config.technique.load(base, run.adapter_path).eval()
 
 
@@ -274,8 +294,9 @@ def row_losses(loss: Loss, rows: Sequence[Encoded], base: Base) -> list[tuple[fl
     measured = [(0.0, 0)] * len(rows)
     by_length = sorted(range(len(rows)), key=lambda index: len(rows[index].input_ids))
     with torch.no_grad():
-        for start in range(0, len(rows), BATCH):
-            indices = by_length[start : start + BATCH]
+        while by_length:
+            size = max(1, min(BATCH, BATCH_TOKENS // len(rows[by_length[-1]].input_ids)))
+            indices, by_length = by_length[-size:], by_length[:-size]
             batch = collate([rows[index] for index in indices], pad).to(base.device)
             logits, targets = loss.logits(batch)
             nll = functional.cross_entropy(logits.float(), targets, reduction="none")
@@ -292,6 +313,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rows", type=int, default=ROWS)
     parser.add_argument("--max-new-tokens", type=int, default=LONGEST_ANSWER)
     parser.add_argument("--cache", type=Path)
+    parser.add_argument("--keep", type=Path)
     options = parser.parse_args(arguments)
     libraries.prepare()
     try:
@@ -300,6 +322,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             rows=options.rows,
             max_new_tokens=options.max_new_tokens,
             cache=options.cache,
+            keep=options.keep,
             on_progress=lambda message: print(message, flush=True),
         )
     except Exception as error:

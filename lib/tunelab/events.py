@@ -108,6 +108,7 @@ class Finished(Event):
     heldout_loss: float | None
     adapter: str  # inside the run's directory
     peak_memory_bytes: int
+    gpu_peak_memory_bytes: int = 0
 
 
 class Stopped(Event):

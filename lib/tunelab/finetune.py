@@ -33,6 +33,7 @@ from tunelab.events import (
     TrainingEvent,
 )
 from tunelab.files import replacing
+from tunelab.reports import forget_report
 from tunelab.runs import Run, list_runs, training_lock
 from tunelab.spec import RunConfig, Stage
 
@@ -82,7 +83,8 @@ def train_run(run: Run, should_stop: Callable[[], bool] = lambda: False) -> Iter
             if message != waiting:
                 waiting = message
                 yield record(Preparing(message=message))
-        run.clear_requests()
+        run.take_from_queue()
+        forget_report(run.path)  # it is of the result before
 
         def stop() -> bool:
             return run.stop_requested or interrupted() or should_stop()
@@ -138,10 +140,13 @@ class _Chain:
         stages, splits, notes = reading.result()
         torch.manual_seed(self.config.stages[0].training.seed)
         self._attach(stages[0].train)
+        if not trained_parameters(self.model):
+            raise UserError(f"{self.config.technique!r} trains nothing in this model. Choose other layers or modules.")
         loss = choose_loss(self.model, self.config.technique, self.config.stages[0].training)
         yield self._started(before, loss, splits, notes)
-        if checkpoint:
-            yield Resumed(step=checkpoint.position.step)
+        if checkpoint or self.run.progress().steps:
+            # without a checkpoint it begins anew: what the log says of steps is void
+            yield Resumed(step=checkpoint.position.step if checkpoint else 0)
         _check_disk(self.run.path, trained_parameters(self.model))
 
         heldout = None
@@ -185,6 +190,7 @@ class _Chain:
             heldout_loss=heldout,
             adapter=str(_adapter_of(self.run)),
             peak_memory_bytes=hardware.peak_memory_bytes(),
+            gpu_peak_memory_bytes=hardware.gpu_peak_memory_bytes(),
         )
 
     def _load(self, before: Started | None, progress: Callable[[str], None]) -> None:

@@ -73,6 +73,13 @@ def peak_memory_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+def gpu_peak_memory_bytes() -> int:
+    """The most memory tensors of this process have held on its CUDA GPU; 0 without one."""
+    import torch
+
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
+
+
 def release_free_memory() -> None:
     """Give memory that is free, but scattered between what is used, back to the system (glibc alone keeps it)."""
     if sys.platform == "linux":

@@ -26,10 +26,10 @@ from pydantic import Field, ValidationError, model_validator
 
 from tunelab import libraries
 from tunelab.errors import EXIT_USER_ERROR, UserError, explain
-from tunelab.events import Finished
+from tunelab.events import Failed, Finished
 from tunelab.files import write_atomically
 from tunelab.frozen import Spec
-from tunelab.reports import REPORT_FILE, Report, read_report
+from tunelab.reports import Report, read_report
 from tunelab.runs import Beating, Run, runs_root
 from tunelab.spec import DataSpec, ModelSpec, RunConfig, Stage, TrainConfig
 from tunelab.techniques import (
@@ -108,13 +108,15 @@ class Rung:
 
     name: str
     title: str
-    status: str  # waiting, training, measuring, done, skipped, stopped
+    base: str  # the base's precision, for people
+    status: str  # waiting, training, measuring, done, stopped; failed; skipped: it can't run on this base
     message: str
     run: str | None = None
     trainable_parameters: int | None = None
     trainable_share: float | None = None
     result_bytes: int | None = None
     peak_memory_bytes: int | None = None
+    gpu_peak_memory_bytes: int | None = None
     seconds: float | None = None
     report: Report | None = None
 
@@ -168,6 +170,13 @@ class Ladder(Beating):
             reason = explain(error) if isinstance(error, ValidationError) else str(error)
             raise UserError(f"Ladder {self.id} can't be read: {reason}") from None
 
+    @property
+    def readable(self) -> bool:
+        try:
+            return self.config is not None
+        except UserError:
+            return False
+
     def _content(self) -> dict[str, Any]:
         return json.loads((self.path / LADDER_FILE).read_text(encoding="utf-8"))
 
@@ -175,11 +184,32 @@ class Ladder(Beating):
         """Where every rung stands."""
         return [self.rung(name) for name in self.config.techniques]
 
+    def report_path(self, rung: str) -> Path:
+        """Where a rung's report is kept: its run may be measured otherwise, elsewhere."""
+        return self.path / "reports" / f"{rung}.json"
+
+    def pin_data(self) -> None:
+        """Note which rows this ladder is about; all its rungs are trained and measured on them.
+
+        Raises:
+            UserError: they are not the ones it began with, or can't be read.
+        """
+        from tunelab.data import read_data
+
+        sha256 = read_data(self.config.data).sha256
+        content = self._content()
+        if content.setdefault("data_sha256", sha256) != sha256:
+            raise UserError(
+                f"The data of ladder {self.id} ({self.config.data.title}) has changed since it began, so its rungs "
+                "would not be comparable. Bring the old rows back, or start a new ladder with another --out."
+            )
+        write_atomically(self.path / LADDER_FILE, json.dumps(content, ensure_ascii=False, indent=1))
+
     def signature(self) -> list[Any]:
         """What the table depends on, cheap to read: when it is as before, nothing has changed."""
         known = self._content()["rungs"]
         folders = [self.root / facts["run"] for facts in known.values() if "run" in facts]
-        files = [folder / name for folder in folders for name in ("events.jsonl", REPORT_FILE)]
+        files = [folder / "events.jsonl" for folder in folders] + [self.report_path(name) for name in known]
         return [self.id, self.is_alive, known, [file.stat().st_size if file.is_file() else 0 for file in files]]
 
     def request_stop(self) -> None:
@@ -222,25 +252,29 @@ class Ladder(Beating):
         facts = self._content()["rungs"].get(name, {})
         technique, quantization = RUNGS[name]
         title = technique.title_on(self.config.model.model_copy(update={"quantization": quantization}))
+        base = "not quantised" if quantization == "none" else "NF4"
         if "skipped" in facts:
-            return Rung(name, title, "skipped", facts["skipped"])
+            return Rung(name, title, base, "skipped", facts["skipped"])
         run = Run(self.root / facts["run"]) if "run" in facts else None
         if run is None or not run.readable:
-            return Rung(name, title, "waiting", "")
+            return Rung(name, title, base, "waiting", "")
         progress = run.progress()
         started, ending = progress.started, progress.ending
-        report = read_report(run.path)
+        report = read_report(self.report_path(name))
         if report:
             status, message = "done", str(report.verdict)
+        elif "failed" in facts:
+            status, message = "failed", facts["failed"]
         elif progress.status == "finished":
             status, message = "measuring", "measuring" if self.is_alive else "not measured yet"
-        elif progress.status in ("running", "queued"):
+        elif progress.status in ("running", "queued") and self.is_alive:
             status, message = "training", progress.message
         else:
             status, message = "stopped", progress.message
         return Rung(
             name,
             title,
+            base,
             status,
             message,
             run=run.id,
@@ -248,6 +282,7 @@ class Ladder(Beating):
             trainable_share=started.trainable_parameters / started.total_parameters if started else None,
             result_bytes=weight_bytes(run.adapter_path) if run.has_adapter else None,
             peak_memory_bytes=ending.peak_memory_bytes if isinstance(ending, Finished) else None,
+            gpu_peak_memory_bytes=ending.gpu_peak_memory_bytes if isinstance(ending, Finished) else None,
             seconds=sum(step.seconds for step in progress.steps) or None,
             report=report,
         )
@@ -259,11 +294,12 @@ def ladders_root(root: str | Path | None = None) -> Path:
 
 
 def list_ladders(root: str | Path | None = None) -> list[Ladder]:
-    """Every ladder under the runs root, the newest first."""
+    """Every ladder under the runs root that this version can read, the newest first."""
     folder = ladders_root(root)
     if not folder.is_dir():
         return []
-    return [Ladder(p, root) for p in sorted(folder.iterdir(), reverse=True) if (p / LADDER_FILE).is_file()]
+    ladders = [Ladder(p, root) for p in sorted(folder.iterdir(), reverse=True) if (p / LADDER_FILE).is_file()]
+    return [ladder for ladder in ladders if ladder.readable]
 
 
 def weight_bytes(folder: Path) -> int:
@@ -287,7 +323,7 @@ def climb(ladder: Ladder, should_stop: Callable[[], bool] = lambda: False) -> It
         return ladder.stop_requested or should_stop()
 
     with ladder.beating():
-        ladder.clear_requests()
+        ladder.pin_data()
         for name in ladder.config.techniques:
             before = None
             for _look in _climb_one(ladder, name, stop):
@@ -317,52 +353,52 @@ def _climb_one(ladder: Ladder, name: str, should_stop: Callable[[], bool]) -> It
     ladder.remember(name, run=run.id)
     if run.status != "finished":
         command = [sys.executable, "-m", "tunelab.worker", str(run.path)]
-        yield from _watched(command, ladder, should_stop, run.request_stop)
-        if run.status == "failed":
-            ladder.remember(name, run=run.id, skipped=run.progress().message)
-    if run.status == "finished" and (other := _other_data(ladder, run)):
-        ladder.remember(name, run=run.id, skipped=f"the data has changed since {other} was trained")
-        yield
-        return
-    if run.status == "finished" and read_report(run.path) is None:
+        failure = yield from _watched(command, ladder, should_stop, run.request_stop)
+        if run.status != "finished" and failure:
+            run.end_beat()  # whoever beat is gone
+            ladder.remember(name, run=run.id, failed=_last_words(run) or failure)
+    report = ladder.report_path(name)
+    if run.status == "finished" and read_report(report) is None:
         command = [sys.executable, "-m", "tunelab.evaluation", str(run.path), "--rows", str(ladder.config.rows)]
-        command += ["--max-new-tokens", str(ladder.config.max_new_tokens), "--cache", str(ladder.path / "base")]
+        command += ["--max-new-tokens", str(ladder.config.max_new_tokens)]
+        command += ["--cache", str(ladder.path / "base"), "--keep", str(report)]
         failure = yield from _watched(command, ladder, should_stop, None)
         if failure:
-            ladder.remember(name, run=run.id, skipped=f"it can't be measured: {failure}")
+            ladder.remember(name, run=run.id, failed=f"it can't be measured: {failure}")
     yield
 
 
-def _other_data(ladder: Ladder, run: Run) -> str | None:
-    """The run of this ladder that was trained on other rows than `run`, if there is one."""
-    mine = run.progress().started
-    for name in ladder.config.techniques:
-        other = ladder.run_of(name)
-        theirs = other.progress().started if other else None
-        if other and mine and theirs and theirs.data_sha256 != mine.data_sha256:
-            return other.name
-    return None
+def _last_words(run: Run) -> str | None:
+    """What a run that failed said of it; None for one that could say nothing."""
+    ending = run.progress().ending
+    return ending.message if isinstance(ending, Failed) else None
 
 
 def _watched(
     command: list[str], ladder: Ladder, should_stop: Callable[[], bool], stop: Callable[[], None] | None
 ) -> Generator[None, None, str | None]:
-    """A look at a child process every second or two until it ends; the last line of its errors if it failed. When it is
-    time to stop it is asked by `stop()`, or ended."""
+    """A look at a child process every second or two until it ends; why it failed, if it did. When it is time to stop,
+    or nobody looks any more, it is asked by `stop()`, or ended."""
     with (
         open(ladder.path / "log.txt", "ab") as log,
         tempfile.TemporaryFile("w+") as errors,
         subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=errors) as child,
     ):
         asked = False
-        while child.poll() is None:
-            yield
-            time.sleep(POLL_SECONDS)
-            if should_stop() and not asked:
-                asked = True
+        try:
+            while child.poll() is None:
+                yield
+                time.sleep(POLL_SECONDS)
+                if should_stop() and not asked:
+                    asked = True
+                    stop() if stop else child.terminate()
+        finally:
+            if child.poll() is None and not asked:
                 stop() if stop else child.terminate()
         errors.seek(0)
         lines = errors.read().strip().splitlines()
+    if child.returncode < 0 and not asked:
+        return f"its process was ended by signal {-child.returncode}; often the machine has too little memory"
     return (lines[-1] if lines else "no message") if child.returncode > 0 and not asked else None
 
 

@@ -24,6 +24,7 @@ class Loss(Protocol):
 
     fast: bool
     attention: str
+    model: Any
 
     def __call__(self, batch: Batch) -> Tensor:
         """The sum over the batch's scored tokens of -log p, in nats: a scalar in fp32, with its graph."""
@@ -88,9 +89,14 @@ class Objective:
         """log p (N, V) of the base at the scored positions, without a graph."""
         if not self.kl_weight or self.base is None:
             return None
-        with torch.no_grad(), self.base():
-            logits, _targets = self.loss.logits(batch)
-            return functional.log_softmax(logits, dim=-1, dtype=torch.float32)
+        model, training = self.loss.model, self.loss.model.training
+        model.eval()  # a teacher without noise and without dropout
+        try:
+            with torch.no_grad(), self.base():
+                logits, _targets = self.loss.logits(batch)
+                return functional.log_softmax(logits, dim=-1, dtype=torch.float32)
+        finally:
+            model.train(training)
 
 
 def noise(alpha: float, lengths: Tensor) -> Callable[..., Tensor]:

@@ -7,7 +7,7 @@ are `evaluate.Metric` classes, made here rather than loaded by name: loading by 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import datasets
@@ -98,7 +98,8 @@ def paired_bootstrap(
     if len(before) != len(after) or not before:
         raise ValueError(f"paired rows are needed: {len(before)} before, {len(after)} after")
     differences = numpy.asarray(after, dtype=float) - numpy.asarray(before, dtype=float)
-    resampled = differences[_resamples(len(differences), resamples, seed)].mean(axis=1)
+    parts = [differences[rows].mean(axis=1) for rows in _resamples(len(differences), resamples, seed)]
+    resampled = numpy.concatenate(parts)
     return _interval(float(differences.mean()), resampled, len(differences))
 
 
@@ -113,13 +114,15 @@ def bootstrap_ratio(
     if len(numerators) != len(denominators) or not numerators:
         raise ValueError(f"paired rows are needed: {len(numerators)} above, {len(denominators)} below")
     above, below = numpy.asarray(numerators, dtype=float), numpy.asarray(denominators, dtype=float)
-    rows = _resamples(len(above), resamples, seed)
-    return _interval(float(above.sum() / below.sum()), above[rows].sum(axis=1) / below[rows].sum(axis=1), len(above))
+    parts = [above[rows].sum(axis=1) / below[rows].sum(axis=1) for rows in _resamples(len(above), resamples, seed)]
+    return _interval(float(above.sum() / below.sum()), numpy.concatenate(parts), len(above))
 
 
-def _resamples(rows: int, resamples: int, seed: int) -> numpy.ndarray:
-    """Row indices (resamples, rows), drawn with replacement."""
-    return numpy.random.default_rng(seed).integers(0, rows, (resamples, rows))
+def _resamples(rows: int, resamples: int, seed: int, at_once: int = 500) -> Iterator[numpy.ndarray]:
+    """Row indices (resamples, rows), drawn with replacement, in parts that need little memory."""
+    generator = numpy.random.default_rng(seed)
+    for start in range(0, resamples, at_once):
+        yield generator.integers(0, rows, (min(at_once, resamples - start), rows))
 
 
 def _interval(value: float, resampled: numpy.ndarray, rows: int) -> Interval:

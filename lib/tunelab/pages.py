@@ -42,16 +42,17 @@ def ladder_columns(ladder: Ladder) -> list[str]:
 
 
 def ladder_table(ladder: Ladder) -> list[list[str]]:
-    """The ladder's table as text: the base first, then a row per rung in the order they were asked for."""
+    """The ladder's table as text: a row per base, then one per rung in the order they were asked for."""
     rungs = ladder.rungs()
     metric = _metric(rungs)
-    rows = []
-    measured = next((rung.report for rung in rungs if rung.report), None)
-    if measured:
-        loss, main = measured.heldout_loss.base, measured.metrics[metric].base if metric else None
-        score = f"{main:.1f}" if main is not None else ""
-        rows.append(["Base", "0", "", "", "", f"{loss:.3f}", score, "", "", "what all are compared with"])
-    return rows + [_row(rung, metric) for rung in rungs]
+    bases = {rung.base: rung.report for rung in rungs if rung.report}
+    return [_base_row(name, report, metric) for name, report in bases.items()] + [_row(rung, metric) for rung in rungs]
+
+
+def _base_row(name: str, report: Report, metric: str | None) -> list[str]:
+    score = f"{report.metrics[metric].base:.1f}" if metric else ""
+    said = "what those on it are compared with"
+    return [f"Base ({name})", "0", "", "", "", f"{report.heldout_loss.base:.3f}", score, "", "", said]
 
 
 def _row(rung: Rung, metric: str | None) -> list[str]:
@@ -61,7 +62,7 @@ def _row(rung: Rung, metric: str | None) -> list[str]:
         rung.title,
         f"{rung.trainable_parameters:,} ({rung.trainable_share:.2%})" if rung.trainable_parameters is not None else "",
         _size(rung.result_bytes) if rung.result_bytes is not None else "",
-        f"{rung.peak_memory_bytes / 1e9:.2f} GB" if rung.peak_memory_bytes is not None else "",
+        _memory(rung),
         f"{rung.seconds:,.0f} s" if rung.seconds is not None else "",
         f"{report.heldout_loss.tuned:.3f}" if report else "",
         f"{main.tuned:.1f}" if main else "",
@@ -69,6 +70,13 @@ def _row(rung: Rung, metric: str | None) -> list[str]:
         _change(report.general_loss) if report else "",
         _verdict(report) if report else f"{rung.status}: {rung.message}".removesuffix(": "),
     ]
+
+
+def _memory(rung: Rung) -> str:
+    if rung.peak_memory_bytes is None:
+        return ""
+    on_gpu = f" + {rung.gpu_peak_memory_bytes / 1e9:.2f} GB on the GPU" if rung.gpu_peak_memory_bytes else ""
+    return f"{rung.peak_memory_bytes / 1e9:.2f} GB{on_gpu}"
 
 
 def _size(count: int) -> str:
@@ -96,16 +104,16 @@ def _metric(rungs: Sequence[Rung]) -> str | None:
 
 
 def ladder_chart(ladder: Ladder) -> str:
-    """The task metric of every measured rung with its interval, the base as a line; an `<svg>`, or "" before there is
-    anything."""
+    """The gain of every measured rung over its base with its interval, the base as the line at 0; an `<svg>`, or ""
+    before there is anything."""
     rungs = [rung for rung in ladder.rungs() if rung.report]
-    figures = [(rung.title, report.main or report.heldout_loss) for rung in rungs if (report := rung.report)]
-    if not figures:
-        return ""
     metric = _metric(rungs)
-    rows = [(title, f.tuned, f.base + f.change.low, f.base + f.change.high) for title, f in figures]
-    title = METRIC_TITLES[metric] if metric else "Held-out loss"
-    return interval_chart(rows, title=f"{title}, tuned, with 95 % intervals", reference=figures[0][1].base)
+    if not rungs:
+        return ""
+    figures = [(rung.title, report.main or report.heldout_loss) for rung in rungs if (report := rung.report)]
+    rows = [(title, figure.change.value, figure.change.low, figure.change.high) for title, figure in figures]
+    what = f"{METRIC_TITLES[metric]}: gain" if metric else "Held-out loss: change"
+    return interval_chart(rows, title=f"{what} over the base, with 95 % intervals", reference=0.0)
 
 
 def ladder_page(ladder: Ladder) -> str:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from tunelab.files import write_atomically
 
 REPORT_FILE = "report.json"
+FEWEST_ROWS = 20  # below, a bootstrap interval is too narrow to call a difference real
 Verdict = Literal["better", "worse", "not enough evidence"]
 
 
@@ -39,7 +40,7 @@ class Compared(BaseModel):
     @property
     def verdict(self) -> Verdict:
         """Whether the tuned model is better, as far as the rows can tell."""
-        if self.change.low <= 0 <= self.change.high:
+        if self.change.n < FEWEST_ROWS or self.change.low <= 0 <= self.change.high:
             return "not enough evidence"
         return "better" if (self.change.value > 0) == self.higher_is_better else "worse"
 
@@ -55,6 +56,7 @@ class Report(BaseModel):
     general_loss: Compared  # nats per scored token of the general probe: a rise is forgetting
     probe_rows: int
     seconds: float
+    selected_on: int = 0  # of these rows, how many also chose which step's result was kept
 
     @property
     def forgetting(self) -> Interval:
@@ -71,17 +73,24 @@ class Report(BaseModel):
         """Of the task metric, or of the held-out loss where there is none."""
         return (self.main or self.heldout_loss).verdict
 
-    def write(self, folder: Path) -> None:
-        """Keep it as `report.json`."""
-        write_atomically(folder / REPORT_FILE, self.model_dump_json(indent=1))
+    def write(self, path: Path) -> None:
+        """Keep it as JSON."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, self.model_dump_json(indent=1))
 
 
-def read_report(folder: Path) -> Report | None:
-    """The report kept in a run's folder, if it has been measured by this version."""
+def read_report(path: Path) -> Report | None:
+    """The report kept in a file, or in a run's folder, if it has been measured by this version."""
+    file = path / REPORT_FILE if path.is_dir() else path
     try:
-        return Report.model_validate_json((folder / REPORT_FILE).read_text(encoding="utf-8"))
+        return Report.model_validate_json(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValidationError):
         return None
+
+
+def forget_report(folder: Path) -> None:
+    """Remove a run's report: its result is about to change."""
+    (folder / REPORT_FILE).unlink(missing_ok=True)
 
 
 def in_words(report: Report) -> str:
@@ -94,8 +103,16 @@ def in_words(report: Report) -> str:
     lines.append(f"{'held-out loss':<16} {_figure(report.heldout_loss, 3)}")
     lines.append(f"{'general loss':<16} {_figure(report.general_loss, 3)}  (a rise is forgetting)")
     lines.append(
-        f"Verdict on {report.rows} held-out rows: {report.verdict}. 95 % paired-bootstrap intervals in brackets."
+        f"Verdict on {report.rows} held-out rows: {report.verdict}. 95 % paired-bootstrap intervals in brackets; "
+        f"{report.probe_rows} general instructions."
     )
+    if report.rows < FEWEST_ROWS:
+        lines.append(f"Fewer than {FEWEST_ROWS} rows: no difference is called real. Measure more.")
+    if report.selected_on:
+        lines.append(
+            f"{report.selected_on} of these rows also chose which step's result was kept, so the loss is a little "
+            "flattering. More held-out rows would keep the two apart."
+        )
     return "\n".join(lines)
 
 

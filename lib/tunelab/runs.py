@@ -48,6 +48,7 @@ from tunelab.events import (
     parse_event,
 )
 from tunelab.files import replacing, write_atomically
+from tunelab.reports import forget_report
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -90,6 +91,18 @@ class Progress:
     evaluations: list[Evaluated] = field(default_factory=list)
     stages: list[StageDone] = field(default_factory=list)
     ending: Finished | Stopped | Failed | RolledBack | None = None
+
+    @property
+    def heldout_loss(self) -> float | None:
+        """The lowest held-out loss of the last stage that was measured: losses of stages are of different rows."""
+        last = self.evaluations[-1].stage if self.evaluations else None
+        return min((e.heldout_loss for e in self.evaluations if e.stage == last), default=None)
+
+    @property
+    def base_loss(self) -> float | None:
+        """The base's loss on the same rows."""
+        last = self.evaluations[-1].stage if self.evaluations else None
+        return next((e.base_loss for e in self.evaluations if e.stage == last and e.base_loss is not None), None)
 
     @property
     def tokens_per_second(self) -> float | None:
@@ -161,6 +174,8 @@ class Run(Beating):
         Raises:
             OSError: the directory can't be written (`errors.explain` puts it into words).
         """
+        if config.start_from:  # by its id, whatever it was called by: names can be given again
+            config = config.model_copy(update={"start_from": cls.open(config.start_from, root).id})
         slug = re.sub(r"[^a-z0-9]+", "-", (config.name or config.method).lower()).strip("-")[:40]
         stamp = time.strftime("%Y%m%d-%H%M%S")
         path = runs_root(root) / f"{stamp}-{slug or 'run'}-{secrets.token_hex(2)}"
@@ -307,16 +322,20 @@ class Run(Beating):
 
     def request_stop(self) -> None:
         """Ask the process that trains to stop after the step it is in; a queued run leaves the queue."""
+        # also where it seems to wait: a process may be starting on it
+        (self.path / "stop").touch()
         if (self.path / "queued").exists() and not self.is_alive:
             (self.path / "queued").unlink(missing_ok=True)
             last = self.progress()
             self.append(Stopped(step=last.step, reason="taken out of the queue", adapter=None))
-            return
-        (self.path / "stop").touch()
 
     @property
     def stop_requested(self) -> bool:
         return (self.path / "stop").exists()
+
+    def take_from_queue(self) -> None:
+        """Say that its turn has come. A request to stop that came meanwhile stands."""
+        (self.path / "queued").unlink(missing_ok=True)
 
     def clear_requests(self) -> None:
         for name in ("queued", "stop"):
@@ -337,11 +356,25 @@ class Run(Beating):
                 f"Run {self.id} keeps no result of stage {stage + 1}; it keeps: {there}. Only runs with several stages "
                 "keep one for each."
             )
-        if self.is_alive:
-            raise UserError(f"Run {self.id} is training. Stop it first: tunelab stop {self.id}")
+        if self.status != "finished":
+            raise UserError(f"Run {self.id} is {self.status}. Only a finished run can be rolled back: resume it first.")
+        forget_report(self.path)
         with replacing(self.adapter_path) as temporary:
             shutil.copytree(self.stage_path(stage), temporary, dirs_exist_ok=True)
         self.append(RolledBack(step=done[stage], stage=stage))
+
+    def check_base(self, repo_id: str, sha256: str) -> None:
+        """Refuse a base with other weights than the one this run was trained on.
+
+        Raises:
+            UserError: with both hashes.
+        """
+        started = self.progress().started
+        if started and started.base_sha256 != sha256:
+            raise UserError(
+                f"Run {self.id} was trained on other weights than '{repo_id}' has now (sha256 "
+                f"{started.base_sha256[:12]}… then, {sha256[:12]}… now). Bring the old weights back, or train again."
+            )
 
     @property
     def lineage(self) -> list[str]:

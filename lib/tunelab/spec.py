@@ -161,8 +161,8 @@ class TrainConfig(Spec):
         0.0,
         ge=0,
         lt=1,
-        description="Share of the target given to all other tokens (Szegedy et al. 2016, section 7). Use when the rows "
-        "hold mistakes, or answers become too sure of themselves.",
+        description="Share of the target spread evenly over the vocabulary (Szegedy et al. 2016, section 7). Use when "
+        "the rows hold mistakes, or answers become too sure of themselves.",
     )
     neftune_alpha: float = Field(
         0.0,

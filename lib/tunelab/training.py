@@ -262,8 +262,10 @@ def make_optimizer(
     Raises:
         UserError: 8-bit moments were asked for, and the parameters are not on a CUDA GPU.
     """
-    decayed = [p for p in parameters.values() if p.ndim >= 2]
-    others = [p for p in parameters.values() if p.ndim < 2]
+    # factors per channel are no matrices, whatever their shape: at zero they would switch the channel off
+    matrices = {name for name, p in parameters.items() if p.ndim >= 2 and min(p.shape) > 1}
+    decayed = [p for name, p in parameters.items() if name in matrices]
+    others = [p for name, p in parameters.items() if name not in matrices]
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=learning_rate, fused=True)

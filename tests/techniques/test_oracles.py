@@ -229,3 +229,27 @@ def test_what_peft_has_loads_with_plain_peft(tiny, tmp_path, technique):
     with torch.no_grad():
         expected = scored_logits(theirs, batch)[0]
     assert torch.allclose(logits_of(model, technique, batch), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "field"),
+    [(LoRA, "layers"), (LoRA, "target_modules"), (FullFineTuning, "layers"), (IA3, "scaled_modules")],
+)
+def test_nothing_to_train_is_refused(kind, field):
+    with pytest.raises(ValueError, match=field):
+        kind(**{field: ()})
+
+
+@pytest.mark.parametrize("technique", [FullFineTuning(), BottleneckAdapter(size=8), LoRA(r=4)], ids=lambda t: t.kind)
+def test_off_within_off_is_off(tiny, technique):
+    base, fresh = load(spec_of(tiny)), load(spec_of(tiny))
+    rows = rows_of(base)
+    model = trained(technique, base, rows)
+    batch = batch_of(rows)
+    expected, tuned = logits_of(fresh.model, technique, batch), logits_of(model, technique, batch)
+    with technique.off(model):
+        with technique.off(model):
+            assert torch.equal(logits_of(model, technique, batch), expected)
+        if technique.kind != "lora":  # PEFT's own switch does not nest
+            assert torch.equal(logits_of(model, technique, batch), expected)
+    assert torch.equal(logits_of(model, technique, batch), tuned)

@@ -144,3 +144,64 @@ def test_full_fine_tuning_in_bf16_learns_steps_smaller_than_a_bf16_step(tiny):
         return finetune(asked.model_copy(update={"model": model})).progress().evaluations[-1].heldout_loss
 
     assert run("bfloat16") == pytest.approx(run("float32"), rel=0.02)
+
+
+def test_before_the_first_step_the_pull_is_nothing_whatever_the_noise(tiny):
+    base = load(spec_of(tiny))
+    technique, training = LoRA(r=4), TrainConfig(kl_weight=1.0, neftune_alpha=10.0)
+    model = technique.attach(base, rows_of(base)).train()
+    objective = Objective(PlainLoss(model, neftune_alpha=10.0), training, lambda: technique.off(model))
+    batch = batch_of(rows_of(base))
+    teacher = objective._base_log_p(batch)
+    assert torch.equal(teacher, objective._base_log_p(batch))
+    assert model.training
+    with torch.no_grad():
+        model.eval()
+        expected = scored_logits(model, batch)[0].log_softmax(-1)
+    assert torch.allclose(teacher, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["adamw", "adamw_8bit"])
+def test_moments_of_either_kind_go_through_a_checkpoint_unchanged(kind, tmp_path):
+    import bitsandbytes as bnb
+    from safetensors.torch import load_file, save_file
+
+    from tunelab.checkpoints import optimizer_tensors, restore_optimizer
+
+    def start():
+        torch.manual_seed(0)
+        weight = torch.nn.Parameter(torch.randn(128, 128))
+        kinds = {"adamw": torch.optim.AdamW, "adamw_8bit": bnb.optim.AdamW8bit}
+        return weight, kinds[kind]([weight], lr=1e-2)
+
+    def step(weight, optimizer, seed):
+        torch.manual_seed(seed)
+        weight.grad = torch.randn_like(weight)
+        optimizer.step()
+
+    weight, optimizer = start()
+    step(weight, optimizer, 1)
+    save_file(optimizer_tensors(optimizer), tmp_path / "state.safetensors")
+    kept = weight.detach().clone()
+    step(weight, optimizer, 2)
+    other, again = start()
+    step(other, again, 3)  # the state is there, and another one
+    other.data.copy_(kept)
+    restore_optimizer(again, load_file(tmp_path / "state.safetensors"))
+    step(other, again, 2)
+    assert torch.equal(other, weight)
+
+
+def test_weight_decay_leaves_alone_what_it_would_switch_off(tiny):
+    from tunelab.training import make_optimizer
+
+    base = load(spec_of(tiny))
+    from tunelab import IA3
+    from tunelab.checkpoints import trained_parameters
+
+    parameters = trained_parameters(IA3().attach(base))
+    decayed, others = make_optimizer(parameters, TrainConfig(weight_decay=0.1), 1e-2).param_groups
+    assert decayed["params"] == []
+    assert len(others["params"]) == len(parameters)
+    with pytest.raises(ValueError, match="weight_decay would also pull at the start"):
+        config(tiny, LoRA(r=4, initialisation="pissa"), weight_decay=0.1)

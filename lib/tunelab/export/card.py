@@ -168,11 +168,9 @@ def _training(run: Run) -> str:
         ("learning rate", ", ".join(f"{rate:g}" for rate in started.learning_rates)),
         ("seconds in training steps", round(sum(step.seconds for step in progress.steps), 1)),
     ]
-    if progress.evaluations:
-        before = next((e.base_loss for e in progress.evaluations if e.base_loss is not None), None)
-        best = min(e.heldout_loss for e in progress.evaluations)
-        base = f" (base: {before:.4f})" if before is not None else ""
-        rows.append(("lowest held-out loss, nats per token", f"{best:.4f}{base}"))
+    if progress.heldout_loss is not None:
+        base = f" (base: {progress.base_loss:.4f})" if progress.base_loss is not None else ""
+        rows.append(("lowest held-out loss, nats per token", f"{progress.heldout_loss:.4f}{base}"))
     if isinstance(progress.ending, Finished):
         rows.append(("peak memory", f"{progress.ending.peak_memory_bytes / 1e9:.2f} GB"))
     return _table(rows)

@@ -133,7 +133,7 @@ class FastLoss:
     attention = "grouped"
 
     def __init__(self, model: Any) -> None:
-        self.llama = FastLlama(model)
+        self.model, self.llama = model, FastLlama(model)
 
     def __call__(self, batch: Batch) -> Tensor:
         hidden, targets = self._scored(batch)

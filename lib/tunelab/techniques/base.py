@@ -8,10 +8,13 @@ anywhere.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
+
+from pydantic import Field
 
 from tunelab.errors import UserError
 from tunelab.frozen import Spec
@@ -26,6 +29,16 @@ if TYPE_CHECKING:
 WEIGHTS_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"
 PROVENANCE_FILE = "tunelab.json"
+
+
+Element = TypeVar("Element")
+Several = Annotated[tuple[Element, ...], Field(min_length=1)]
+
+
+def block_of(name: str) -> int | None:
+    """The decoder layer a module or parameter belongs to, by the first number in its name; None outside of them."""
+    found = re.search(r"\.(\d+)\.", name)
+    return int(found[1]) if found else None
 
 
 def several(value: Any) -> Any:

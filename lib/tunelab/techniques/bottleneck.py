@@ -109,7 +109,7 @@ class BottleneckAdapter(Technique):
     def off(self, model: nn.Module) -> Iterator[None]:
         from tunelab.techniques.modules import Bottleneck
 
-        wrappers = [module for module in model.modules() if isinstance(module, Bottleneck)]
+        wrappers = [module for module in model.modules() if isinstance(module, Bottleneck) and module.enabled]
         try:
             for wrapper in wrappers:
                 wrapper.enabled = False

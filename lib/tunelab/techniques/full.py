@@ -3,8 +3,8 @@
 What all other techniques are measured against. It changes the base by definition: the base's own weights are kept
 beside the trained ones, so that "off" is exactly the base, and the result is a model (`model/`), not an adapter. The
 weights are kept in fp32 for the optimiser and copied to the model's precision for every step (mixed precision,
-Micikevicius et al. 2018, section 3.1), which takes 18 bytes per trained parameter: AdamW's two moments, the fp32
-copy, its gradient and the weight itself.
+Micikevicius et al. 2018, section 3.1), which takes 20 bytes per trained parameter: AdamW's two moments, the fp32
+copy, its gradient, the weight itself and the base's.
 
 The learning rate is about a tenth of LoRA's ("LoRA Without Regret", Schulman et al. 2025). A quantised base can't be
 trained this way: steps far below the distance of two of its levels would be lost.
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field, field_validator
 
 from tunelab.errors import UserError
-from tunelab.techniques.base import Technique, freeze_unless, several, write_provenance
+from tunelab.techniques.base import Several, Technique, block_of, freeze_unless, several, write_provenance
 from tunelab.techniques.lora import check_layers
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class FullFineTuning(Technique):
     """Every weight is trained. Needs the most memory, and forgets the most."""
 
     kind: Literal["full"] = "full"
-    layers: tuple[int, ...] | Literal["all"] = Field(
+    layers: Several[int] | Literal["all"] = Field(
         "all",
         description="Decoder layers to train, counted from 0. 'all': those, the embeddings, the norms and the head.",
     )
@@ -86,23 +86,27 @@ class FullFineTuning(Technique):
     def detach(self, model: Any) -> None:
         _swap(model)
         model.requires_grad_(False)
-        del model.other_weights
+        del model.other_weights, model.tuned_is_on
 
     @contextmanager
     def off(self, model: Any) -> Iterator[None]:
-        _swap(model)
+        was_on, model.tuned_is_on = model.tuned_is_on, False
+        if was_on:
+            _swap(model)
         try:
             yield
         finally:
-            _swap(model)
+            if was_on:
+                _swap(model)
+            model.tuned_is_on = was_on
 
     def _trains(self, name: str) -> bool:
-        return self.layers == "all" or any(f".layers.{layer}." in name for layer in self.layers)
+        return self.layers == "all" or block_of(name) in self.layers
 
 
 def _swapped(model: Any, weights: dict[str, Any]) -> Any:
     """The model computing with `weights`; what it computed with before waits in `model.other_weights`."""
-    model.other_weights = weights
+    model.other_weights, model.tuned_is_on = weights, True
     _swap(model)
     return model
 

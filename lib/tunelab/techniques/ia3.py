@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field, field_validator
 
 from tunelab.errors import UserError
-from tunelab.techniques.base import PeftTechnique, adapter_file, linear_layers, several
+from tunelab.techniques.base import PeftTechnique, Several, adapter_file, linear_layers, several
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +24,7 @@ class IA3(PeftTechnique):
     """One factor per key, value and MLP channel: some ten thousand parameters. Merges without a cost at inference."""
 
     kind: Literal["ia3"] = "ia3"
-    scaled_modules: tuple[str, ...] = Field(
+    scaled_modules: Several[str] = Field(
         ("k_proj", "v_proj"), description="Linear layers whose output is scaled: those that make keys and values."
     )
     scaled_inputs: tuple[str, ...] = Field(

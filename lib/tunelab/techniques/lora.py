@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from tunelab.errors import UserError
-from tunelab.techniques.base import PeftTechnique, adapter_file, linear_layers, several
+from tunelab.techniques.base import PeftTechnique, Several, adapter_file, block_of, linear_layers, several
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from tunelab.data import Encoded
     from tunelab.models import Base
-    from tunelab.spec import ModelSpec
+    from tunelab.spec import ModelSpec, TrainConfig
 
 
 class LoRA(PeftTechnique):
@@ -43,12 +43,12 @@ class LoRA(PeftTechnique):
     )
     lora_alpha: float = Field(32, gt=0, description="The change is scaled by lora_alpha / r.")
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before A; use when few rows repeat often.")
-    target_modules: tuple[str, ...] | Literal["all-linear"] = Field(
+    target_modules: Several[str] | Literal["all-linear"] = Field(
         "all-linear",
         description="Linear layers to adapt. 'all-linear': every one but the head, as QLoRA advises (Dettmers et al. "
         "2023, section 4).",
     )
-    layers: tuple[int, ...] | Literal["all"] = Field(
+    layers: Several[int] | Literal["all"] = Field(
         "all", description="Which decoder layers to adapt, counted from 0. Fewer: faster, and less is forgotten."
     )
     use_rslora: bool = Field(
@@ -107,6 +107,13 @@ class LoRA(PeftTechnique):
                 f"initialisation = '{self.initialisation}' takes its start out of the weights, which then would have "
                 "to be quantised again: the base would no longer be the base. Choose quantization 'none', or "
                 "initialisation 'default' or 'eva'"
+            )
+
+    def check_training(self, training: TrainConfig) -> None:
+        if self.rewrites_base and training.weight_decay:
+            raise ValueError(
+                f"weight_decay would also pull at the start that initialisation = '{self.initialisation}' keeps fixed. "
+                "Set weight_decay to 0, or initialisation to 'default'"
             )
 
     def attach(self, base: Base, rows: Sequence[Encoded] = ()) -> nn.Module:
@@ -216,7 +223,7 @@ class LoRA(PeftTechnique):
         return adapted
 
     def _in_layers(self, name: str) -> bool:
-        return self.layers == "all" or any(f".{layer}." in name for layer in self.layers)
+        return self.layers == "all" or block_of(name) in self.layers
 
 
 def check_layers(layers: tuple[int, ...] | Literal["all"], base: Base) -> None:

@@ -41,7 +41,7 @@ class PromptTuning(VirtualTokens):
     )
 
     title: ClassVar[str] = "Prompt tuning"
-    summary: ClassVar[str] = "Learned embeddings before the text: a few thousand numbers; weak on small models."
+    summary: ClassVar[str] = "Learned embeddings before the text: one vector per virtual token; weak on small models."
     default_learning_rate: ClassVar[float] = 2e-2
     merge_refusal: ClassVar[str | None] = "prompt tuning stands in the input, before the text, and not in the weights"
 
@@ -52,10 +52,12 @@ class PromptTuning(VirtualTokens):
         if self.initialisation == "text":
             ids = token_ids(base, self.num_virtual_tokens, self.init_text, rows)
         model = self.wrapped(base)
-        if ids is not None:
-            with torch.no_grad():
-                start = base.model.get_input_embeddings()(torch.tensor(ids, device=base.device))
-                model.prompt_encoder["default"].embedding.weight.copy_(start)
+        learned = model.prompt_encoder["default"].embedding.weight
+        with torch.no_grad():
+            if ids is not None:
+                learned.copy_(base.model.get_input_embeddings()(torch.tensor(ids, device=base.device)))
+            elif self.initialisation == "random":
+                learned.uniform_(-0.5, 0.5)  # section 3.2
         return model
 
     def peft_config(self, base: Base) -> Any:
