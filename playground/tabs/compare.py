@@ -128,10 +128,16 @@ def build(jobs: Jobs, comparer: Comparer) -> CompareTab:
     for trigger in (go.click, prompt.submit, arrived.change):
         trigger(answer, asked, outputs, show_progress="hidden", concurrency_limit=8, api_visibility="private")
     cancel.click(stop_answer, None, None, queue=False, api_visibility="private")
-    examples.input(row_chosen, [examples, run], [prompt, reference], api_visibility="private")
+    # not `input`, which a drop-down sends again when it is left, over what was written meanwhile
+    examples.select(row_chosen, [examples, run], [prompt, reference], api_visibility="private")
     # the reference answers the row it belongs to, and no other prompt
     prompt.input(
-        prompt_written, [prompt, examples], [examples, reference], show_progress="hidden", api_visibility="private"
+        prompt_written,
+        [prompt, examples],
+        [examples, reference],
+        trigger_mode="always_last",  # typing is faster than answers to it: the last word counts
+        show_progress="hidden",
+        api_visibility="private",
     )
     # only what people choose: code that sets the runs sets their examples as well
     run.input(runs_chosen, run, [examples, reference], api_visibility="private")

@@ -145,7 +145,7 @@ def build(jobs: Jobs, selected: gr.State) -> TrainTab:
     selected.change(poll, [selected, seen], outputs, queue=False, show_progress="hidden", api_visibility="private")
 
     def choose(event: gr.SelectData) -> str:
-        return event.row_value[-1]  # not the row's number: the table can be sorted in the browser
+        return event.row_value[-1]  # not the row's number: the table can be sorted, or older than the runs
 
     runs.select(choose, None, selected, api_visibility="private")
 
