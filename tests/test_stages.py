@@ -91,7 +91,7 @@ def test_a_run_starts_from_anothers_result_and_says_so(tiny, technique):
 
 def test_what_does_not_fit_is_refused_by_name(tiny, tmp_path):
     first = finetune(config(tiny, LoRA(r=4), steps=1))
-    with pytest.raises(UserError, match="Take the same technique and settings"):
+    with pytest.raises(UserError, match=r"r is 4 there and 8 here\. Take the same technique and settings"):
         finetune(config(tiny, LoRA(r=8)).model_copy(update={"start_from": first.id}))
     other = str(tiny_llama(tmp_path / "other", seed=1))
     with pytest.raises(UserError, match="Take the same base"):

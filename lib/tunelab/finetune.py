@@ -36,6 +36,7 @@ from tunelab.files import replacing
 from tunelab.reports import forget_report
 from tunelab.runs import Run, list_runs, training_lock
 from tunelab.spec import RunConfig, Stage
+from tunelab.techniques import Technique
 
 
 def finetune(
@@ -306,11 +307,8 @@ def check_lineage(config: RunConfig, parent: Run, base_sha256: str | None = None
     """
     if not parent.has_adapter:
         raise UserError(f"start_from = '{parent.id}': the run has no adapter yet ({parent.progress().message}).")
-    if parent.config.technique != config.technique:
-        raise UserError(
-            f"start_from = '{parent.id}': it was trained with {parent.config.technique!r}, this run asks for "
-            f"{config.technique!r}. Take the same technique and settings."
-        )
+    if differences := _differences(parent.config.technique, config.technique):
+        raise UserError(f"start_from = '{parent.id}': {differences}. Take the same technique and settings.")
     started = parent.progress().started
     if started and base_sha256 and started.base_sha256 != base_sha256:
         raise UserError(
@@ -318,6 +316,14 @@ def check_lineage(config: RunConfig, parent: Run, base_sha256: str | None = None
             f"{started.base_sha256[:12]}…), this run's base is {config.model.repo_id} ({base_sha256[:12]}…). "
             "Take the same base."
         )
+
+
+def _differences(there: Technique, here: Technique) -> str:
+    """In what two techniques differ, in words; empty where they are the same."""
+    if type(there) is not type(here):
+        return f"it was trained with {there.title}, and this run asks for {here.title}"
+    fields = [name for name in type(here).model_fields if getattr(there, name) != getattr(here, name)]
+    return "; ".join(f"{name} is {getattr(there, name)} there and {getattr(here, name)} here" for name in fields)
 
 
 def _start_of(index: int, stages: tuple[Stage, ...]) -> Any:
