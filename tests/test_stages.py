@@ -136,3 +136,23 @@ def test_figures_of_a_run_are_those_of_its_last_stage(tiny):
     last = [e for e in progress.evaluations if e.stage == 1]
     assert progress.heldout_loss == min(e.heldout_loss for e in last)
     assert progress.base_loss == last[0].base_loss
+
+
+@pytest.mark.parametrize("technique", [LoRA(r=4), BottleneckAdapter(size=8), FullFineTuning()], ids=lambda t: t.kind)
+def test_answers_follow_the_result_when_it_is_rolled_back(tiny, technique):
+    from tunelab import Comparer
+
+    after = config(tiny, technique, steps=30, learning_rate=2e-2)
+    run = finetune(after.model_copy(update={"stages": (TEXT, *after.stages)}))
+    with Comparer(run.root) as comparer:
+
+        def answer():
+            *_, last = comparer.stream([run], "say red", max_new_tokens=12)
+            return last.answers[1].text
+
+        tuned = answer()
+        run.roll_back(0)
+        before = answer()
+        run.roll_back(1)
+        assert answer() == tuned
+    assert before != tuned

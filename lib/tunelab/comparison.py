@@ -130,7 +130,7 @@ class Comparer:
         self._thread: threading.Thread | None = None
         self._start = threading.Lock()
         self._base: Base | None = None
-        self._attached: tuple[str, Any, Any] | None = None
+        self._attached: tuple[tuple[str, int], Any, Any] | None = None
 
     def __enter__(self) -> Comparer:
         return self
@@ -345,9 +345,11 @@ class Comparer:
         from tunelab.generation import PlainDecoder
 
         technique = run.config.technique
-        if self._attached is None or self._attached[0] != run.id:
+        # a result that was rolled back, or trained further, is another one
+        result = (run.id, run.adapter_path.stat().st_mtime_ns)
+        if self._attached is None or self._attached[0] != result:
             self._detach()
-            self._attached = (run.id, technique, technique.load(base, run.adapter_path).eval())
+            self._attached = (result, technique, technique.load(base, run.adapter_path).eval())
         model = self._attached[2]
 
         def make(rows: int, _capacity: int) -> list[Any]:
