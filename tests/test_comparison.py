@@ -237,3 +237,22 @@ def test_one_row_alone_decodes_as_it_does_beside_others(run, tuned):
     assert torch.allclose(alone[0], beside[0], rtol=1e-5, atol=1e-5 * alone.abs().max())
     assert torch.equal(beside[0], beside[2])
     assert torch.allclose(beside[0], beside[1]) is not tuned
+
+
+def test_runs_of_any_technique_stand_side_by_side_each_as_it_answers_alone(tiny):
+    from tunelab import IA3, BottleneckAdapter, FullFineTuning
+
+    techniques = (IA3(), LoRA(r=4), FullFineTuning(), BottleneckAdapter(size=8), LoRA(r=4, use_dora=True))
+    runs = [finetune(config(tiny, learning_rate=2e-2).model_copy(update={"technique": t})) for t in techniques]
+    with Comparer(runs[0].root) as comparer:
+        *_, together = comparer.stream(runs, PROMPT, max_new_tokens=8)
+        alone = []
+        for run in runs:
+            *_, last = comparer.stream([run], PROMPT, max_new_tokens=8)
+            assert last.answers[0].text == together.answers[0].text
+            alone.append(last.answers[1].text)
+        many = comparer.answers(runs, [[Message("user", PROMPT)]], max_new_tokens=8)
+    assert [a.text for a in together.answers[1:]] == alone
+    assert many == [[a.text for a in together.answers]]
+    assert [a.provenance.adapter for a in together.answers] == [None, *(run.id for run in runs)]
+    assert all(a.stop_reason for a in together.answers)
