@@ -196,6 +196,17 @@ def test_a_run_without_an_adapter_is_refused(tiny):
         compare(waiting, PROMPT)
 
 
+def test_runs_on_different_bases_are_refused_by_what_differs(tiny, run):
+    asked = config(tiny)
+    rounded = asked.model_copy(
+        update={"name": "rounded", "model": asked.model.model_copy(update={"quantization": "nf4"})}
+    )
+    with pytest.raises(
+        UserError, match=r"quantization none\); rounded \(quantization nf4\)\. Compare runs of one base"
+    ):
+        compare([run, finetune(rounded)], PROMPT)
+
+
 def test_a_base_whose_weights_changed_is_refused(tmp_path):
     folder = str(tiny_llama(tmp_path / "model"))
     run = finetune(config(folder))

@@ -380,12 +380,14 @@ def _check_runs(runs: tuple[Run, ...]) -> None:
             raise UserError(
                 f"Run {run.id} has no adapter yet ({run.progress().message}). Choose a finished or stopped run."
             )
-    specs = {run.base_spec for run in runs}
-    if len(specs) > 1:
-        raise UserError(
-            f"These runs stand on different bases ({', '.join(sorted(s.repo_id for s in specs))}, or another "
-            "precision). Compare runs of one base."
+    specs = [run.base_spec for run in runs]
+    if len(set(specs)) > 1:
+        differing = [name for name in type(specs[0]).model_fields if len({getattr(spec, name) for spec in specs}) > 1]
+        bases = (
+            f"{run.name} ({', '.join(f'{name} {getattr(spec, name)}' for name in differing)})"
+            for run, spec in zip(runs, specs, strict=True)
         )
+        raise UserError(f"These runs stand on different bases: {'; '.join(bases)}. Compare runs of one base.")
 
 
 def _system_of(run: Run) -> str | None:
