@@ -111,7 +111,7 @@ def test_sampled_tokens_have_the_probabilities_of_the_softmax():
     class Constant:
         rows = 1
 
-        def __call__(self, ids):
+        def __call__(self, ids, padding=None):
             return logits
 
     steps = decode([Constant()], [[0]], end_ids=frozenset(), max_new_tokens=4000, temperature=0.7, seed=5)
@@ -219,7 +219,7 @@ def test_after_a_failure_the_next_answer_is_right_again(run, monkeypatch):
     expected = [a.text for a in compare(run, PROMPT, max_new_tokens=5).answers]
     with Comparer() as comparer:
         with monkeypatch.context() as patched:
-            patched.setattr(FastDecoder, "__call__", lambda self, ids: 1 / 0)
+            patched.setattr(FastDecoder, "__call__", lambda self, ids, padding=None: 1 / 0)
             with pytest.raises(ZeroDivisionError):
                 list(comparer.stream([run], PROMPT, max_new_tokens=5))
         *_, last = comparer.stream([run], PROMPT, max_new_tokens=5)
@@ -267,3 +267,44 @@ def test_runs_of_any_technique_stand_side_by_side_each_as_it_answers_alone(tiny)
     assert many == [[a.text for a in together.answers]]
     assert [a.provenance.adapter for a in together.answers] == [None, *(run.id for run in runs)]
     assert all(a.stop_reason for a in together.answers)
+
+
+@pytest.mark.parametrize("kind", ["fast", "plain"])
+def test_padding_on_the_left_changes_no_logit(run, kind):
+    """Two prompts of different lengths in one batch, three steps each: the logits of each alone."""
+    base = load(run.config.model)
+    adapter = run.config.technique.factors(run.adapter_path)
+    prompts = [prompt_ids(base, "say"), prompt_ids(base, "say something longer than that")]
+
+    def decoder(rows):
+        if kind == "fast":
+            return FastDecoder(FastLlama(base.model), [adapter] * rows, 300)
+        from contextlib import nullcontext
+
+        return PlainDecoder(base.model, nullcontext, rows)
+
+    missing = len(prompts[1]) - len(prompts[0])
+    together = decoder(2)
+    both = [together(torch.tensor([[0] * missing + prompts[0], prompts[1]]), torch.tensor([missing, 0]))]
+    both += [together(torch.tensor([[token], [token]])) for token in (40, 50)]
+    for row, prompt in enumerate(prompts):
+        alone = decoder(1)
+        steps = [alone(torch.tensor([prompt])), *(alone(torch.tensor([[token]])) for token in (40, 50))]
+        for got, expected in zip(both, steps, strict=True):
+            assert torch.allclose(got[row], expected[0], rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+
+
+def test_many_answers_of_every_technique_are_those_given_one_by_one(tiny):
+    from tunelab import IA3, BottleneckAdapter, FullFineTuning, PrefixTuning, PromptTuning
+
+    prompts = ["say red", "say", "say navy, and then say it again", "tell me about teal"]
+    for technique in (
+        LoRA(r=4), LoRA(r=4, use_dora=True), IA3(), FullFineTuning(), BottleneckAdapter(size=8),
+        PrefixTuning(num_virtual_tokens=6), PromptTuning(num_virtual_tokens=6),
+    ):  # fmt: skip
+        run = finetune(config(tiny).model_copy(update={"technique": technique}))
+        with Comparer(run.root) as comparer:
+            many = comparer.answers([run], [[Message("user", prompt)] for prompt in prompts], max_new_tokens=6)
+            for prompt, answers in zip(prompts, many, strict=True):
+                *_, last = comparer.stream([run], prompt, max_new_tokens=6)
+                assert answers == [answer.text for answer in last.answers], (technique.kind, prompt)

@@ -294,7 +294,9 @@ class Comparer:
         waiting = [1 + len(runs)] * len(prompts)
         for columns, make in self._passes(base, runs):
             ends = end_ids(base.tokenizer, base.model)
-            for indices, made in answer_many(encoded, make, end_ids=ends, max_new_tokens=max_new_tokens):
+            padded = all(runs[column - 1].config.technique.rows_can_be_padded for column in columns if column)
+            answered = answer_many(encoded, make, end_ids=ends, max_new_tokens=max_new_tokens, padded=padded)
+            for indices, made in answered:
                 for index, texts in zip(indices, made, strict=True):
                     for column, ids in zip(columns, texts, strict=True):
                         answers[index][column] = text_of(base.tokenizer, ids)

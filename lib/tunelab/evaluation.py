@@ -181,9 +181,14 @@ class _Measured:
         prompts = [encode_prompt(example.asked, tokenizer) for example in self.answered]
         texts = [""] * len(prompts)
         ends = end_ids(tokenizer, self.base.model)
-        for indices, answers in answer_many(
-            prompts, self._decoders(tuned), end_ids=ends, max_new_tokens=self.max_new_tokens
-        ):
+        answered = answer_many(
+            prompts,
+            self._decoders(tuned),
+            end_ids=ends,
+            max_new_tokens=self.max_new_tokens,
+            padded=self.technique.rows_can_be_padded or not tuned,
+        )
+        for indices, answers in answered:
             for index, columns in zip(indices, answers, strict=True):
                 texts[index] = text_of(tokenizer, columns[0])
         return texts

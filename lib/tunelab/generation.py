@@ -19,12 +19,13 @@ from torch import Tensor
 
 
 class Decoder(Protocol):
-    """Next-token logits for `rows` prompts of one length and what follows them."""
+    """Next-token logits for `rows` prompts and what follows them."""
 
     rows: int
 
-    def __call__(self, input_ids: Tensor) -> Tensor:
-        """Logits (rows, V) after input_ids (rows, T), which follow everything given before."""
+    def __call__(self, input_ids: Tensor, padding: Tensor | None = None) -> Tensor:
+        """Logits (rows, V) after input_ids (rows, T), which follow everything given before. With the first ones,
+        `padding` (rows,) says how many tokens at the left of each row are none."""
 
 
 class PlainDecoder:
@@ -33,19 +34,36 @@ class PlainDecoder:
     def __init__(self, model: Any, around: Callable[[], AbstractContextManager[Any]], rows: int = 1) -> None:
         self.model, self.around, self.rows = model, around, rows
         self.cache: Any = None
+        self.mask: Tensor | None = None
 
     @torch.inference_mode()
-    def __call__(self, input_ids: Tensor) -> Tensor:
+    def __call__(self, input_ids: Tensor, padding: Tensor | None = None) -> Tensor:
         from tunelab.models import inner
 
         # virtual tokens stand before the first ones; afterwards they are in the cache, and must not come again
         model = self.model if self.cache is None else inner(self.model)
+        ids = input_ids.to(self.model.device)
         with self.around():
             out = model(
-                input_ids=input_ids.to(self.model.device), past_key_values=self.cache, use_cache=True, logits_to_keep=1
+                input_ids=ids,
+                past_key_values=self.cache,
+                use_cache=True,
+                logits_to_keep=1,
+                **self._places(ids, padding),
             )
         self.cache = out.past_key_values
         return out.logits[:, -1]
+
+    def _places(self, ids: Tensor, padding: Tensor | None) -> dict[str, Tensor]:
+        """Mask and positions that leave the padding out; nothing where there is none."""
+        if padding is not None:
+            self.mask = (torch.arange(ids.shape[1])[None] >= padding[:, None]).long().to(ids.device)
+        elif self.mask is not None:
+            self.mask = torch.cat((self.mask, torch.ones_like(ids)), dim=1)
+        if self.mask is None:
+            return {}
+        positions = (self.mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        return {"attention_mask": self.mask, "position_ids": positions}
 
 
 def decode(
@@ -60,19 +78,24 @@ def decode(
 ) -> Iterator[list[int | None]]:
     """The new token of every row, step by step; None for a row that has ended. An end token is yielded once.
 
-    The prompts are of one length, so that nothing is padded; every decoder has a row for each of them, or several.
+    Every decoder has a row for each prompt, or several. Prompts of different lengths are padded on the left.
 
     `temperature` 0 is greedy. Above it, token i is the argmax of logits / temperature + Gumbel noise, which samples
     from the softmax exactly (Maddison et al. 2014), with one noise vector per step for all rows.
     """
     device = torch.device("cpu")
     noise = torch.Generator(device).manual_seed(seed)
-    inputs = [torch.tensor(prompts).repeat(decoder.rows // len(prompts), 1) for decoder in decoders]
+    longest = max(map(len, prompts))
+    missing = torch.tensor([longest - len(prompt) for prompt in prompts])
+    padded = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts])
+    inputs = [padded.repeat(decoder.rows // len(prompts), 1) for decoder in decoders]
+    padding = [missing.repeat(decoder.rows // len(prompts)) if missing.any() else None for decoder in decoders]
     ended = [False] * sum(decoder.rows for decoder in decoders)
     for _ in range(max_new_tokens):
         if cancelled():
             return
-        logits = torch.cat([d(ids).float().cpu() for d, ids in zip(decoders, inputs, strict=True)])
+        logits = torch.cat([d(ids, pad).float().cpu() for d, ids, pad in zip(decoders, inputs, padding, strict=True)])
+        padding = [None] * len(decoders)
         if temperature > 0:
             uniform = torch.rand(logits.shape[1], generator=noise).clamp_(min=1e-20)
             logits = logits / temperature - uniform.log().neg_().log_()
@@ -91,19 +114,21 @@ def answer_many(
     *,
     end_ids: frozenset[int],
     max_new_tokens: int,
+    padded: bool = True,
     at_once: int = 32,
 ) -> Iterator[tuple[list[int], list[list[list[int]]]]]:
     """Greedy answers to many prompts: their indices, and for each the tokens of every column, end tokens left out.
 
-    Prompts of one length are decoded at once: nothing is padded, so every answer is what it would be alone.
-    `decoders(rows, capacity)` makes the decoders of some columns for `rows` prompts of up to `capacity` tokens.
+    Prompts of similar length are decoded at once, padded on the left; where that would change answers (`padded` False),
+    those of the same length. `decoders(rows, capacity)` makes the decoders of some columns for `rows` prompts of up to
+    `capacity` tokens.
     """
     by_length = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
-    for length, group in itertools.groupby(by_length, key=lambda index: len(prompts[index])):
+    for _length, group in itertools.groupby(by_length, key=lambda index: None if padded else len(prompts[index])):
         together = list(group)
         for start in range(0, len(together), at_once):
             indices = together[start : start + at_once]
-            made = decoders(len(indices), length + max_new_tokens)
+            made = decoders(len(indices), len(prompts[indices[-1]]) + max_new_tokens)
             tokens: list[list[int]] = [[] for _ in range(sum(decoder.rows for decoder in made))]
             asked = [prompts[index] for index in indices]
             for step in decode(made, asked, end_ids=end_ids, max_new_tokens=max_new_tokens):

@@ -39,11 +39,12 @@ class _Mixed:
 
 
 class FastDecoder:
-    """Next-token logits of rows of one length, each with its own adapter or none."""
+    """Next-token logits of rows, each with its own adapter or none."""
 
     @torch.inference_mode()
     def __init__(self, llama: FastLlama, adapters: Sequence[Factors | None], capacity: int) -> None:
         self.llama, self.rows, self.length = llama, len(adapters), 0
+        self.padding: Tensor | None = None
         heads = llama.heads
         shape = (self.rows, heads.keys, capacity, heads.size)
         self.keys = [llama.embedding.new_empty(shape) for _ in llama.layers]
@@ -54,13 +55,16 @@ class FastDecoder:
         ]
 
     @torch.inference_mode()
-    def __call__(self, input_ids: Tensor) -> Tensor:
-        """Logits (rows, V) after input_ids (rows, T), which follow everything given before."""
+    def __call__(self, input_ids: Tensor, padding: Tensor | None = None) -> Tensor:
+        """Logits (rows, V) after input_ids (rows, T), which follow everything given before; `padding` (rows,) tokens at
+        the left of each row, told with the first ones, are none."""
         llama, heads, count = self.llama, self.llama.heads, input_ids.shape[1]
         start, end = self.length, self.length + count
         x = llama.embedding[input_ids.to(llama.embedding.device)]
-        cos, sin = (part[:, None] for part in llama.rotation(torch.arange(start, end, device=x.device), x))
-        bias = causal_bias(start, count, heads.per_group, x) if count > 1 else None
+        if padding is not None:
+            self.padding = padding.to(x.device)
+        cos, sin = self._rotation(start, end, x)
+        bias = self._bias(start, end, x)
         for layer, (qkv, out, gate_up, down), keys, values in zip(
             llama.layers, self.layers, self.keys, self.values, strict=True
         ):
@@ -76,6 +80,28 @@ class FastDecoder:
             x = x + down(swiglu(gate_up(self._norm(x, layer.norm_mlp))))
         self.length = end
         return self._norm(x[:, -1], llama.norm) @ llama.head.T
+
+    def _rotation(self, start: int, end: int, x: Tensor) -> tuple[Tensor, Tensor]:
+        """cos and sin of the new tokens, (T, 1, D), or (rows, T, 1, D) where rows begin at different places."""
+        positions = torch.arange(start, end, device=x.device)
+        if self.padding is None:
+            cos, sin = self.llama.rotation(positions, x)
+            return cos[:, None], sin[:, None]
+        own = (positions - self.padding[:, None]).clamp(min=0)  # (rows, T)
+        cos, sin = (part.unflatten(0, own.shape)[:, :, None] for part in self.llama.rotation(own.flatten(), x))
+        return cos, sin
+
+    def _bias(self, start: int, end: int, x: Tensor) -> Tensor | None:
+        """-inf where a query may not look: ahead, and at padding. (H / K · T, S), or (rows · K, H / K · T, S) with
+        padding; None where there is nothing to hide."""
+        heads = self.llama.heads
+        if self.padding is None:
+            return causal_bias(start, end - start, heads.per_group, x) if end - start > 1 else None
+        query, key = torch.arange(start, end, device=x.device)[:, None], torch.arange(end, device=x.device)[None]
+        # padding looks at itself: a softmax over nothing would be NaN, and spread
+        hidden = (key > query) | ((key < self.padding[:, None, None]) & (key != query))  # (rows, T, S)
+        bias = x.new_zeros(hidden.shape).masked_fill_(hidden, float("-inf"))
+        return bias.repeat(1, heads.per_group, 1).repeat_interleave(heads.keys, 0)
 
     def _norm(self, x: Tensor, module: Any) -> Tensor:
         return norm(x, module.weight, self.llama.epsilon)[0]

@@ -57,6 +57,8 @@ class Technique(Spec):
     default_learning_rate: ClassVar[float]
     result_folder: ClassVar[str] = "adapter"
     """Where in a run's directory the result is kept."""
+    rows_can_be_padded: ClassVar[bool] = True
+    """Whether padding on the left of a row changes nothing."""
     merge_refusal: ClassVar[str | None] = None
     """Why it can't be merged into the base's weights; None where it can."""
 

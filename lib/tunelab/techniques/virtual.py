@@ -8,7 +8,7 @@ ordinary prompting does, and is then improved.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tunelab.errors import UserError
 from tunelab.techniques.base import PeftTechnique, adapter_file, freeze_unless
@@ -23,7 +23,12 @@ if TYPE_CHECKING:
 
 
 class VirtualTokens(PeftTechnique):
-    """What prompt and prefix tuning share: nothing in the base is replaced, so there is nothing to take off again."""
+    """What prompt and prefix tuning share: nothing in the base is replaced, so there is nothing to take off again.
+
+    Padding would stand between the virtual tokens and the text, and move them apart.
+    """
+
+    rows_can_be_padded: ClassVar[bool] = False
 
     def load(self, base: Base, folder: Path, trainable: bool = False) -> nn.Module:
         import torch
