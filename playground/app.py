@@ -125,7 +125,8 @@ def build(jobs: Jobs, comparer: Comparer) -> gr.Blocks:
             page.load(attach, None, [selected, awaited, comparing.run], **hidden),
             compare_tab.select(fresh_choices, comparing.run, comparing.run, **hidden),
         ):
-            filled.then(fresh_examples, comparing.run, comparing.examples, **hidden)
+            # not queued: a page that is left meanwhile must not leave a stream behind
+            filled.then(fresh_examples, comparing.run, comparing.examples, queue=False, **hidden)
         training.timer.tick(None, None, None, js=REMEMBER)
         training.quick_done.then(
             lambda run_id: run_id, selected, awaited, show_progress="hidden", api_visibility="private"
