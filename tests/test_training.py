@@ -346,3 +346,23 @@ def test_a_stop_that_comes_while_it_starts_is_heeded(tiny):
     list(train_run(run))
     assert run.status == "stopped"
     assert run.progress().step == 0
+
+
+def test_a_reader_that_leaves_finds_the_adapter_recorded_and_kept(tiny):
+    run = Run.create(config(tiny))
+    for event in train_run(run):
+        if isinstance(event, StepDone) and event.step == 3:
+            break
+    import gc
+
+    gc.collect()
+    ending = run.progress().ending
+    assert isinstance(ending, Stopped)
+    assert (ending.reason, ending.adapter) == ("its reader ended", "adapter")
+    assert run.has_adapter
+
+
+def test_the_last_loss_is_reported_where_the_last_adapter_is_kept(tiny):
+    kept = finetune(config(tiny, learning_rate=0.5, steps=30, eval_every=1, keep_best=False)).progress()
+    assert kept.ending.heldout_loss == kept.evaluations[-1].heldout_loss
+    assert kept.ending.heldout_loss != min(e.heldout_loss for e in kept.evaluations)

@@ -15,7 +15,7 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -91,8 +91,10 @@ def train_run(run: Run, should_stop: Callable[[], bool] = lambda: False) -> Iter
             return run.stop_requested or interrupted() or should_stop()
 
         try:
-            for event in _Chain(run, stop).events():
-                yield record(event)
+            # closed before its end is recorded, so that what it saves then is in the record
+            with contextlib.closing(_Chain(run, stop).events()) as events:
+                for event in events:
+                    yield record(event)
         except GeneratorExit:
             record(Stopped(step=run.progress().step, reason="its reader ended", adapter=_adapter_of(run)))
             raise
@@ -118,7 +120,7 @@ class _Chain:
         self.base: Any = None
         self.model: Any = None
 
-    def events(self) -> Iterator[TrainingEvent]:
+    def events(self) -> Generator[TrainingEvent, None, None]:
         import torch
 
         from tunelab.checkpoints import newest_checkpoint, trained_parameters
@@ -177,7 +179,7 @@ class _Chain:
                     list(trainer.save())
                     self._save_adapter()
                 raise
-            heldout = trainer.position.best_loss
+            heldout = trainer.position.best_loss if stage.training.keep_best else trainer.last_heldout_loss
             if trainer.stopped:
                 self._save_adapter()
                 yield Stopped(step=trainer.position.step, reason="as asked", adapter=_adapter_of(self.run))

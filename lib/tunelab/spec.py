@@ -46,7 +46,8 @@ class ModelSpec(Spec):
     keep_dequantized: bool | Literal["auto"] = Field(
         "auto",
         description="Keep the quantised weights unpacked while training: the same values, faster, more memory. 'auto' "
-        "does so while they take less than a quarter of the free memory.",
+        "does so while they take less than a quarter of the free memory. (Packed int8 also rounds activations to 8 "
+        "bits when it answers.)",
     )
 
 

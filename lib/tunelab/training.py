@@ -78,6 +78,7 @@ class Trainer:
         self.accelerator = accelerator or Accelerator(cpu=next(model.parameters()).device.type == "cpu")
         self.position = position or Position()
         self.stopped = False
+        self.last_heldout_loss: float | None = None
         self.best: dict[str, torch.Tensor] = {}
         self.objective = Objective(loss, config, adapter_off)
         self.weights = trained_parameters(model)
@@ -208,6 +209,7 @@ class Trainer:
         if self.adapter_off is not None and self.position.stage_step == 1:
             with self.adapter_off():
                 base = heldout_loss(self, rows)[0]
+        self.last_heldout_loss = loss
         position = self.position
         best = position.best_loss is None or loss < position.best_loss
         if best:
