@@ -494,8 +494,12 @@ def _ladder(options: argparse.Namespace) -> int:
     ladder = Ladder.create(config, Path(options.out) if options.out else None, options.root)
     ladder.clear_requests()
     with interruptible() as interrupted:
+        told = None
         for rung in climb(ladder, interrupted):
-            print(f"{rung.title}: {rung.status}{': ' if rung.message else ''}{rung.message}", flush=True)
+            if (rung.name, rung.status) != told:
+                told = (rung.name, rung.status)
+                about = f": {rung.message}" if rung.status in ("done", "failed", "skipped", "stopped") else ""
+                print(f"{rung.title}: {rung.status}{about}", flush=True)
         stopped = interrupted()
     if options.json:
         print((ladder.path / RESULTS_FILE).read_text(encoding="utf-8"))
