@@ -25,7 +25,7 @@ def test_a_prefix_is_trained_from_the_form_and_its_settings_reach_the_run(page, 
     page.get_by_label("Virtual tokens").first.fill("8")
     page.get_by_label("Steps", exact=True).first.fill("3")
     page.get_by_role("button", name="Start training").click()
-    wait_for_text(page, "status", "finished after 3 steps", 90)
+    wait_for_text(page, "status", "finished after 3 steps", 180)
     run = list_runs(app.root)[0]
     assert run.config.technique.kind == "prefix"
     assert run.config.technique.num_virtual_tokens == 8
@@ -49,7 +49,7 @@ def test_a_ladder_runs_live_survives_a_reload_and_can_be_stopped_and_gone_on_wit
     page.get_by_label("Steps", exact=True).last.fill("3")
     page.get_by_label("Rows", exact=True).fill("2")
     page.get_by_role("button", name="Start", exact=True).click()
-    wait_for_text(page, "ladder-result", "Bottleneck adapter.*IA³", 30)
+    wait_for_text(page, "ladder-result", "Bottleneck adapter.*IA³", 180)
     page.reload()
     page.get_by_role("tab", name="Methods").click()
     wait_for_text(page, "ladder-result", "Base.*(than|from) the base.*(than|from) the base", 180)
@@ -62,4 +62,4 @@ def test_a_ladder_runs_live_survives_a_reload_and_can_be_stopped_and_gone_on_wit
     for name in ("Bottleneck adapter", "Prefix tuning", "IA³"):
         page.locator("#rungs").get_by_label(name, exact=True).uncheck()
     page.get_by_role("button", name="Start", exact=True).click()
-    wait_for_text(page, "ladder-message", "No technique is chosen", 30)
+    wait_for_text(page, "ladder-message", "No technique is chosen", 180)

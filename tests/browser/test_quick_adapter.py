@@ -12,7 +12,7 @@ from tunelab import list_runs, read_data
 def test_one_press_trains_survives_a_reload_and_lands_in_compare(page, app, starter):
     shot(page, "first-visit")
     page.get_by_role("button", name="Train a quick adapter").click()
-    wait_for_text(page, "status", r"step\s+[2-9]\d* of 60", 60)  # the first held-out losses are there after step 1
+    wait_for_text(page, "status", r"step\s+[2-9]\d* of 60", 180)  # the first held-out losses are there after step 1
     assert re.search(r"held-out loss\s+\d\.\d+ \(base \d\.\d+\)", text(page, "status"))
     chart = page.locator("#loss-chart svg")
     assert "held-out" in chart.get_attribute("aria-label")
@@ -23,7 +23,7 @@ def test_one_press_trains_survives_a_reload_and_lands_in_compare(page, app, star
     page.close()  # closed and opened again, the page finds its run
     page = page.context.new_page()
     page.goto(app.url)
-    wait_for_text(page, "status", "quick adapter.*training", 30)
+    wait_for_text(page, "status", "quick adapter.*training", 180)
     page.wait_for_url(f"**?run={run.id}")
     page.reload()
     wait_for_text(page, "status", r"step\s+[12]\d of 60", 120)
@@ -40,7 +40,7 @@ def test_one_press_trains_survives_a_reload_and_lands_in_compare(page, app, star
     # the page goes to Compare by itself, after a reload too, and asks the first held-out question
     wait_for_text(page, "provenance-0", "adapter off", 300)
     for column in (0, 1):
-        wait_for_text(page, f"provenance-{column}", "ended by itself|cut at the length", 60)
+        wait_for_text(page, f"provenance-{column}", "ended by itself|cut at the length", 180)
     asked = read_data(quick_config().stages[0].data).heldout[0]
     assert page.locator("#prompt textarea").input_value() == asked.prompt
     assert page.locator("#examples input").input_value() == asked.prompt
@@ -57,9 +57,9 @@ def test_compare_streams_both_answers_and_says_where_they_come_from(page, app):
     page.get_by_role("tab", name="Compare").click()
     page.locator("#prompt textarea").fill("What does `textwrap.dedent` do in Python?")
     page.get_by_role("button", name="Compare", exact=True).click()
-    wait_for_text(page, "provenance-0", "adapter off", 60)
+    wait_for_text(page, "provenance-0", "adapter off", 180)
     for column in (0, 1):
-        wait_for_text(page, f"provenance-{column}", "ended by itself|cut at the length", 60)
+        wait_for_text(page, f"provenance-{column}", "ended by itself|cut at the length", 180)
     base, tuned = (page.locator(f"#answer-{i} textarea").input_value() for i in (0, 1))
     assert base
     assert tuned
@@ -75,7 +75,7 @@ def test_cancel_ends_an_answer_at_once(page):
     page.get_by_label("number input for Temperature").fill("1.8")
     page.locator("#prompt textarea").fill("Write a very long story about everything.")
     page.get_by_role("button", name="Compare", exact=True).click()
-    wait_for_text(page, "provenance-0", r"[3-9] tokens|\d\d tokens", 60)
+    wait_for_text(page, "provenance-0", r"[3-9] tokens|\d\d tokens", 180)
     page.get_by_role("button", name="Cancel").click()
     wait_for_text(page, "provenance-0", "cancelled", 10)
 
