@@ -506,10 +506,9 @@ def _ladder(options: argparse.Namespace) -> int:
     else:
         print("\n" + _aligned([ladder_columns(ladder), *ladder_table(ladder)]))
         print(f"\nTable and chart: {ladder.path / PAGE_FILE}")
-    if stopped:
-        print(f"Stopped; go on with the same command and --out {ladder.path}")
-        return EXIT_INTERRUPTED
-    return 0
+    if any(rung.status in ("waiting", "stopped") for rung in ladder.rungs()):
+        print(f"Stopped before its end; go on with the same command and --out {ladder.path}", file=sys.stderr)
+    return EXIT_INTERRUPTED if stopped else 0
 
 
 def _aligned(rows: list[list[str]]) -> str:
