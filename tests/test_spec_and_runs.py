@@ -214,6 +214,12 @@ def test_every_module_can_be_imported():
     assert result.returncode == 0, result.stderr
 
 
+def test_no_module_hides_a_public_name():
+    code = "import tunelab.finetune; from tunelab import finetune; print(callable(finetune), finetune.__name__)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.strip() == "True finetune", result.stderr
+
+
 def test_public_names_exist():
     import tunelab
 

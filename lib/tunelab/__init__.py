@@ -5,7 +5,9 @@
 Names are loaded when they are first used, so that `import tunelab` stays fast and does not import torch.
 """
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -100,6 +102,18 @@ __all__ = [
     "runs_root",
     "train_run",
 ]
+
+
+class _Package(ModuleType):
+    """A package whose module `finetune` does not hide its function `finetune`, whichever is asked for first."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # importing a submodule sets it on its package
+        if not (name in _MODULE_OF and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:
