@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tunelab import forgetting, libraries
-from tunelab.errors import EXIT_FAILED, EXIT_USER_ERROR, UserError, explain
+from tunelab.errors import EXIT_USER_ERROR, UserError, explain
 from tunelab.files import write_atomically
 from tunelab.reports import REPORT_FILE, Compared, Report
 from tunelab.runs import Run
@@ -335,7 +335,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if known is None:
             raise
         print(known, file=sys.stderr)
-        return EXIT_USER_ERROR if isinstance(error, UserError) else EXIT_FAILED
+        return EXIT_USER_ERROR
     return 0
 
 
