@@ -290,24 +290,19 @@ def rows_to_score(examples: Sequence[Example], base: Base, max_length: int) -> l
 
 def row_losses(loss: Loss, rows: Sequence[Encoded], base: Base) -> list[tuple[float, int]]:
     """-log p of each row's scored tokens, summed, in nats, and how many tokens those are."""
-    import torch
-    from torch.nn import functional
-
     from tunelab.data.batches import collate
+    from tunelab.losses import token_losses
 
     pad: int = base.tokenizer.pad_token_id
     measured = [(0.0, 0)] * len(rows)
     by_length = sorted(range(len(rows)), key=lambda index: len(rows[index].input_ids))
-    with torch.no_grad():
-        while by_length:
-            size = max(1, min(BATCH, BATCH_TOKENS // len(rows[by_length[-1]].input_ids)))
-            indices, by_length = by_length[-size:], by_length[:-size]
-            batch = collate([rows[index] for index in indices], pad).to(base.device)
-            logits, targets = loss.logits(batch)
-            nll = functional.cross_entropy(logits.float(), targets, reduction="none")
-            counts = batch.scored[:, 1:].sum(1).tolist()
-            for index, part, count in zip(indices, nll.split(counts), counts, strict=True):
-                measured[index] = (float(part.sum()), count)
+    while by_length:
+        size = max(1, min(BATCH, BATCH_TOKENS // len(rows[by_length[-1]].input_ids)))
+        indices, by_length = by_length[-size:], by_length[:-size]
+        batch = collate([rows[index] for index in indices], pad).to(base.device)
+        counts = batch.scored[:, 1:].sum(1).tolist()
+        for index, part, count in zip(indices, token_losses(loss, batch).split(counts), counts, strict=True):
+            measured[index] = (float(part.sum()), count)
     return measured
 
 

@@ -14,9 +14,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from tunelab.data.batches import Batch
 from tunelab.spec import TrainConfig
+
+CHUNK = 256  # scored positions whose (chunk, V) logits exist at a time
 
 
 class Loss(Protocol):
@@ -29,8 +32,12 @@ class Loss(Protocol):
     def __call__(self, batch: Batch) -> Tensor:
         """The sum over the batch's scored tokens of -log p, in nats: a scalar in fp32, with its graph."""
 
-    def logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Logits (N, V) that predict the N scored tokens of the batch, with their graph, and those tokens (N,)."""
+    def hidden(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """What the head makes logits of at the positions (N, C) that predict the N scored tokens of the batch, with its
+        graph, and those tokens (N,)."""
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Logits (n, V) of hidden states (n, C)."""
 
 
 class PlainLoss:
@@ -41,19 +48,36 @@ class PlainLoss:
     def __init__(self, model: Any, neftune_alpha: float = 0.0) -> None:
         self.model, self.neftune_alpha = model, neftune_alpha
         self.attention = str(model.config._attn_implementation)
+        self._head_is_last: bool | None = None  # None: not looked at yet
 
     def __call__(self, batch: Batch) -> Tensor:
-        logits, targets = self.logits(batch)
-        return functional.cross_entropy(logits.float(), targets, reduction="sum")
+        return in_chunks(self._nll, *self.hidden(batch))
 
-    def logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        if self.neftune_alpha and self.model.training:
-            hook = self.model.get_input_embeddings().register_forward_hook(noise(self.neftune_alpha, batch.lengths))
-            try:
-                return scored_logits(self.model, batch)
-            finally:
-                hook.remove()
-        return scored_logits(self.model, batch)
+    def _nll(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        return functional.cross_entropy(self.head(hidden).float(), targets, reduction="sum")
+
+    def hidden(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        if not (self.neftune_alpha and self.model.training):
+            return self._hidden(batch)
+        hook = self.model.get_input_embeddings().register_forward_hook(noise(self.neftune_alpha, batch.lengths))
+        try:
+            return self._hidden(batch)
+        finally:
+            hook.remove()
+
+    def _hidden(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        if self._head_is_last is False:
+            return scored_logits(self.model, batch)
+        hidden, logits, targets = scored_hidden(self.model, batch)
+        if self._head_is_last is None:
+            # some models do something to their logits (Gemma 2 caps them): then logits stand in for hidden states
+            with torch.no_grad():
+                self._head_is_last = torch.equal(self.model.get_output_embeddings()(hidden[:1]), logits)
+            return (hidden, targets) if self._head_is_last else scored_logits(self.model, batch)
+        return hidden, targets
+
+    def head(self, hidden: Tensor) -> Tensor:
+        return hidden if self._head_is_last is False else self.model.get_output_embeddings()(hidden)
 
 
 class Objective:
@@ -76,27 +100,51 @@ class Objective:
         if not self.smoothing and not self.kl_weight:
             nll = self.loss(batch)
             return nll, nll.detach()
-        base = self._base_log_p(batch)
-        logits, targets = self.loss.logits(batch)
-        log_p = functional.log_softmax(logits, dim=-1, dtype=torch.float32)
-        nll = functional.nll_loss(log_p, targets, reduction="sum")
-        total = (1 - self.smoothing) * nll - self.smoothing * log_p.mean(-1).sum()
-        if base is not None:
-            total = total + self.kl_weight * functional.kl_div(log_p, base, reduction="sum", log_target=True)
+        base = self._base_hidden(batch)
+        hidden, targets = self.loss.hidden(batch)
+        total, nll = in_chunks(self._terms, hidden, targets, *([] if base is None else [base]))
         return total, nll.detach()
 
-    def _base_log_p(self, batch: Batch) -> Tensor | None:
-        """log p (N, V) of the base at the scored positions, without a graph."""
+    def _terms(self, hidden: Tensor, targets: Tensor, base: Tensor | None = None) -> Tensor:
+        """What is minimised and the loss alone (2,), of some of the scored positions."""
+        log_p = functional.log_softmax(self.loss.head(hidden), dim=-1, dtype=torch.float32)
+        nll = functional.nll_loss(log_p, targets, reduction="sum")
+        total = (1 - self.smoothing) * nll - self.smoothing * log_p.mean(-1).sum()
+        if base is not None and self.base is not None:
+            with torch.no_grad(), self.base():
+                base_log_p = functional.log_softmax(self.loss.head(base), dim=-1, dtype=torch.float32)
+            total = total + self.kl_weight * functional.kl_div(log_p, base_log_p, reduction="sum", log_target=True)
+        return torch.stack((total, nll))
+
+    def _base_hidden(self, batch: Batch) -> Tensor | None:
+        """What the base's head sees at the scored positions (N, C), without a graph."""
         if not self.kl_weight or self.base is None:
             return None
         model, training = self.loss.model, self.loss.model.training
         model.eval()  # a teacher without noise and without dropout
         try:
             with torch.no_grad(), self.base():
-                logits, _targets = self.loss.logits(batch)
-                return functional.log_softmax(logits, dim=-1, dtype=torch.float32)
+                return self.loss.hidden(batch)[0]
         finally:
             model.train(training)
+
+
+def in_chunks(of: Callable[..., Tensor], *rows: Tensor) -> Tensor:
+    """The sum of `of(*rows)` over chunks of the rows (N, …). What a chunk holds, logits above all, is made again in the
+    backward, so that the (N, V) logits of all rows never exist at a time."""
+    parts = list(zip(*(whole.split(CHUNK) for whole in rows), strict=True))
+    if len(parts) == 1 or not torch.is_grad_enabled():
+        return torch.stack([of(*part) for part in parts]).sum(0)
+    made = [checkpoint(of, *part, use_reentrant=False, preserve_rng_state=False) for part in parts]
+    return torch.stack(made).sum(0)
+
+
+@torch.no_grad()
+def token_losses(loss: Loss, batch: Batch) -> Tensor:
+    """-log p (N,) of each scored token of the batch, in nats, row after row."""
+    hidden, targets = loss.hidden(batch)
+    parts = zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True)
+    return torch.cat([functional.cross_entropy(loss.head(h).float(), t, reduction="none") for h, t in parts])
 
 
 def noise(alpha: float, lengths: Tensor) -> Callable[..., Tensor]:
@@ -113,15 +161,32 @@ def noise(alpha: float, lengths: Tensor) -> Callable[..., Tensor]:
     return add
 
 
+def scored_hidden(model: Any, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """What the head sees at the positions (N, C) that predict the N scored tokens of the batch; the model's logits
+    (1, V) at the first of them; and those tokens (N,)."""
+    seen: list[Tensor] = []
+
+    def first_only(hidden: Tensor) -> Tensor:
+        seen.append(hidden)
+        return hidden[:1]
+
+    logits, targets = _at_scored(model, batch, first_only)
+    return seen[0], logits, targets
+
+
 def scored_logits(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
     """Logits (N, V) that predict the N scored tokens of the batch, and those tokens (N,)."""
+    return _at_scored(model, batch, lambda hidden: hidden)
+
+
+def _at_scored(model: Any, batch: Batch, pick: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    """The model's logits of what `pick` takes of the hidden states (N, C) at scored positions, and the tokens (N,)."""
     targets_mask = batch.scored[:, 1:]
     length = batch.input_ids.shape[1]
 
     def keep_scored(_module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
         # (B, P + T, C): virtual tokens of prompt tuning come first; the hidden state at i predicts token i + 1
-        hidden = inputs[0][:, -length:]
-        return (hidden[:, :-1][targets_mask],)
+        return (pick(inputs[0][:, -length:][:, :-1][targets_mask]),)
 
     hook = model.get_output_embeddings().register_forward_pre_hook(keep_scored)
     try:

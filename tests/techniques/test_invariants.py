@@ -75,7 +75,8 @@ def batch_of(rows):
 @torch.no_grad()
 def logits_of(model, technique, batch):
     model.eval()
-    return choose_loss(model, technique).logits(batch)[0].clone()
+    loss = choose_loss(model, technique)
+    return loss.head(loss.hidden(batch)[0]).clone()
 
 
 def sums(model):

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from tests.techniques.test_invariants import batch_of, config, rows_of, spec_of, trained
-from tunelab import DataSpec, LoRA, ModelSpec, PrefixTuning, TrainConfig, explain, finetune, load
+from tunelab import DataSpec, LoRA, ModelSpec, PrefixTuning, TrainConfig, explain, finetune, load, losses
 from tunelab.fast.llama import FastLoss
 from tunelab.losses import Objective, PlainLoss, noise, scored_logits
 
@@ -23,9 +23,10 @@ def model_and_batch(tiny):
 def test_the_loss_plain_and_fast_give_the_same_logits_and_their_cross_entropy(model_and_batch, kind):
     model, batch = model_and_batch
     logits, targets = scored_logits(model, batch)
-    got, same = kind(model).logits(batch)
+    loss = kind(model)
+    hidden, same = loss.hidden(batch)
     assert torch.equal(same, targets)
-    assert torch.allclose(got, logits, atol=1e-4)
+    assert torch.allclose(loss.head(hidden), logits, atol=1e-4)
     assert torch.allclose(kind(model)(batch), functional.cross_entropy(logits, targets, reduction="sum"), rtol=1e-5)
 
 
@@ -52,6 +53,37 @@ def test_the_pull_is_the_kl_divergence_to_the_base(model_and_batch, kind):
     assert torch.allclose(minimised - nll, 0.5 * divergence, rtol=1e-3)
     minimised.backward()
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+
+
+@pytest.mark.parametrize("kind", [PlainLoss, FastLoss])
+def test_cut_into_chunks_loss_and_gradients_stay_the_same(model_and_batch, kind, monkeypatch):
+    model, batch = model_and_batch
+    technique, training = LoRA(r=4), TrainConfig(label_smoothing=0.1, kl_weight=0.5)
+
+    def measured(chunk):
+        monkeypatch.setattr(losses, "CHUNK", chunk)
+        model.zero_grad()
+        loss = kind(model)
+        minimised, nll = Objective(loss, training, lambda: technique.off(model))(batch)
+        plain = loss(batch)
+        (minimised + plain).backward()
+        gradients = torch.cat([p.grad.flatten() for p in model.parameters() if p.requires_grad])
+        return torch.stack((minimised, nll, plain)).detach(), losses.token_losses(loss, batch), gradients
+
+    assert batch.scored_tokens > 14
+    for whole, cut in zip(measured(1000), measured(7), strict=True):
+        assert torch.allclose(whole, cut, rtol=1e-4, atol=1e-5)
+
+
+def test_what_a_model_does_to_its_logits_is_not_left_out(model_and_batch):
+    model, batch = model_and_batch
+    inner = model.get_base_model()
+    plain = inner.forward
+    inner.forward = lambda *given, **named: (out := plain(*given, **named)).__class__(logits=out.logits.tanh())
+    logits, targets = scored_logits(model, batch)
+    assert logits.abs().max() <= 1
+    expected = functional.cross_entropy(logits, targets, reduction="sum")
+    assert torch.allclose(PlainLoss(model)(batch), expected, rtol=1e-5)
 
 
 def test_the_pull_keeps_the_tuned_model_nearer_to_the_base(tiny):
@@ -152,13 +184,13 @@ def test_before_the_first_step_the_pull_is_nothing_whatever_the_noise(tiny):
     model = technique.attach(base, rows_of(base)).train()
     objective = Objective(PlainLoss(model, neftune_alpha=10.0), training, lambda: technique.off(model))
     batch = batch_of(rows_of(base))
-    teacher = objective._base_log_p(batch)
-    assert torch.equal(teacher, objective._base_log_p(batch))
+    teacher = objective._base_hidden(batch)
+    assert torch.equal(teacher, objective._base_hidden(batch))
     assert model.training
     with torch.no_grad():
         model.eval()
-        expected = scored_logits(model, batch)[0].log_softmax(-1)
-    assert torch.allclose(teacher, expected, atol=1e-5)
+        expected = scored_logits(model, batch)[0]
+        assert torch.allclose(objective.loss.head(teacher), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["adamw", "adamw_8bit"])

@@ -136,15 +136,13 @@ class FastLoss:
         self.model, self.llama = model, FastLlama(model)
 
     def __call__(self, batch: Batch) -> Tensor:
-        hidden, targets = self._scored(batch)
+        hidden, targets = self.hidden(batch)
         return ScoredHead.apply(hidden, self.llama.head, targets)
 
-    def logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        hidden, targets = self._scored(batch)
-        return hidden @ self.llama.head.T, targets
+    def head(self, hidden: Tensor) -> Tensor:
+        return hidden @ self.llama.head.T
 
-    def _scored(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """What the head sees, (N, C), and the N scored tokens."""
+    def hidden(self, batch: Batch) -> tuple[Tensor, Tensor]:
         llama, ids = self.llama, batch.input_ids
         prefix = shared_prefix(batch)
         layout = Layout(prefix, ids.shape[0], ids.shape[1] - prefix)
