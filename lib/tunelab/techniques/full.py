@@ -6,7 +6,7 @@ weights are kept in fp32 for the optimiser and copied to the model's precision f
 Micikevicius et al. 2018, section 3.1), which takes 20 bytes per trained parameter: AdamW's two moments, the fp32
 copy, its gradient, the weight itself and the base's.
 
-The learning rate is about a tenth of LoRA's ("LoRA Without Regret", Schulman et al. 2025). A quantised base can't be
+The learning rate is a tenth of LoRA's or less ("LoRA Without Regret", Schulman et al. 2025). A quantised base can't be
 trained this way: steps far below the distance of two of its levels would be lost.
 """
 

@@ -71,7 +71,8 @@ class LoRA(PeftTechnique):
 
     title: ClassVar[str] = "LoRA"
     summary: ClassVar[str] = "A low-rank change beside each linear layer: the safe first choice."
-    default_learning_rate: ClassVar[float] = 1e-3
+    # measured on held-out rows of python-docs and banking77: better than 5e-4 and 1e-3, and steadier than 4e-3
+    default_learning_rate: ClassVar[float] = 2e-3
 
     @model_validator(mode="after")
     def _start_fits(self) -> Self:
