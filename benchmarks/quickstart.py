@@ -7,14 +7,13 @@ answers to 200 held-out rows are compared with the base's.
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.report import Figure, run
+from benchmarks.startup import app_ready_seconds, import_seconds
 from tunelab import libraries
 
 libraries.prepare()
@@ -29,10 +28,10 @@ LONGEST_ANSWER = 64
 
 
 def measure(options: argparse.Namespace) -> Iterator[Figure]:
-    yield Figure.of("import_seconds", "s", [_import_seconds() for _ in range(5)])
+    yield Figure.of("import_seconds", "s", [import_seconds() for _ in range(5)])
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        yield Figure.of("app_ready_seconds", "s", [_app_ready_seconds(root / "app") for _ in range(3)])
+        yield Figure.of("app_ready_seconds", "s", [app_ready_seconds() for _ in range(3)])
         run, seconds = _quick_adapter(root / "runs")
         ending = run.progress().ending
         assert isinstance(ending, Finished)
@@ -40,24 +39,6 @@ def measure(options: argparse.Namespace) -> Iterator[Figure]:
         yield Figure.once("first_step_seconds", "s", _first_step_seconds(run))
         yield Figure.once("worker_peak_gigabytes", "GB", ending.peak_memory_bytes / 1e9)
         yield from _quality(run)
-
-
-def _import_seconds() -> float:
-    code = "import time; t = time.perf_counter(); import tunelab, sys; print(time.perf_counter() - t); "
-    code += "assert 'torch' not in sys.modules"
-    return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
-
-
-def _app_ready_seconds(root: Path) -> float:
-    """From the command to the line that says that the page is up (it answers then)."""
-    command = [sys.executable, "-m", "playground", "--no-browser", "--runs", str(root), "--port", "7970"]
-    started = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as app:
-        assert app.stdout is not None
-        assert "http://" in app.stdout.readline()
-        seconds = time.perf_counter() - started
-        app.terminate()
-    return seconds
 
 
 def _quick_adapter(root: Path) -> tuple[Run, float]:

@@ -32,12 +32,13 @@ MANY = 1_000_000  # steps; the parent ends the process when it has seen enough
 class Side:
     """A child process and its protocol, as the parent sees it."""
 
-    def __init__(self, name: str, *, quantization: str, dtype: str, words: int) -> None:
+    def __init__(self, name: str, *, quantization: str, dtype: str, words: int, seed: int = 0) -> None:
         command = [sys.executable, "-m", "benchmarks.sides", name, "--quantization", quantization, "--dtype", dtype]
+        command += ["--words", str(words), "--seed", str(seed)]
         self.name = name
         self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115  # the child's for as long as it lives
         self.process = subprocess.Popen(
-            [*command, "--words", str(words)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True
         )
 
     def ask(self, question: str) -> dict[str, float]:
@@ -65,6 +66,7 @@ def main() -> None:
     parser.add_argument("--quantization", default="nf4", choices=("nf4", "none"))
     parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"))
     parser.add_argument("--words", type=int, default=0, help="lengthen each answer to this many words; 0: as it is")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the start and of the order of the rows")
     options = parser.parse_args()
     if options.name == "ours":
         from tunelab import libraries
@@ -146,11 +148,18 @@ def _ours(options: argparse.Namespace) -> Iterator[Any]:
     floor = hardware.resident_bytes()
     train, held = _rows(options.words)
     base = load(ModelSpec(repo_id="starter", quantization=options.quantization, dtype=options.dtype, max_length=1024))
-    torch.manual_seed(0)
+    torch.manual_seed(options.seed)
     technique = LoRA(r=16)
     model = technique.attach(base)
     rows, _ = encode_all(train, base.tokenizer, 1024)
-    config = TrainConfig(steps=MANY, batch_size=BATCH, schedule="constant", warmup_steps=0, checkpoint_every=MANY)
+    config = TrainConfig(
+        steps=MANY,
+        batch_size=BATCH,
+        schedule="constant",
+        warmup_steps=0,
+        checkpoint_every=MANY,
+        seed=options.seed,
+    )
     data = StageData(rows, [])
     loss = choose_loss(model, technique)
     trainer = Trainer(model, loss, data, config, 1e-3, pad_id=base.tokenizer.pad_token_id)
@@ -219,7 +228,7 @@ def _trl(options: argparse.Namespace) -> Iterator[Any]:
         save_strategy="no",
         report_to="none",
         use_cpu=True,
-        seed=0,
+        seed=options.seed,
         **settings,
     )
     go: queue.SimpleQueue[None] = queue.SimpleQueue()

@@ -12,6 +12,7 @@ from tunelab.data.encode import Encoded
 from tunelab.fast import choose_loss
 from tunelab.fast.functions import Adapters, Layout, norm, refresh, rotate
 from tunelab.fast.llama import FastLoss, shared_prefix
+from tunelab.fast.weights import Packed, can_pack
 from tunelab.losses import PlainLoss
 
 
@@ -92,6 +93,40 @@ def test_bf16_gradients_are_as_near_to_the_truth_as_those_of_the_plain_path(star
         return torch.cat([(g - t).flatten() for g, t in zip(gradients, truth, strict=True)]).norm()
 
     assert error(fast) < 1.3 * error(plain)
+
+
+needs_packing = pytest.mark.skipif(not can_pack(torch.bfloat16), reason="this PyTorch packs no weights")
+
+
+@needs_packing
+@pytest.mark.parametrize("quantization", ["none", "nf4"])
+def test_packed_weights_compute_loss_and_gradients_as_plain_ones_do(tiny, quantization):
+    base = load(ModelSpec(repo_id=tiny, dtype="bfloat16", quantization=quantization, keep_dequantized=False))
+    model = LoRA(r=4).attach(base)
+    torch.manual_seed(1)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data.normal_(0, 0.05)
+    batch = collate(rows(20, 31, 25, common=12), pad_id=2)
+    plain, expected = loss_and_gradients(FastLoss(model), model, batch)
+    packed_loss = FastLoss(model, packed=True)
+    assert packed_loss.llama.packed
+    packed, got = loss_and_gradients(packed_loss, model, batch)
+    assert packed == pytest.approx(plain, rel=2e-3)
+    for ours, theirs in zip(got, expected, strict=True):
+        assert (ours - theirs).norm() <= 0.02 * theirs.norm() + 1e-6
+
+
+@needs_packing
+def test_packed_products_are_those_of_the_weight_in_both_directions():
+    torch.manual_seed(0)
+    weight, x, residual = (torch.randn(shape).bfloat16() for shape in ((96, 64), (5, 64), (5, 96)))
+    packed = Packed(weight)
+    assert torch.allclose(packed.times(x).float(), x.float() @ weight.float().T, rtol=0.02, atol=0.1)
+    summed = x.float() @ weight.float().T + residual.float()
+    assert torch.allclose(packed.times(x, residual).float(), summed, rtol=0.02, atol=0.1)
+    assert torch.allclose(packed.back(residual).float(), residual.float() @ weight.float(), rtol=0.02, atol=0.1)
+    assert not can_pack(torch.float32)
 
 
 def test_twenty_steps_learn_the_same(tiny):

@@ -130,6 +130,7 @@ class Comparer:
         self._thread: threading.Thread | None = None
         self._start = threading.Lock()
         self._base: Base | None = None
+        self._llama: Any = None  # the resident base as it decodes rows of different adapters
         self._attached: tuple[tuple[str, int], Any, Any] | None = None
 
     def __enter__(self) -> Comparer:
@@ -230,9 +231,12 @@ class Comparer:
                     request.updates.put(update)
                 request.updates.put(_END)
             except BaseException as error:
-                self._base = self._attached = None  # whatever state it is in, do not answer from it again
+                self._forget()  # whatever state it is in, do not answer from it again
                 request.updates.put(error)
-        self._base = self._attached = None
+        self._forget()
+
+    def _forget(self) -> None:
+        self._base = self._llama = self._attached = None
 
     def _answer(self, asked: _Question) -> Iterator[Comparison]:
         from tunelab.data.encode import encode_prompt
@@ -310,7 +314,7 @@ class Comparer:
 
         spec = runs[0].base_spec
         if self._base is None or self._base.spec != spec:
-            self._base = self._attached = None  # release the old one before the new one is loaded
+            self._forget()  # release the old one before the new one is loaded
             self._base = load(spec)
         for run in runs:
             run.check_base(spec.repo_id, self._base.sha256)
@@ -322,14 +326,14 @@ class Comparer:
         The base and every run that can share a batch go first, in one. Where there is none, the base takes turns with
         the first run, adapter off and on. Every other run follows in a pass of its own.
         """
-        from tunelab.fast.llama import FastLlama, Unsupported
+        from tunelab.fast.llama import Unsupported
 
         together = [n for n, run in enumerate(runs, 1) if run.config.technique.rows_can_differ]
         llama = None
         if together:
             self._detach()
             try:
-                llama = FastLlama(base.model)
+                llama = self._decoding(base)
             except Unsupported:
                 together = []
         alone = [n for n in range(1, len(runs) + 1) if n not in together]
@@ -340,6 +344,21 @@ class Comparer:
             yield [0, first], self._by_turns(base, runs[first - 1], with_base=True)
         for number in alone:
             yield [number], self._by_turns(base, runs[number - 1], with_base=False)
+
+    def _decoding(self, base: Base) -> Any:
+        """The resident base as `FastLlama`, made once; its weights packed where there is memory for it.
+
+        Raises:
+            Unsupported: it is a model that `FastLlama` can't compute.
+        """
+        from tunelab import hardware
+        from tunelab.fast.llama import FastLlama
+
+        if self._llama is None:
+            size = sum(p.numel() for p in base.model.parameters()) * base.dtype.itemsize
+            spacious = base.spec.keep_dequantized is not False and hardware.affords(size)
+            self._llama = FastLlama(base.model, "forward" if spacious else "no")
+        return self._llama
 
     def _by_turns(self, base: Base, run: Run, with_base: bool) -> _MakeDecoders:
         from contextlib import nullcontext

@@ -50,6 +50,11 @@ def available_memory_bytes() -> int:
     return min(available, limit - used) if limit and used else available
 
 
+def affords(count: int) -> bool:
+    """Whether so many bytes may be spent on speed: a quarter of what is free."""
+    return count < available_memory_bytes() / 4
+
+
 def _cgroup_bytes(name: str) -> int | None:
     try:
         text = Path("/sys/fs/cgroup", name).read_text().strip()

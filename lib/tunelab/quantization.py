@@ -88,7 +88,7 @@ def should_dequantize(spec: ModelSpec, model: PreTrainedModel, device: torch.dev
     if spec.keep_dequantized != "auto":
         return spec.keep_dequantized
     unpacked_bytes = sum(m.in_features * m.out_features * 2 for m in quantized_linears(model).values())
-    return device.type == "cpu" and unpacked_bytes < hardware.available_memory_bytes() / 4
+    return device.type == "cpu" and hardware.affords(unpacked_bytes)
 
 
 def quantized_linears(model: nn.Module) -> dict[str, Any]:

@@ -204,6 +204,11 @@ class TrainConfig(Spec):
     checkpoint_every: int = Field(20, ge=1, description="Steps between two checkpoints, from which a run can resume.")
     length_buckets: bool = Field(True, description="Put rows of similar length into one batch: less padding.")
     fast: bool = Field(True, description="Use the project's faster computation where the model allows it.")
+    pack_weights: bool = Field(
+        False,
+        description="Lay the frozen weights out for this CPU beforehand (bf16, fast path): a step is up to a tenth "
+        "faster, and the weights take three times their memory.",
+    )
     seed: int = Field(0, ge=0, description="Seed of initialisation, order and dropout.")
 
     @property

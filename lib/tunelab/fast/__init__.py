@@ -23,6 +23,6 @@ def choose_loss(model: Any, technique: Technique, training: TrainConfig | None =
     if not training.fast or not technique.rows_can_differ or training.neftune_alpha or training.gradient_checkpointing:
         return PlainLoss(model, training.neftune_alpha)
     try:
-        return FastLoss(model)
+        return FastLoss(model, training.pack_weights)
     except Unsupported:
         return PlainLoss(model)

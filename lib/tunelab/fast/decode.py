@@ -7,15 +7,18 @@ a row without an adapter adds exact zeros, so it computes what the bare base com
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from tunelab.fast.functions import attend, causal_bias, norm, rotate, swiglu
+from tunelab.fast.functions import causal_bias, norm, rotate, swiglu
 from tunelab.fast.llama import FastLlama, Linears
+from tunelab.fast.weights import Plain, Weight
 
 # name of a layer in the base -> A (r, in), B (out, r), scale
 Factors = dict[str, tuple[Tensor, Tensor, float]]
@@ -25,14 +28,14 @@ Factors = dict[str, tuple[Tensor, Tensor, float]]
 class _Mixed:
     """Stacked linear layers with the factors of every adapter: y = x Wᵀ + ((x Aᵀ) ∘ mask) Bᵀ."""
 
-    weight: Tensor  # (O, C)
+    weight: Weight  # (O, C)
     a: Tensor | None  # (C, R) with R the sum of all ranks
     b: Tensor | None  # (R, O), zero where a factor belongs to another layer of the stack
     mask: Tensor | None  # (rows, 1, R)
 
     def __call__(self, x: Tensor) -> Tensor:
         """x (rows, T, C) -> (rows, T, O)."""
-        y = x @ self.weight.T
+        y = self.weight.times(x)
         if self.a is not None and self.b is not None and self.mask is not None:
             y += ((x @ self.a) * self.mask) @ self.b
         return y
@@ -50,7 +53,7 @@ class FastDecoder:
         self.keys = [llama.embedding.new_empty(shape) for _ in llama.layers]
         self.values = [llama.embedding.new_empty(shape) for _ in llama.layers]
         self.layers = [
-            tuple(_mix(group, adapters) for group in (layer.qkv, layer.out, layer.gate_up, layer.down))
+            tuple(_mix(group, adapters, llama) for group in (layer.qkv, layer.out, layer.gate_up, layer.down))
             for layer in llama.layers
         ]
 
@@ -68,18 +71,28 @@ class FastDecoder:
         for layer, (qkv, out, gate_up, down), keys, values in zip(
             llama.layers, self.layers, self.keys, self.values, strict=True
         ):
-            parts = qkv(self._norm(x, layer.norm_in)).unflatten(-1, (-1, heads.size))  # (rows, T, H + 2K, D)
-            parts[:, :, : heads.queries + heads.keys] = rotate(parts[:, :, : heads.queries + heads.keys], cos, sin)
-            q, k, v = heads.split(parts.flatten(0, 1))
-            keys[:, :, start:end] = k.unflatten(0, (self.rows, count)).transpose(1, 2)
-            values[:, :, start:end] = v.unflatten(0, (self.rows, count)).transpose(1, 2)
-            seen_keys, seen_values = keys[:, :, :end].flatten(0, 1), values[:, :, :end].flatten(0, 1)
-            mixed, _weights = attend(heads.pack_queries(q, self.rows), seen_keys, seen_values, bias)
-            mixed = heads.unpack_queries(mixed, self.rows)
-            x = x + out(mixed.reshape(self.rows, count, -1))
+            parts = qkv(self._norm(x, layer.norm_in)).view(self.rows, count, -1, heads.size)  # (rows, T, H + 2K, D)
+            turning = parts[:, :, : heads.queries + heads.keys]
+            turning.copy_(rotate(turning, cos, sin))
+            queries, new_keys, new_values = parts.split([heads.queries, heads.keys, heads.keys], dim=2)
+            keys[:, :, start:end] = new_keys.transpose(1, 2)
+            values[:, :, start:end] = new_values.transpose(1, 2)
+            mixed = self._attend(queries, keys[:, :, :end], values[:, :, :end], bias)
+            x = x + out(mixed)
             x = x + down(swiglu(gate_up(self._norm(x, layer.norm_mlp))))
         self.length = end
-        return self._norm(x[:, -1], llama.norm) @ llama.head.T
+        return llama.head.times(self._norm(x[:, -1], llama.norm))
+
+    def _attend(self, queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
+        """Mixed values (rows, T, H · D) of queries (rows, T, H, D), keys and values (rows, K, S, D). The query heads of
+        a group stand below each other, so that one product takes them all."""
+        count, heads = queries.shape[1], self.llama.heads
+        grouped = queries.unflatten(2, (heads.keys, -1)).permute(0, 2, 3, 1, 4)  # (rows, K, H / K, T, D)
+        mixed = functional.scaled_dot_product_attention(
+            grouped.reshape(self.rows, heads.keys, -1, heads.size), keys, values, attn_mask=bias
+        )
+        mixed = mixed.view(self.rows, heads.keys, heads.per_group, count, heads.size).permute(0, 3, 1, 2, 4)
+        return mixed.reshape(self.rows, count, -1)
 
     def _rotation(self, start: int, end: int, x: Tensor) -> tuple[Tensor, Tensor]:
         """cos and sin of the new tokens, (T, 1, D), or (rows, T, 1, D) where rows begin at different places."""
@@ -92,7 +105,7 @@ class FastDecoder:
         return cos, sin
 
     def _bias(self, start: int, end: int, x: Tensor) -> Tensor | None:
-        """-inf where a query may not look: ahead, and at padding. (H / K · T, S), or (rows · K, H / K · T, S) with
+        """-inf where a query may not look: ahead, and at padding. (H / K · T, S), or (rows, 1, H / K · T, S) with
         padding; None where there is nothing to hide."""
         heads = self.llama.heads
         if self.padding is None:
@@ -101,14 +114,16 @@ class FastDecoder:
         # padding looks at itself: a softmax over nothing would be NaN, and spread
         hidden = (key > query) | ((key < self.padding[:, None, None]) & (key != query))  # (rows, T, S)
         bias = x.new_zeros(hidden.shape).masked_fill_(hidden, float("-inf"))
-        return bias.repeat(1, heads.per_group, 1).repeat_interleave(heads.keys, 0)
+        return bias.repeat(1, heads.per_group, 1)[:, None]
 
     def _norm(self, x: Tensor, module: Any) -> Tensor:
         return norm(x, module.weight, self.llama.epsilon)[0]
 
 
-def _mix(group: Linears, adapters: Sequence[Factors | None]) -> _Mixed:
-    weight = group.weight()
+def _mix(group: Linears, adapters: Sequence[Factors | None], llama: FastLlama) -> _Mixed:
+    # quantised weights are unpacked once for all steps
+    weight = group.weight if llama.packed else Plain(functools.cache(group.matrix))
+    like, width = llama.embedding, sum(group.widths)
     a_parts, b_parts, masks = [], [], []
     # rows that share an adapter share its factors
     rows_of: dict[int, list[int]] = {}
@@ -122,11 +137,11 @@ def _mix(group: Linears, adapters: Sequence[Factors | None]) -> _Mixed:
                 continue
             a, b, scale = adapter[name]
             rank = a.shape[0]
-            placed = weight.new_zeros(rank, weight.shape[0])
-            placed[:, start : start + out] = b.T.to(weight.dtype)
-            mask = weight.new_zeros(len(adapters), 1, rank)
+            placed = like.new_zeros(rank, width)
+            placed[:, start : start + out] = b.T.to(like.dtype)
+            mask = like.new_zeros(len(adapters), 1, rank)
             mask[rows] = scale
-            a_parts.append(a.T.to(weight.dtype))
+            a_parts.append(a.T.to(like.dtype))
             b_parts.append(placed)
             masks.append(mask)
         start += out

@@ -10,7 +10,7 @@ size, R sum of the ranks of stacked adapters, O sum of their output sizes, V voc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional
+
+from tunelab.fast.weights import Weight
 
 HEAD_CHUNK = 128  # scored positions whose (chunk, V) logits exist at a time
 
@@ -72,10 +74,9 @@ def refresh(adapters: Sequence[Adapters]) -> None:
 
 @dataclass
 class Stack:
-    """Frozen linear layers side by side: y = x Wᵀ, plus their adapters. `weight` gives W (O, C) when it is needed, so
-    that quantised weights need not stay unpacked."""
+    """Frozen linear layers side by side: y = x Wᵀ, plus their adapters."""
 
-    weight: Callable[[], Tensor]
+    weight: Weight  # (O, C)
     adapters: Adapters | None
 
     @property
@@ -85,8 +86,7 @@ class Stack:
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """y (N, O) of x (N, C), with `residual` added, and x Aᵀ (N, R) for the backward."""
-        weight = self.weight().T
-        y = x @ weight if residual is None else torch.addmm(residual, x, weight)
+        y = self.weight.times(x, residual)
         if self.adapters is None:
             return y, None
         inner = x @ self.adapters.a.T
@@ -94,7 +94,7 @@ class Stack:
 
     def backward(self, dy: Tensor, x: Tensor, inner: Tensor | None, wanted: bool = True) -> tuple[Any, list[Tensor]]:
         """Gradient of x (None unless `wanted`) and of the adapters' factors."""
-        dx = dy @ self.weight() if wanted else None
+        dx = self.weight.back(dy) if wanted else None
         if self.adapters is None or inner is None:
             return dx, []
         d_inner = dy @ self.adapters.b.T  # (N, R)
@@ -408,18 +408,18 @@ class ScoredHead(Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, head: Tensor, targets: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, head: Weight, targets: Tensor) -> Tensor:
         wanted = ctx.needs_input_grad[0]
         dx = torch.empty_like(x) if wanted else None
         total = x.new_zeros((), dtype=torch.float32)
         for start in range(0, x.shape[0], HEAD_CHUNK):
             rows = slice(start, start + HEAD_CHUNK)
-            log_p = functional.log_softmax(x[rows] @ head.T, dim=-1, dtype=torch.float32)
+            log_p = functional.log_softmax(head.times(x[rows]), dim=-1, dtype=torch.float32)
             total -= log_p.gather(1, targets[rows, None]).sum()
             if dx is not None:
                 d_logits = log_p.exp_()
                 d_logits.scatter_add_(1, targets[rows, None], d_logits.new_full((len(d_logits), 1), -1.0))
-                dx[rows] = d_logits.to(x.dtype) @ head
+                dx[rows] = head.back(d_logits.to(x.dtype))
         ctx.save_for_backward(dx)
         return total
 

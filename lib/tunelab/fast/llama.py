@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,7 @@ from tunelab.fast.functions import (
     Stack,
     refresh,
 )
+from tunelab.fast.weights import Packed, Plain, Weight, can_pack
 from tunelab.models import inner
 
 SHORTEST_PREFIX = 8  # tokens; below, a second group of attention costs more than it saves
@@ -46,7 +47,8 @@ class Linears:
 
     names: list[str]  # in the base model, e.g. "model.layers.0.self_attn.q_proj"
     modules: list[Any]  # nn.Linear, a bitsandbytes layer, or PEFT's LoRA layer around one of them
-    weight: Callable[[], Tensor]
+    matrix: Callable[[], Tensor]
+    weight: Weight
 
     @property
     def widths(self) -> list[int]:
@@ -78,11 +80,14 @@ class Layer:
 class FastLlama:
     """The layers of a (PEFT-wrapped) `LlamaForCausalLM`, computed by `functions.py`.
 
+    `packed`: with weights that are laid out for the CPU beforehand (`weights.py`), where that can be done; "forward" to
+    answer, "both" directions to train.
+
     Raises:
         Unsupported: the model or its adapter has something this forward does not compute.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, packed: Literal["no", "forward", "both"] = "no") -> None:
         causal = inner(model)
         config = causal.config
         _check(causal, config)
@@ -90,10 +95,15 @@ class FastLlama:
         self.heads = Heads(config.num_attention_heads, config.num_key_value_heads, size)
         self.epsilon = config.rms_norm_eps
         self.embedding: Tensor = causal.model.embed_tokens.weight
-        self.head: Tensor = causal.lm_head.weight
+        head: Tensor = causal.lm_head.weight
+        self.packed = packed != "no" and head.device.type == "cpu" and can_pack(head.dtype)
+        self.head: Weight = Packed(head, packed == "both") if self.packed else Plain(lambda: head)
         self.norm = causal.model.norm
         self.rotary = causal.model.rotary_emb
         self.layers = [_layer(layer, f"model.layers.{i}") for i, layer in enumerate(causal.model.layers)]
+        if self.packed:
+            for part in (part for layer in self.layers for part in layer.linears):
+                part.weight = Packed(part.matrix(), packed == "both")
         self.adapters: list[Adapters] = []
         for linears in (part for layer in self.layers for part in layer.linears):
             linears.adapters = _adapters(linears.modules, self.embedding.dtype)
@@ -132,15 +142,15 @@ class FastLoss:
     fast = True
     attention = "grouped"
 
-    def __init__(self, model: Any) -> None:
-        self.model, self.llama = model, FastLlama(model)
+    def __init__(self, model: Any, packed: bool = False) -> None:
+        self.model, self.llama = model, FastLlama(model, "both" if packed else "no")
 
     def __call__(self, batch: Batch) -> Tensor:
         hidden, targets = self.hidden(batch)
         return ScoredHead.apply(hidden, self.llama.head, targets)
 
     def head(self, hidden: Tensor) -> Tensor:
-        return hidden @ self.llama.head.T
+        return self.llama.head.times(hidden)
 
     def hidden(self, batch: Batch) -> tuple[Tensor, Tensor]:
         llama, ids = self.llama, batch.input_ids
@@ -186,23 +196,29 @@ def _layer(layer: Any, name: str) -> Layer:
 
 def _stack(layer: Any, layer_name: str, *parts: str) -> Linears:
     """The parts as one product. Their weights become views of the stacked one: nothing is held twice."""
-    import bitsandbytes as bnb
-
     names = [f"{layer_name}.{part}" for part in parts]
     modules = [layer.get_submodule(part) for part in parts]
     bases = [base_linear(module) for module in modules]
     for module in modules:
         _check_adapter(module)
+    matrix = _matrix(bases)
+    return Linears(names, modules, matrix, Plain(matrix))
+
+
+def _matrix(bases: list[Any]) -> Callable[[], Tensor]:
+    """What gives the weights of the layers, one below the other."""
+    import bitsandbytes as bnb
+
     if all(type(base) is nn.Linear for base in bases):
         stacked = torch.cat([base.weight.data for base in bases])
         start = 0
         for base in bases:
             base.weight.data = stacked[start : start + base.out_features]
             start += base.out_features
-        return Linears(names, modules, lambda: stacked)
+        return lambda: stacked
     if all(isinstance(base, bnb.nn.Linear4bit) for base in bases):
         dtype = bases[0].compute_dtype
-        return Linears(names, modules, lambda: torch.cat([quantization.dequantize_weight(b, dtype) for b in bases]))
+        return lambda: torch.cat([quantization.dequantize_weight(b, dtype) for b in bases])
     raise Unsupported(f"linear layers of type {type(bases[0]).__name__}")
 
 
