@@ -233,10 +233,21 @@ def _load_weights(spec: ModelSpec, folder: Path, device: torch.device, dtype: to
         model.to(device)
     elif quantization.should_dequantize(spec, model, device):
         quantization.dequantize_linears(model, dtype)
-        gc.collect()  # the quantised layers form cycles
     else:
         quantization.keep_trainable(model)
+    if device.type == "cpu":
+        _leave_file(model)
     return model
+
+
+def _leave_file(model: PreTrainedModel) -> None:
+    """Copy what still lies in the mapped weight file: one such tensor keeps all of the file in memory. What loading and
+    quantising left behind is given back."""
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.clone()
+    gc.collect()  # quantised layers that were replaced form cycles
+    hardware.release_free_memory()
 
 
 def weights_sha256(folder: Path) -> str:
