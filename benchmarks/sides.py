@@ -92,15 +92,23 @@ def _answer(**values: float) -> None:
 
 
 def _rows(words: int) -> tuple[list[Any], list[Any]]:
-    """Training and held-out examples; long ones repeat python-docs answers up to `words` words."""
+    """Training and held-out examples of python-docs, as they are (0) or with answers of so many words."""
+    from tunelab import DataSpec, read_data
+
+    if words:
+        return lengthened(words, TRAIN_ROWS)
+    split = read_data(DataSpec(source="python-docs", heldout=200, limit=TRAIN_ROWS))
+    return split.train, split.heldout[:HELDOUT_ROWS]
+
+
+def lengthened(words: int, count: int) -> tuple[list[Any], list[Any]]:
+    """So many training examples, and held-out ones, whose answers are several of python-docs: `words` words each."""
     from dataclasses import replace
 
     from tunelab import DataSpec, read_data
     from tunelab.data import Message
 
     split = read_data(DataSpec(source="python-docs", heldout=200, limit=TRAIN_ROWS))
-    if not words:
-        return split.train, split.heldout[:HELDOUT_ROWS]
 
     def longer(index: int, rows: list[Any]) -> Any:
         text: list[str] = []
@@ -110,8 +118,8 @@ def _rows(words: int) -> tuple[list[Any], list[Any]]:
         asked, answer = rows[index % len(rows)].asked, Message("assistant", " ".join(text[:words]))
         return replace(rows[index % len(rows)], messages=(*asked, answer))
 
-    train = [longer(i * 7, split.train) for i in range(TRAIN_ROWS)]
-    return train, [longer(i * 7, split.heldout) for i in range(HELDOUT_ROWS)]
+    train = [longer(i * 7, split.train) for i in range(count)]
+    return train, [longer(i * 7, split.heldout) for i in range(min(count, HELDOUT_ROWS))]
 
 
 def _heldout(model: Any, tokenizer: Any, examples: list[Any]) -> Callable[[], float]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from tunelab import Answer, Ladder, ModelSpec, Progress, Run
 from tunelab.data.previews import PreviewRow
-from tunelab.events import Evaluated
+from tunelab.events import Evaluated, Finished
 from tunelab.ladder import PAGE_FILE
 from tunelab.pages import READING, ladder_chart, ladder_columns, ladder_table
 
@@ -132,9 +132,19 @@ def notes_text(run: Run, progress: Progress) -> str:
         f"{sum(started.train_rows):,} rows to train on, {sum(started.heldout_rows):,} held out",
         *([f"started from {' ← '.join(run.lineage)}"] if run.lineage else []),
         *started.notes,
+        *([taken] if (taken := memory_text(progress)) else []),
         *([f"adapter: {run.adapter_path}"] if run.has_adapter else []),
     ]
     return "\n".join(f"- {plain_markdown(line)}" for line in lines)
+
+
+def memory_text(progress: Progress) -> str:
+    """What a finished run took at most, beside what was forecast; empty where that is not known."""
+    started, ending = progress.started, progress.ending
+    if started is None or not isinstance(ending, Finished) or not ending.peak_memory_bytes:
+        return ""
+    ahead = f" ({started.forecast_bytes / 1e9:.2f} GB were forecast)" if started.forecast_bytes else ""
+    return f"memory taken: {ending.peak_memory_bytes / 1e9:.2f} GB{ahead}"
 
 
 def plain_markdown(text: str) -> str:

@@ -69,9 +69,10 @@ def restore(parameters: dict[str, nn.Parameter], values: dict[str, Tensor]) -> N
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimiser's state of each parameter and the random generators' as named tensors; whole numbers as int64."""
+    """The optimiser's state of each parameter and the random generators' as named tensors (no copies on a CPU); whole
+    numbers as int64."""
     tensors = {
-        f"{index}.{key}": torch.as_tensor(value).detach().cpu().clone()
+        f"{index}.{key}": torch.as_tensor(value).detach().cpu()
         for index, parameter in enumerate(_parameters(optimizer))
         for key, value in optimizer.state.get(parameter, {}).items()
     }

@@ -117,6 +117,8 @@ class _Chain:
     def __init__(self, run: Run, should_stop: Callable[[], bool]) -> None:
         self.run, self.should_stop = run, should_stop
         self.config = run.config
+        self.stages = list(self.config.stages)  # with what 'auto' came to
+        self.libraries_bytes = 0
         self.base: Any = None
         self.model: Any = None
 
@@ -145,8 +147,9 @@ class _Chain:
         self._attach(stages[0].train)
         if not trained_parameters(self.model):
             raise UserError(f"{self.config.technique!r} trains nothing in this model. Choose other layers or modules.")
-        loss = choose_loss(self.model, self.config.technique, self.config.stages[0].training)
-        yield self._started(before, loss, splits, notes)
+        forecast_bytes, told = self._look_ahead(stages)
+        loss = choose_loss(self.model, self.config.technique, self.stages[0].training)
+        yield self._started(before, loss, splits, [*notes, *told], forecast_bytes)
         if checkpoint or self.run.progress().steps:
             # without a checkpoint it begins anew: what the log says of steps is void
             yield Resumed(step=checkpoint.position.step if checkpoint else 0)
@@ -154,7 +157,7 @@ class _Chain:
 
         heldout = None
         position = checkpoint.position if checkpoint else None
-        for index, stage in enumerate(self.config.stages):
+        for index, stage in enumerate(self.stages):
             if position and index < position.stage:
                 continue
             trainer = Trainer(
@@ -201,6 +204,7 @@ class _Chain:
 
         from tunelab.models import load
 
+        self.libraries_bytes = hardware.resident_bytes()
         # a resumed run computes as it did before, whatever a new measurement would say
         spec = self.config.model.model_copy(update={"dtype": before.dtype} if before else {})
         self.base = load(spec, progress)
@@ -221,6 +225,26 @@ class _Chain:
         parent = Run.open(before, self.run.root)
         check_lineage(self.config, parent, self.base.sha256)
         self.model = technique.load(self.base, parent.adapter_path, trainable=True)
+
+    def _look_ahead(self, stages: list[Any]) -> tuple[int, list[str]]:
+        """Bytes of memory that the run will take at most, and what to say of it; 'auto' is settled on the way."""
+        from tunelab.memory import forecast
+
+        rows = [(stage.train, stage.heldout) for stage in stages]
+        try:
+            ahead = forecast(self.config, rows, libraries=self.libraries_bytes)
+            free = hardware.available_memory_bytes() + hardware.resident_bytes()
+            automatic = all(stage.training.gradient_checkpointing == "auto" for stage in self.stages)
+            if ahead.total <= free or not automatic or not self.config.technique.activations_can_be_recomputed:
+                return ahead.total, [ahead.note(free)]
+            again = forecast(self.config, rows, libraries=self.libraries_bytes, checkpointing=True)
+        except (RuntimeError, NotImplementedError, TypeError) as error:  # a model whose forward looks into its tensors
+            return 0, [f"memory: no forecast for this model ({type(error).__name__})"]
+        settled = {"gradient_checkpointing": True}
+        self.stages = [
+            stage.model_copy(update={"training": stage.training.model_copy(update=settled)}) for stage in self.stages
+        ]
+        return again.total, [f"memory: {ahead.total / 1e9:.1f} GB would not do", again.note(free)]
 
     def _read(self, tokenizer: Any) -> tuple[list[Any], list[Any], list[str]]:
         from tunelab.data import encode_all, pack, read_data
@@ -269,7 +293,9 @@ class _Chain:
         asked = stage.training.learning_rate
         return self.config.technique.default_learning_rate if asked == "auto" else asked
 
-    def _started(self, before: Started | None, loss: Any, splits: list[Any], notes: list[str]) -> Started:
+    def _started(
+        self, before: Started | None, loss: Any, splits: list[Any], notes: list[str], forecast_bytes: int
+    ) -> Started:
         import torch
 
         hashes = tuple(split.sha256 for split in splits)
@@ -293,6 +319,8 @@ class _Chain:
             train_rows=tuple(len(split.train) for split in splits),
             heldout_rows=tuple(len(split.heldout) for split in splits),
             data_sha256=hashes,
+            forecast_bytes=forecast_bytes,
+            libraries_bytes=self.libraries_bytes,
             notes=tuple(notes),
         )
 

@@ -86,7 +86,9 @@ def skeleton(spec: ModelSpec, progress: Callable[[str], None] | None = None) -> 
     dtype = choose_dtype(spec, device)
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_config(
+            config, dtype=dtype, attn_implementation="eager", trust_remote_code=False
+        )
     model.requires_grad_(False)
     return _base(spec, folder, model, device, dtype)
 

@@ -186,10 +186,10 @@ class TrainConfig(Spec):
         description="Share of general examples mixed into the training rows, 0.05 to 0.3. Use against forgetting: the "
         "surest means there is. Which ones: the stage's `replay`.",
     )
-    gradient_checkpointing: bool = Field(
-        False,
+    gradient_checkpointing: bool | Literal["auto"] = Field(
+        "auto",
         description="Compute activations again in the backward pass instead of keeping them: a third slower, "
-        "much less memory with long rows.",
+        "much less memory with long rows. 'auto': when the forecast says that memory would not do without.",
     )
     eval_every: int = Field(10, ge=1, description="Steps between two measurements of the held-out loss.")
     eval_rows: int = Field(32, ge=1, description="Held-out rows measured each time (the first ones, always the same).")

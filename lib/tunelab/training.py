@@ -84,7 +84,7 @@ class Trainer:
         self.weights = trained_parameters(model)
         self.parameters = {name: _fp32(weight) for name, weight in self.weights.items()}
         self.optimizer = make_optimizer(self.parameters, config, learning_rate)
-        if config.gradient_checkpointing:
+        if config.gradient_checkpointing is True:
             inner(model).gradient_checkpointing_enable({"use_reentrant": False})
         self.schedule = get_scheduler(
             config.schedule if config.schedule != "constant" else "constant_with_warmup",
@@ -244,7 +244,8 @@ class Trainer:
         """Write a checkpoint of this moment."""
         if self.folder is None or not self.accelerator.is_main_process:
             return
-        checkpoint = Checkpoint(self.position, copy_of(self.parameters), optimizer_tensors(self.optimizer), self.best)
+        parameters = {name: p.detach().cpu() for name, p in self.parameters.items()}  # written before they move again
+        checkpoint = Checkpoint(self.position, parameters, optimizer_tensors(self.optimizer), self.best)
         path = save_checkpoint(self.folder, checkpoint)
         size = sum(file.stat().st_size for file in path.iterdir())
         yield Saved(step=self.position.step, path=f"{self.folder.name}/{path.name}", bytes=size)

@@ -10,10 +10,23 @@ import gradio as gr
 from playground import forms, views
 from playground.errors import shown
 from playground.jobs import Jobs
-from tunelab import TECHNIQUES, DataSpec, LoRA, ModelSpec, Run, RunConfig, Stage, TrainConfig, list_runs, preview
+from tunelab import (
+    TECHNIQUES,
+    DataSpec,
+    LoRA,
+    ModelSpec,
+    Run,
+    RunConfig,
+    Stage,
+    TrainConfig,
+    hardware,
+    list_runs,
+    preview,
+)
 from tunelab.charts import loss_chart
 from tunelab.data.builtin import BUILTIN
 from tunelab.errors import UserError
+from tunelab.memory import read_and_forecast
 
 POLL_SECONDS = 1.0
 # another run is shown: have its status on the screen, wherever on the page it was started or chosen
@@ -165,7 +178,8 @@ def build(jobs: Jobs, selected: gr.State) -> TrainTab:
     def show_rows(*values: Any) -> dict[Any, Any]:
         config = _config(jobs, dict(zip(names, values, strict=True)))
         rows, read = preview(config.stages[0], config.model)
-        lines = [*views.preview_warnings(rows), *read]
+        ahead = read_and_forecast(config).note(hardware.available_memory_bytes())
+        lines = [*views.preview_warnings(rows), *read, ahead]
         text = "\n".join(f"- {views.plain_markdown(line)}" for line in lines)
         return {preview_box: gr.update(visible=True), legend: text, pieces: views.preview_pieces(rows), message: ""}
 

@@ -95,7 +95,10 @@ def test_the_status_says_each_thing_once_and_what_was_kept(tiny):
     assert f"the adapter of step {kept} had the lowest held-out loss and is kept" in line
     assert views.figures(progress).heldout == f"{best:.3f}"
     assert [row[0] for row in views.curve_text(progress) if row[3] == "lowest: kept"] == [str(kept)]
-    assert str(run.adapter_path) in views.notes_text(run, progress).replace("\\", "")
+    notes = views.notes_text(run, progress).replace("\\", "")
+    assert str(run.adapter_path) in notes
+    assert "memory: about" in notes
+    assert f"GB ({progress.started.forecast_bytes / 1e9:.2f} GB were forecast)" in notes
     assert views.status_line(progress, 2) == "◔ queued, number 2 in line"
 
 

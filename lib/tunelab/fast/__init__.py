@@ -20,7 +20,8 @@ def choose_loss(model: Any, technique: Technique, training: TrainConfig | None =
     from tunelab.fast.llama import FastLoss, Unsupported
 
     training = training or TrainConfig()
-    if not training.fast or not technique.rows_can_differ or training.neftune_alpha or training.gradient_checkpointing:
+    recomputed = training.gradient_checkpointing is True
+    if not training.fast or not technique.rows_can_differ or training.neftune_alpha or recomputed:
         return PlainLoss(model, training.neftune_alpha)
     try:
         return FastLoss(model, training.pack_weights)

@@ -130,6 +130,23 @@ class FastLlama:
             x = MLPBlock.apply(x, mlp, *mlp.factors)
         return x
 
+    def kept_bytes(self, tokens: int, scored: int) -> int:
+        """What the blocks keep for their backward, for so many flat rows (`save_for_backward` in `functions.py`): per
+        token x twice, qkv, mixed values, gate and up, and what the adapters' first factors give. Below the lowest
+        adapter there is no backward, and the last MLP sees scored positions only."""
+        item, total, kept = self.embedding.element_size(), 0, False
+        for layer in self.layers:
+            for parts, width in (
+                ((layer.qkv, layer.out), self.embedding.shape[1] + self.heads.queries * self.heads.size),
+                ((layer.gate_up, layer.down), self.embedding.shape[1]),
+            ):
+                kept = kept or any(part.adapters for part in parts)
+                if kept:
+                    rows = scored if layer is self.layers[-1] and parts[0] is layer.gate_up else tokens
+                    ranks = sum(sum(part.adapters.ranks) for part in parts if part.adapters)
+                    total += rows * (item * (width + sum(parts[0].widths) + ranks) + 4)
+        return total
+
     def rotation(self, positions: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """cos and sin (T, D) at `positions` (T,)."""
         cos, sin = self.rotary(like, positions[None])
@@ -148,6 +165,12 @@ class FastLoss:
     def __call__(self, batch: Batch) -> Tensor:
         hidden, targets = self.hidden(batch)
         return ScoredHead.apply(hidden, self.llama.head, targets)
+
+    def kept_bytes(self, batch: Batch) -> tuple[int, int]:
+        """What the forward of a batch keeps for its backward, and how many positions it computes."""
+        prefix = shared_prefix(batch)
+        tokens = batch.input_ids.numel() - prefix * (len(batch.input_ids) - 1)
+        return self.llama.kept_bytes(tokens, batch.scored_tokens), tokens
 
     def head(self, hidden: Tensor) -> Tensor:
         return self.llama.head.times(hidden)

@@ -59,6 +59,8 @@ class Technique(Spec):
     """Where in a run's directory the result is kept."""
     rows_can_be_padded: ClassVar[bool] = True
     """Whether padding on the left of a row changes nothing."""
+    activations_can_be_recomputed: ClassVar[bool] = True
+    """Whether it can be trained with gradient checkpointing."""
     merge_refusal: ClassVar[str | None] = None
     """Why it can't be merged into the base's weights; None where it can."""
 
@@ -95,6 +97,10 @@ class Technique(Spec):
         """
         raise NotImplementedError
 
+    def outline(self, base: Base) -> nn.Module:
+        """What `attach` makes of a base without weights (`models.skeleton`): shapes, no contents."""
+        return self.attach(base)
+
     def trainable_parameters(self, model: nn.Module) -> int:
         """How many numbers training can change."""
         return sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -130,6 +136,9 @@ class PeftTechnique(Technique):
         raise NotImplementedError
 
     def attach(self, base: Base, rows: Sequence[Encoded] = ()) -> nn.Module:
+        return self.wrapped(base)
+
+    def outline(self, base: Base) -> nn.Module:
         return self.wrapped(base)
 
     def wrapped(self, base: Base) -> Any:

@@ -39,12 +39,13 @@ class PrefixTuning(VirtualTokens):
     title: ClassVar[str] = "Prefix tuning"
     summary: ClassVar[str] = "Learned keys and values before the text, in every layer; the weights stay as they are."
     default_learning_rate: ClassVar[float] = 1e-2
+    activations_can_be_recomputed: ClassVar[bool] = False
     merge_refusal: ClassVar[str | None] = (
         "prefix tuning stands in the attention cache, before the text, and not in the weights"
     )
 
     def check_training(self, training: TrainConfig) -> None:
-        if training.gradient_checkpointing:
+        if training.gradient_checkpointing is True:
             raise ValueError(
                 "prefix tuning hands its keys and values over in the attention cache, which gradient checkpointing "
                 "switches off. Set gradient_checkpointing to false, and a smaller batch_size if memory is short"

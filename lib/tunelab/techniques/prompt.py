@@ -60,6 +60,9 @@ class PromptTuning(VirtualTokens):
                 learned.uniform_(-0.5, 0.5)  # section 3.2
         return model
 
+    def outline(self, base: Base) -> nn.Module:
+        return self.model_copy(update={"initialisation": "random"}).wrapped(base)
+
     def peft_config(self, base: Base) -> Any:
         from peft import PromptTuningConfig, PromptTuningInit
 
