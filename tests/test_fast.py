@@ -145,6 +145,28 @@ def test_twenty_steps_learn_the_same(tiny):
     assert torch.allclose(losses(True), losses(False), rtol=1e-3)
 
 
+def test_frozen_layers_are_computed_once_per_row_and_change_nothing(tiny):
+    model = adapted(tiny, r=4, layers=(1,))
+    plain, cached = FastLoss(model), FastLoss(model, cache_frozen=True)
+    first, second = collate(rows(20, 31, 25, common=12), 2), collate(rows(20, 31, common=12), 2)
+    lowest = []
+    spied = cached.llama._through
+    cached.llama._through = lambda x, layers, *rest, **more: (
+        lowest.append(len(layers)) if len(layers) == 1 and not more.get("adapted", True) else None,
+        spied(x, layers, *rest, **more),
+    )[1]
+    for batch in (first, second, first):
+        expected, gradients = loss_and_gradients(plain, model, batch)
+        got, same = loss_and_gradients(cached, model, batch)
+        assert got == pytest.approx(expected, rel=1e-5)
+        for ours, theirs in zip(same, gradients, strict=True):
+            assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+    assert lowest == [1]  # the rows of the second and third batch are those of the first
+    with torch.no_grad(), LoRA().off(model):
+        assert float(cached(first)) == pytest.approx(float(plain(first)), rel=1e-5)
+    assert FastLoss(adapted(tiny, r=4), cache_frozen=True).cache is None
+
+
 def test_what_the_fast_path_does_not_know_is_left_to_the_plain_one(tiny):
     base = load(ModelSpec(repo_id=tiny, dtype="float32"))
     dropout = LoRA(r=4, lora_dropout=0.1)

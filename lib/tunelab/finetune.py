@@ -207,7 +207,8 @@ class _Chain:
         self.libraries_bytes = hardware.resident_bytes()
         # a resumed run computes as it did before, whatever a new measurement would say
         spec = self.config.model.model_copy(update={"dtype": before.dtype} if before else {})
-        self.base = load(spec, progress)
+        attention = before.attention if before and before.attention in ("eager", "sdpa") else None
+        self.base = load(spec, progress, attention=attention)
         if before:
             torch.set_num_threads(before.threads)
             if before.base_sha256 != self.base.sha256:

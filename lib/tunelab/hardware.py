@@ -131,6 +131,36 @@ def best_cpu_dtype() -> torch.dtype:
     return torch.bfloat16 if best[torch.bfloat16] * CLEARLY_FASTER < best[torch.float32] else torch.float32
 
 
+@functools.cache
+def best_cpu_attention(dtype: torch.dtype) -> str:
+    """'eager' or 'sdpa': which attention's forward and backward is faster on this CPU, on the starter's heads.
+
+    The backward of PyTorch's fused attention in bf16 can take several times as long as plain products; 'sdpa' has to be
+    clearly faster to be chosen, so that a run does not change with the wind.
+    """
+    import torch
+
+    q, k, v = (torch.randn(8, 9, 64, 64, dtype=dtype, requires_grad=True) for _ in range(3))
+    ahead = torch.full((64, 64), float("-inf"), dtype=dtype).triu(1)
+
+    def eager() -> torch.Tensor:
+        return torch.softmax(q @ k.transpose(2, 3) * 0.125 + ahead, dim=-1, dtype=torch.float32).to(dtype) @ v
+
+    def sdpa() -> torch.Tensor:
+        return torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+    best = {eager: float("inf"), sdpa: float("inf")}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # with more, another process on the machine would be what is measured
+    for _ in range(4):
+        for attend in best:
+            started = time.perf_counter()
+            attend().sum().backward()
+            best[attend] = min(best[attend], time.perf_counter() - started)
+    torch.set_num_threads(threads)
+    return "sdpa" if best[sdpa] * 1.5 < best[eager] else "eager"
+
+
 def gemm_gflops(dtype: torch.dtype, rows: int = 512, budget_seconds: float = 0.05) -> float:
     """The best rate, in GFLOP/s, over the starter's projection shapes at `rows` tokens: 2·m·n·k over the seconds."""
     return max(

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from tunelab import quantization
+from tunelab import hardware, quantization
 from tunelab.data.batches import Batch
 from tunelab.fast.functions import (
     Adapters,
@@ -77,6 +77,15 @@ class Layer:
         return (self.qkv, self.out, self.gate_up, self.down)
 
 
+@dataclass(frozen=True)
+class _Step:
+    """What all layers of one forward share."""
+
+    layout: Layout
+    rotation: tuple[Tensor, Tensor]  # cos and sin (N, 1, D)
+    biases: list[Tensor]
+
+
 class FastLlama:
     """The layers of a (PEFT-wrapped) `LlamaForCausalLM`, computed by `functions.py`.
 
@@ -111,24 +120,43 @@ class FastLlama:
                 self.adapters.append(linears.adapters)
         self._switch = next((m for layer in self.layers for p in layer.linears for m in p.modules if _is_lora(m)), None)
 
-    def hidden(self, input_ids: Tensor, layout: Layout, wanted: Tensor) -> Tensor:
-        """Hidden states (M, C) before the last norm, at the flat rows `wanted` (M,) of input_ids (N,)."""
+    @property
+    def first_adapted(self) -> int:
+        """The lowest layer with an adapter: what lies below is the same at every step. 0 where there is none."""
+        return next((i for i, layer in enumerate(self.layers) if any(p.adapters for p in layer.linears)), 0)
+
+    def hidden(self, input_ids: Tensor, layout: Layout, wanted: Tensor, frozen: FrozenLayers | None = None) -> Tensor:
+        """Hidden states (M, C) before the last norm, at the flat rows `wanted` (M,) of input_ids (N,). `frozen`: what
+        stands for the layers below the lowest adapter."""
         x = self.embedding[input_ids]
         cos, sin = self.rotation(torch.tensor(layout.positions, device=x.device), x)
-        rotation = (cos[:, None], sin[:, None])
-        biases = layout.biases(self.heads.per_group, x)
+        step = _Step(layout, (cos[:, None], sin[:, None]), layout.biases(self.heads.per_group, x))
         adapted = self._switch is not None and not self._switch.disable_adapters
         if adapted:
             refresh(self.adapters)
-        for layer in self.layers:
-            qkv, out, gate_up, down = (linears.stack(adapted) for linears in layer.linears)
-            attend = AttentionPart(layer.norm_in.weight, self.epsilon, qkv, out, self.heads, layout, rotation, biases)
-            x = AttentionBlock.apply(x, attend, *attend.factors)
-            if layer is self.layers[-1]:
-                x = x[wanted]  # nothing after this looks at other positions
-            mlp = MLPPart(layer.norm_mlp.weight, self.epsilon, gate_up, down)
-            x = MLPBlock.apply(x, mlp, *mlp.factors)
+        first = 0
+        if frozen is not None:
+            first = self.first_adapted
+            x = frozen(lambda: self._through(x, self.layers[:first], step, adapted=False))
+        x = self._through(x, self.layers[first:-1], step, adapted)
+        x = self._attended(x, self.layers[-1], step, adapted)
+        return self._mixed(x[wanted], self.layers[-1], adapted)  # nothing after this looks at other positions
+
+    def _through(self, x: Tensor, layers: list[Layer], step: _Step, adapted: bool) -> Tensor:
+        for layer in layers:
+            x = self._mixed(self._attended(x, layer, step, adapted), layer, adapted)
         return x
+
+    def _attended(self, x: Tensor, layer: Layer, step: _Step, adapted: bool) -> Tensor:
+        qkv, out = layer.qkv.stack(adapted), layer.out.stack(adapted)
+        norm_weight, heads = layer.norm_in.weight, self.heads
+        part = AttentionPart(norm_weight, self.epsilon, qkv, out, heads, step.layout, step.rotation, step.biases)
+        return AttentionBlock.apply(x, part, *part.factors)
+
+    def _mixed(self, x: Tensor, layer: Layer, adapted: bool) -> Tensor:
+        gate_up, down = layer.gate_up.stack(adapted), layer.down.stack(adapted)
+        part = MLPPart(layer.norm_mlp.weight, self.epsilon, gate_up, down)
+        return MLPBlock.apply(x, part, *part.factors)
 
     def kept_bytes(self, tokens: int, scored: int) -> int:
         """What the blocks keep for their backward, for so many flat rows (`save_for_backward` in `functions.py`): per
@@ -153,14 +181,60 @@ class FastLlama:
         return cos[0], sin[0]
 
 
+FrozenLayers = Callable[[Callable[[], Tensor]], Tensor]
+
+
+class FrozenCache:
+    """What the layers below the lowest adapter make of each row, kept from its first batch on: it need not be computed
+    again for a row that comes back, in the next epoch or the next evaluation. Right under a causal mask: what a row's
+    tokens become depends on the row alone."""
+
+    def __init__(self) -> None:
+        self.rows: dict[bytes, Tensor] = {}  # a row's tokens -> its hidden states (T, C)
+        self.bytes = 0
+
+    def of(self, batch: Batch, layout: Layout) -> FrozenLayers:
+        """For a batch: hidden states (N, C) of its flat rows, from the cache, or as they are computed and then kept."""
+        lengths = batch.lengths.tolist()
+        keys = [ids[:n].cpu().numpy().tobytes() for ids, n in zip(batch.input_ids, lengths, strict=True)]
+
+        def frozen(compute: Callable[[], Tensor]) -> Tensor:
+            if all(key in self.rows for key in keys):
+                return _laid_out([self.rows[key] for key in keys], layout)
+            x = compute()
+            if hardware.affords(self.bytes):
+                self._keep(keys, lengths, x, layout)
+            return x
+
+        return frozen
+
+    def _keep(self, keys: list[bytes], lengths: list[int], x: Tensor, layout: Layout) -> None:
+        shared, own = x[: layout.prefix], x[layout.prefix :].unflatten(0, (layout.rows, layout.length))
+        for key, length, row in zip(keys, lengths, own, strict=True):
+            if key not in self.rows:
+                self.rows[key] = torch.cat((shared, row[: length - layout.prefix]))
+                self.bytes += self.rows[key].nbytes
+
+
+def _laid_out(rows: list[Tensor], layout: Layout) -> Tensor:
+    """Rows (T_i, C) as the flat rows (N, C) of a layout, padding zero."""
+    x = rows[0].new_zeros(layout.prefix + layout.rows * layout.length, rows[0].shape[1])
+    x[: layout.prefix] = rows[0][: layout.prefix]
+    own = x[layout.prefix :].unflatten(0, (layout.rows, layout.length))
+    for place, row in zip(own, rows, strict=True):
+        place[: len(row) - layout.prefix] = row[layout.prefix :]
+    return x
+
+
 class FastLoss:
     """The loss of `PlainLoss`, for what `FastLlama` supports."""
 
     fast = True
     attention = "grouped"
 
-    def __init__(self, model: Any, packed: bool = False) -> None:
+    def __init__(self, model: Any, packed: bool = False, cache_frozen: bool = False) -> None:
         self.model, self.llama = model, FastLlama(model, "both" if packed else "no")
+        self.cache = FrozenCache() if cache_frozen and self.llama.first_adapted else None
 
     def __call__(self, batch: Batch) -> Tensor:
         hidden, targets = self.hidden(batch)
@@ -182,7 +256,8 @@ class FastLoss:
         # the hidden state at i predicts token i + 1; the prefix holds no scored token, nor the one before the first
         row, position = batch.scored[:, 1:].nonzero(as_tuple=True)
         wanted = prefix + row * layout.length + position - prefix
-        hidden = llama.hidden(torch.cat((ids[0, :prefix], ids[:, prefix:].flatten())), layout, wanted)
+        frozen = self.cache.of(batch, layout) if self.cache else None
+        hidden = llama.hidden(torch.cat((ids[0, :prefix], ids[:, prefix:].flatten())), layout, wanted, frozen)
         return Norm.apply(hidden, llama.norm.weight, llama.epsilon), ids[row, position + 1]
 
 
