@@ -1,4 +1,7 @@
-"""Every benchmark, one after the other, into `benchmarks/RESULTS.md`: `make bench` (about an hour)."""
+"""Every benchmark, one after the other, into `benchmarks/RESULTS.md`: `make bench` (about an hour).
+
+`python -m benchmarks NAME …` measures some of them anew and leaves the other sections as they are.
+"""
 
 from __future__ import annotations
 
@@ -10,23 +13,32 @@ from pathlib import Path
 from benchmarks.report import machine
 from tunelab import libraries
 
-NAMES = ("quickstart", "train_speed")
-RESULTS = Path(__file__).parent / "RESULTS.md"
+NAMES = (
+    "startup",
+    "quickstart",
+    "train_speed",
+    "time_to_loss",
+    "switches",
+    "generation",
+    "many_adapters",
+    "memory",
+)
+FOLDER = Path(__file__).parent
+RESULTS, LEFT_OUT = FOLDER / "RESULTS.md", FOLDER / "left_out.md"
+
+
+HEADING = """# Results
+
+Written by `python -m benchmarks`; nothing here was typed. What the figures mean stands in [README.md](README.md). Values
+are medians, low and high the range of n turns."""
 
 
 def main() -> int:
     """Run the benchmarks named on the command line, or all; the exit code."""
     libraries.prepare()
-    lines = [
-        "# Results",
-        "",
-        "Written by `python -m benchmarks`; nothing here was typed. What the figures mean stands in "
-        "[README.md](README.md).",
-        "",
-        f"Machine: {machine()}",
-    ]
+    sections = _sections()
     for name in sys.argv[1:] or NAMES:
-        lines += ["", f"## {name}", "", "| figure | value | unit | low | high | n |", "|---|---|---|---|---|---|"]
+        lines = [f"Machine: {machine()}", "", "| figure | value | unit | low | high | n |", "|---|---|---|---|---|---|"]
         command = [sys.executable, "-m", f"benchmarks.{name}", "--json"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
@@ -37,8 +49,21 @@ def main() -> int:
                 lines.append(f"| `{row['figure']}` | {value} | {row['unit']} | {low} | {high} | {row['n']} |")
         if process.returncode:
             return process.returncode
-    RESULTS.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        sections[name] = "\n".join(lines)
+        _write(sections)
     return 0
+
+
+def _sections() -> dict[str, str]:
+    """What was measured before, by benchmark."""
+    text = RESULTS.read_text(encoding="utf-8") if RESULTS.is_file() else ""
+    parts = (part.partition("\n") for part in text.split("\n## ")[1:])
+    return {name.strip(): body.strip() for name, _, body in parts if name.strip() in NAMES}
+
+
+def _write(sections: dict[str, str]) -> None:
+    parts = [HEADING, *(f"## {name}\n\n{sections[name]}" for name in NAMES if name in sections)]
+    RESULTS.write_text("\n\n".join([*parts, LEFT_OUT.read_text(encoding="utf-8").strip()]) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

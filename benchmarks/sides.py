@@ -32,9 +32,21 @@ MANY = 1_000_000  # steps; the parent ends the process when it has seen enough
 class Side:
     """A child process and its protocol, as the parent sees it."""
 
-    def __init__(self, name: str, *, quantization: str, dtype: str, words: int, seed: int = 0) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        quantization: str = "nf4",
+        dtype: str = "bfloat16",
+        words: int = 0,
+        seed: int = 0,
+        rows: int = TRAIN_ROWS,
+        settings: dict[str, dict[str, Any]] | None = None,
+    ) -> None:
+        """`settings`: fields of ours that differ from the defaults, for "model", "technique" and "training"."""
         command = [sys.executable, "-m", "benchmarks.sides", name, "--quantization", quantization, "--dtype", dtype]
-        command += ["--words", str(words), "--seed", str(seed)]
+        command += ["--words", str(words), "--seed", str(seed), "--rows", str(rows)]
+        command += ["--settings", json.dumps(settings or {})]
         self.name = name
         self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115  # the child's for as long as it lives
         self.process = subprocess.Popen(
@@ -67,6 +79,8 @@ def main() -> None:
     parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"))
     parser.add_argument("--words", type=int, default=0, help="lengthen each answer to this many words; 0: as it is")
     parser.add_argument("--seed", type=int, default=0, help="seed of the start and of the order of the rows")
+    parser.add_argument("--rows", type=int, default=TRAIN_ROWS, help="training rows")
+    parser.add_argument("--settings", type=json.loads, default={}, help="of ours, as JSON")
     options = parser.parse_args()
     if options.name == "ours":
         from tunelab import libraries
@@ -91,13 +105,13 @@ def _answer(**values: float) -> None:
     print(json.dumps(values), flush=True)
 
 
-def _rows(words: int) -> tuple[list[Any], list[Any]]:
+def _rows(words: int, count: int) -> tuple[list[Any], list[Any]]:
     """Training and held-out examples of python-docs, as they are (0) or with answers of so many words."""
     from tunelab import DataSpec, read_data
 
     if words:
-        return lengthened(words, TRAIN_ROWS)
-    split = read_data(DataSpec(source="python-docs", heldout=200, limit=TRAIN_ROWS))
+        return lengthened(words, count)
+    split = read_data(DataSpec(source="python-docs", heldout=200, limit=count))
     return split.train, split.heldout[:HELDOUT_ROWS]
 
 
@@ -154,10 +168,21 @@ def _ours(options: argparse.Namespace) -> Iterator[Any]:
     from tunelab.training import StageData, Trainer
 
     floor = hardware.resident_bytes()
-    train, held = _rows(options.words)
-    base = load(ModelSpec(repo_id="starter", quantization=options.quantization, dtype=options.dtype, max_length=1024))
+    train, held = _rows(options.words, options.rows)
+    model_settings, technique_settings, training_settings = (
+        options.settings.get(part, {}) for part in ("model", "technique", "training")
+    )
+    base = load(
+        ModelSpec(
+            repo_id="starter",
+            quantization=options.quantization,
+            dtype=options.dtype,
+            max_length=1024,
+            **model_settings,
+        )
+    )
     torch.manual_seed(options.seed)
-    technique = LoRA(r=16)
+    technique = LoRA(**{"r": 16} | technique_settings)
     model = technique.attach(base)
     rows, _ = encode_all(train, base.tokenizer, 1024)
     config = TrainConfig(
@@ -167,9 +192,10 @@ def _ours(options: argparse.Namespace) -> Iterator[Any]:
         warmup_steps=0,
         checkpoint_every=MANY,
         seed=options.seed,
+        **training_settings,
     )
     data = StageData(rows, [])
-    loss = choose_loss(model, technique)
+    loss = choose_loss(model, technique, config)
     trainer = Trainer(model, loss, data, config, 1e-3, pad_id=base.tokenizer.pad_token_id)
     index = 0
     yield floor, _heldout(model, base.tokenizer, held)
@@ -209,7 +235,7 @@ def _trl(options: argparse.Namespace) -> Iterator[Any]:
     model: Any = AutoModelForCausalLM.from_pretrained(find(spec), local_files_only=True, **loading)
     keep_trainable(model)
     tokenizer = load_tokenizer(spec)
-    train, held = _rows(options.words)
+    train, held = _rows(options.words, options.rows)
     rows = [
         {
             "prompt": [{"role": m.role, "content": m.content} for m in row.asked],

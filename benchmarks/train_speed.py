@@ -1,7 +1,8 @@
 """Training speed and memory against TRL, and against the machine's limit: `python -m benchmarks.train_speed [--json]`.
 
 QLoRA r16 on all linear layers, batch 8, 1,000 rows of python-docs, on the built-in model. The sides are processes that
-take turns, a block of steps each, in one run (`sides.py`). About 15 minutes. `--workload` chooses another one.
+take turns, a block of steps each, in one run (`sides.py`). About 15 minutes. `--workload` chooses one; TRL's default
+takes part in the first.
 """
 
 from __future__ import annotations
@@ -10,15 +11,16 @@ import argparse
 from collections.abc import Iterator
 
 from benchmarks.report import Figure, run
-from benchmarks.sides import SIDES, Side
+from benchmarks.sides import Side
 from tunelab import hardware, libraries
 
-# quantization, dtype, words per answer (0: as they are)
+TUNED = ("ours", "trl-tuned")
+# quantization, dtype, words per answer (0: as they are), steps in a turn, sides
 WORKLOADS = {
-    "nf4": ("nf4", "bfloat16", 0),
-    "bf16": ("none", "bfloat16", 0),
-    "long": ("nf4", "bfloat16", 320),
-    "fp32": ("none", "float32", 0),
+    "nf4": ("nf4", "bfloat16", 0, 5, ("ours", "trl-default", "trl-tuned")),
+    "bf16": ("none", "bfloat16", 0, 5, TUNED),
+    "long": ("nf4", "bfloat16", 320, 2, TUNED),
+    "fp32": ("none", "float32", 0, 2, TUNED),
 }
 BODY, HEAD, ADAPTER = 106.2e6, 28.3e6, 4.88e6  # parameters of the starter's body, tied head and r16 adapter
 SCORED = 0.26  # share of scored tokens in python-docs
@@ -31,16 +33,16 @@ def flops_per_token(scored: float = SCORED) -> float:
 
 def measure(options: argparse.Namespace) -> Iterator[Figure]:
     for name in options.workload or WORKLOADS:
-        yield from _workload(name, options.rounds, options.steps)
+        yield from _workload(name, options.rounds)
 
 
-def _workload(name: str, rounds: int, steps: int) -> Iterator[Figure]:
+def _workload(name: str, rounds: int) -> Iterator[Figure]:
     import torch
 
-    quantization, dtype, words = WORKLOADS[name]
+    quantization, dtype, words, steps, sides = WORKLOADS[name]
     label = "" if name == "nf4" else f"_{name}"
-    children = {side: Side(side, quantization=quantization, dtype=dtype, words=words) for side in SIDES}
-    speeds: dict[str, list[float]] = {side: [] for side in SIDES}
+    children = {side: Side(side, quantization=quantization, dtype=dtype, words=words) for side in sides}
+    speeds: dict[str, list[float]] = {side: [] for side in sides}
     computed: list[float] = []  # positions per second that ours really computed
     peaks: list[float] = []
     try:
@@ -58,18 +60,18 @@ def _workload(name: str, rounds: int, steps: int) -> Iterator[Figure]:
     finally:
         for child in children.values():
             child.end()
-    yield from (Figure.of(f"tokens_per_second{label}:{side}", "tokens/s", speeds[side]) for side in SIDES)
-    for side in SIDES[1:]:
+    yield from (Figure.of(f"tokens_per_second{label}:{side}", "tokens/s", speeds[side]) for side in sides)
+    for side in sides[1:]:
         ratios = [a / b for a, b in zip(speeds["ours"], speeds[side], strict=True)]
         yield Figure.of(f"speed_over_{side}{label}".replace("-", "_"), "x", ratios)
     if not words:
         for figure, rates in (("mfu", speeds["ours"]), ("mfu_computed", computed)):
             shares = [rate * flops_per_token() / peak for rate, peak in zip(rates, peaks, strict=True)]
             yield Figure.of(f"{figure}{label}", "of peak", shares)
-    above = {side: (memory[side]["peak"] - memory[side]["floor"]) / 1e9 for side in SIDES}
-    yield from (Figure.once(f"gigabytes_above_floor{label}:{side}", "GB", above[side]) for side in SIDES)
+    above = {side: (memory[side]["peak"] - memory[side]["floor"]) / 1e9 for side in sides}
+    yield from (Figure.once(f"gigabytes_above_floor{label}:{side}", "GB", above[side]) for side in sides)
     yield Figure.once(f"memory_over_trl_tuned{label}", "x", above["ours"] / above["trl-tuned"])
-    yield from (Figure.once(f"heldout_loss{label}:{side}", "nats", losses[side]) for side in SIDES)
+    yield from (Figure.once(f"heldout_loss{label}:{side}", "nats", losses[side]) for side in sides)
 
 
 def main() -> None:
@@ -77,7 +79,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.train_speed", description=__doc__)
     parser.add_argument("--workload", nargs="+", choices=sorted(WORKLOADS), help="default: all, one after the other")
     parser.add_argument("--rounds", type=int, default=6, help="turns of each side")
-    parser.add_argument("--steps", type=int, default=5, help="optimiser steps in a turn")
     run(measure, parser)
 
 
