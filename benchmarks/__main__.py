@@ -29,8 +29,8 @@ RESULTS, LEFT_OUT = FOLDER / "RESULTS.md", FOLDER / "left_out.md"
 
 HEADING = """# Results
 
-Written by `python -m benchmarks`; nothing here was typed. What the figures mean stands in [README.md](README.md). Values
-are medians, low and high the range of n turns."""
+The tables are written by `python -m benchmarks`, nothing in them was typed. What the figures mean stands in
+[README.md](README.md). Values are medians, low and high the range of n turns."""
 
 
 def main() -> int:
