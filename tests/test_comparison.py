@@ -7,14 +7,16 @@ from dataclasses import replace
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from tests.helpers import ROWS, tiny_llama
 from tests.test_training import config
-from tunelab import Comparer, LoRA, ModelSpec, Run, UserError, compare, finetune, load
+from tunelab import Comparer, DataSpec, LoRA, ModelSpec, Run, UserError, compare, finetune, load, read_data
 from tunelab.data import Message, encode_prompt
 from tunelab.fast.decode import FastDecoder
 from tunelab.fast.llama import FastLlama
-from tunelab.generation import PlainDecoder, decode
+from tunelab.generation import PlainDecoder, decode, end_ids
+from tunelab.models import find
 
 PROMPT = "say something"
 
@@ -76,6 +78,19 @@ def test_greedy_tokens_equal_those_of_transformers_generate(run):
         columns = list(zip(*decode([decoder], [ids], end_ids=frozenset({2}), max_new_tokens=12), strict=True))
         ours = [[t for t in column if t is not None] for column in columns]
         assert ours == [transformers_answer(fresh, ids, 12), transformers_answer(tuned_model, ids, 12)]
+
+
+@pytest.mark.starter
+def test_greedy_tokens_of_the_starter_equal_those_of_transformers_generate_on_fifty_prompts(starter):
+    base = load(ModelSpec(repo_id=starter, dtype="float32"))
+    rows = read_data(DataSpec(source="python-docs", heldout=50)).heldout
+    theirs = AutoModelForCausalLM.from_pretrained(find(base.spec), dtype=torch.float32, local_files_only=True)
+    llama, ends = FastLlama(base.model), end_ids(base.tokenizer, base.model)
+    for row in rows:
+        ids = encode_prompt(row.asked, base.tokenizer)
+        decoder = FastDecoder(llama, [None], len(ids) + 8)
+        ours = [token for (token,) in decode([decoder], [ids], end_ids=ends, max_new_tokens=8)]
+        assert ours == transformers_answer(theirs, ids, 8)
 
 
 def test_plain_decoders_in_turns_equal_the_fast_pair(run):

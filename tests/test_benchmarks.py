@@ -1,0 +1,68 @@
+"""What the benchmarks report with; their figures are measured by `make bench`, not here."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from benchmarks import __main__ as results
+from benchmarks.generation import Int8, bytes_per_token
+from benchmarks.memory import SHAPES, config_of
+from benchmarks.report import Figure
+from benchmarks.sides import lengthened
+from benchmarks.switches import SWITCHES
+from tunelab import LoRA, ModelSpec, TrainConfig, load
+from tunelab.ladder import RUNGS
+
+
+def test_a_figure_is_the_median_with_its_range():
+    assert Figure.of("x", "s", [3.0, 1.0, 2.0]) == Figure("x", 2.0, "s", 1.0, 3.0, 3)
+
+
+def test_measuring_one_benchmark_anew_keeps_the_sections_of_the_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "RESULTS", tmp_path / "RESULTS.md")
+    results._write({"startup": "Machine: a\n\n| 1 |", "memory": "Machine: a\n\n| 2 |"})
+    sections = results._sections()
+    sections["memory"] = "Machine: b\n\n| 3 |"
+    results._write(sections)
+    assert results._sections() == {"startup": "Machine: a\n\n| 1 |", "memory": "Machine: b\n\n| 3 |"}
+    text = (tmp_path / "RESULTS.md").read_text()
+    assert text.index("## startup") < text.index("## memory") < text.index("## Tried and left out")
+
+
+def test_eight_bit_weights_multiply_nearly_as_the_weights_they_are_of():
+    torch.manual_seed(0)
+    weight, x = torch.randn(64, 128).bfloat16(), torch.randn(2, 1, 128).bfloat16()
+    got, expected = Int8(weight).times(x), x @ weight.T
+    assert got.shape == expected.shape
+    assert (got - expected).norm() < 0.02 * expected.norm()
+
+
+def test_a_decoding_step_reads_every_weight_and_the_context_once(tiny):
+    model = load(ModelSpec(repo_id=tiny, dtype="float32")).model
+    weights = sum(p.numel() for p in model.parameters()) * 4  # its embedding is its head, and is read once
+    config = model.config
+    head = config.hidden_size // config.num_attention_heads
+    assert bytes_per_token(model, 0) == weights
+    assert (
+        bytes_per_token(model, 10) - weights
+        == 10 * 2 * config.num_hidden_layers * config.num_key_value_heads * head * 4
+    )
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_technique_has_a_run_in_every_shape(shape):
+    for name in RUNGS:
+        assert config_of(name, shape).technique == RUNGS[name][0]
+
+
+def test_lengthened_rows_have_the_length_asked_for():
+    train, held = lengthened(words=50, count=3)
+    assert [len(row.answer.split()) for row in (*train, *held)] == [50] * 6
+
+
+def test_switches_are_settings_that_exist():
+    for settings in SWITCHES.values():
+        ModelSpec(repo_id="starter", quantization="nf4", **settings.get("model", {}))
+        LoRA(**settings.get("technique", {}))
+        TrainConfig(**settings.get("training", {}))
