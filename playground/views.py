@@ -8,7 +8,7 @@ from typing import Any
 
 from tunelab import Answer, Ladder, ModelSpec, Progress, Run
 from tunelab.data.previews import PreviewRow
-from tunelab.events import Evaluated, Finished
+from tunelab.events import Evaluated, Finished, RolledBack
 from tunelab.ladder import PAGE_FILE
 from tunelab.pages import READING, ladder_chart, ladder_columns, ladder_table
 
@@ -136,6 +136,18 @@ def notes_text(run: Run, progress: Progress) -> str:
         *([f"adapter: {run.adapter_path}"] if run.has_adapter else []),
     ]
     return "\n".join(f"- {plain_markdown(line)}" for line in lines)
+
+
+def stage_results(run: Run | None, progress: Progress) -> tuple[list[tuple[str, int]], int | None]:
+    """The stages of a finished run whose results are kept, as (name, number), and which of them the run is now. Nothing
+    for runs of one stage."""
+    if run is None or progress.status != "finished" or len(run.config.stages) < 2:
+        return [], None
+    kept = [done.stage for done in progress.stages if run.stage_path(done.stage).is_dir()]
+    stages = run.config.stages
+    choices = [(f"stage {number + 1}: {stages[number].name or stages[number].data.title}", number) for number in kept]
+    ending = progress.ending
+    return choices, ending.stage if isinstance(ending, RolledBack) else len(stages) - 1
 
 
 def memory_text(progress: Progress) -> str:

@@ -156,3 +156,36 @@ def test_answers_follow_the_result_when_it_is_rolled_back(tiny, technique):
         run.roll_back(1)
         assert answer() == tuned
     assert before != tuned
+
+
+def test_two_who_replace_a_directory_at_once_leave_one_whole_and_nothing_else(tmp_path):
+    from concurrent.futures import ThreadPoolExecutor
+
+    from tunelab.files import replacing
+
+    def put(number):
+        with replacing(tmp_path / "adapter") as folder:
+            (folder / "a").write_text(str(number))
+            (folder / "b").write_text(str(number))
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(put, range(200)))
+    assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
+    assert (tmp_path / "adapter" / "a").read_text() == (tmp_path / "adapter" / "b").read_text()
+
+
+def test_a_directory_that_is_not_finished_leaves_the_old_one(tmp_path):
+    from tunelab.files import replacing
+
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "a").write_text("old")
+
+    def put():
+        with replacing(tmp_path / "adapter") as folder:
+            (folder / "a").write_text("new")
+            raise OSError("full")
+
+    with pytest.raises(OSError, match="full"):
+        put()
+    assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
+    assert (tmp_path / "adapter" / "a").read_text() == "old"

@@ -6,7 +6,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -25,21 +25,26 @@ def write_atomically(path: Path, text: str) -> None:
 
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
-    """A temporary directory that takes the place of `target` when the block ends well, else vanishes."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
+    """A temporary directory that takes the place of `target` when the block ends well, else vanishes. Of several that
+    do so at the same time the last one stays."""
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    old = temporary.with_name(f"{temporary.name}.old")
     temporary.mkdir(parents=True)
     try:
         yield temporary
         for file in temporary.iterdir():
             flush(file)
-        old = target.with_name(f".{target.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        if target.exists():
-            os.rename(target, old)
-        os.rename(temporary, target)
+        while temporary.exists():
+            with suppress(FileNotFoundError):
+                os.rename(target, old)
+            try:
+                os.rename(temporary, target)
+            except OSError:
+                if not target.exists():  # else another one was faster
+                    os.rename(old, target)
+                    raise
+            shutil.rmtree(old, ignore_errors=True)
         flush(target.parent)
-        shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -96,6 +96,14 @@ def build(jobs: Jobs, selected: gr.State) -> TrainTab:
                 stop = gr.Button("Stop", elem_id="stop", interactive=False, min_width=90)
                 resume = gr.Button("Resume", elem_id="resume", interactive=False, min_width=90)
                 to_compare = gr.Button("Compare answers", elem_id="to-compare", interactive=False, min_width=150)
+            result = gr.Dropdown(
+                [],
+                label="The run's result",
+                info="What answers and what is exported: the adapter at the end of this stage. All of them are kept.",
+                visible=False,
+                interactive=True,
+                elem_id="stage-result",
+            )
             run_message = gr.Markdown("", elem_id="run-message", elem_classes="message")
             with gr.Accordion("What this run uses", open=False):
                 notes = gr.Markdown(elem_id="notes")
@@ -130,7 +138,7 @@ def build(jobs: Jobs, selected: gr.State) -> TrainTab:
     )
     seen = gr.State(None)
     timer = gr.Timer(POLL_SECONDS)
-    outputs = [seen, status, plot, table, notes, runs, stop, resume, to_compare, first_visit, quick]
+    outputs = [seen, status, plot, table, notes, runs, stop, resume, to_compare, result, first_visit, quick]
 
     def poll(run_id: str | None, before: Any) -> dict[Any, Any]:
         state = _state(jobs, run_id)
@@ -139,6 +147,7 @@ def build(jobs: Jobs, selected: gr.State) -> TrainTab:
         run = _run(jobs, run_id)
         progress = run.progress() if run else _no_progress()
         every = list_runs(jobs.root)
+        stages, current = views.stage_results(run, progress)
         places = {r.id: n for n, r in enumerate(jobs.queued(), 1)}
         return {
             seen: state,
@@ -150,6 +159,7 @@ def build(jobs: Jobs, selected: gr.State) -> TrainTab:
             stop: gr.update(interactive=progress.status in ("running", "queued") and run is not None),
             resume: gr.update(interactive=progress.status in ("stopped", "failed", "lost")),
             to_compare: gr.update(interactive=run is not None and run.readable and run.has_adapter),
+            result: gr.update(choices=stages, value=current, visible=bool(stages)),
             first_visit: gr.update(visible=not every),
             quick: gr.update(variant=_emphasis(not every)),
         }
@@ -195,11 +205,19 @@ def build(jobs: Jobs, selected: gr.State) -> TrainTab:
         jobs.resume(_wanted(jobs, run_id))
         return {run_message: ""}
 
+    @shown(run_message)
+    def go_back(run_id: str | None, stage: int) -> dict[Any, Any]:
+        run = _wanted(jobs, run_id)
+        if views.stage_results(run, run.progress())[1] != stage:  # the browser may say it twice
+            run.roll_back(stage)
+        return {run_message: run.progress().message}
+
     start.click(begin, ordered, [selected, message], api_visibility="private")
     quick_done = quick.click(begin_quick, None, [selected, run_message], api_visibility="private")
     look.click(show_rows, ordered, [preview_box, legend, pieces, message], api_visibility="private")
     stop.click(end, selected, run_message, api_visibility="private")
     resume.click(go_on, selected, run_message, api_visibility="private")
+    result.input(go_back, [selected, result], run_message, concurrency_limit=1, api_visibility="private")
     # what was said about one run says nothing about another
     selected.change(lambda: "", None, run_message, queue=False, show_progress="hidden", api_visibility="private")
     selected.change(None, None, None, js=BRING_INTO_VIEW)

@@ -82,6 +82,7 @@ def test_the_preview_marks_what_is_learned(page, app, tmp_path, starter):
     page.get_by_role("button", name="Preview rows").click()
     wait_for_text(page, "preview-rows", "it is, and", 180)
     shot(page, "preview")
+    page.get_by_text("memory: about").wait_for()
     assert marked(page, "it is, and")
     assert not marked(page, "<|im_start|>user")
 

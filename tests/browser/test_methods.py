@@ -6,7 +6,8 @@ import json
 
 from tests.browser.conftest import shot, text, wait_for_text
 from tests.helpers import ROWS
-from tunelab import list_ladders, list_runs
+from tests.test_stages import two_stages, weights
+from tunelab import LoRA, finetune, list_ladders, list_runs
 
 
 def rows_file(tmp_path):
@@ -30,6 +31,21 @@ def test_a_prefix_is_trained_from_the_form_and_its_settings_reach_the_run(page, 
     assert run.config.technique.kind == "prefix"
     assert run.config.technique.num_virtual_tokens == 8
     assert "Prefix tuning" in text(page, "runs")
+
+
+def test_a_run_of_two_stages_goes_back_to_the_first_and_forward_again(page, app, tiny):
+    run = finetune(two_stages(tiny, LoRA(r=4)), root=app.root)
+    last = weights(run.adapter_path)
+    page.goto(f"{app.url}/?run={run.id}")
+    page.locator("#stage-result input").click()
+    page.get_by_role("option", name="stage 1: domain text").click()
+    wait_for_text(page, "run-message", "rolled back to the end of stage 1", 60)
+    assert weights(run.adapter_path) == weights(run.stage_path(0))
+    shot(page, "stages")
+    page.locator("#stage-result input").click()
+    page.get_by_role("option", name="stage 2").click()
+    wait_for_text(page, "run-message", "rolled back to the end of stage 2", 60)
+    assert weights(run.adapter_path) == last
 
 
 def test_full_fine_tuning_takes_the_base_unquantised(page, app):
