@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
@@ -39,9 +40,10 @@ def replacing(target: Path) -> Iterator[Path]:
                 os.rename(target, old)
             try:
                 os.rename(temporary, target)
-            except OSError:
-                if not target.exists():  # else another one was faster
-                    os.rename(old, target)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # else another one was faster
+                    with suppress(FileNotFoundError):
+                        os.rename(old, target)
                     raise
             shutil.rmtree(old, ignore_errors=True)
         flush(target.parent)
