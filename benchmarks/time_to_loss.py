@@ -58,7 +58,7 @@ def _race(steps: int, block: int, seed: int) -> tuple[float, float, int, float]:
 def main() -> None:
     libraries.prepare()
     parser = argparse.ArgumentParser(prog="python -m benchmarks.time_to_loss", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3, help="races, each with a seed of its own")
+    parser.add_argument("--rounds", type=int, default=2, help="races, each with a seed of its own")
     parser.add_argument("--steps", type=int, default=100, help="steps of TRL")
     parser.add_argument("--block", type=int, default=10, help="steps in a turn")
     run(measure, parser)
