@@ -31,7 +31,7 @@ def measure(options: argparse.Namespace) -> Iterator[Figure]:
     ids = encode_prompt([Message("user", PROMPT)], base.tokenizer)
     factors = random_factors(base)
     stock, tuned = _stock(spec), _peft(spec, factors)
-    llama = FastLlama(base.model, "forward")
+    llama = FastLlama(base.model, packed=True)
 
     def ours(adapters: list[Any], with_weights: Any = llama) -> Callable[[], Any]:
         def answer() -> None:
@@ -45,7 +45,7 @@ def measure(options: argparse.Namespace) -> Iterator[Figure]:
         "base": ours([None]),
         "tuned": ours([factors]),
         "pair": ours([None, factors]),
-        "int8": ours([None], _in_int8(FastLlama(base.model, "forward"))),
+        "int8": ours([None], _in_int8(FastLlama(base.model, packed=True))),
         "transformers": lambda: _generate(stock, ids),
         "transformers+peft": lambda: _generate(tuned, ids),
     }

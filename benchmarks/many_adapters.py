@@ -92,7 +92,7 @@ def child(adapters: list[int], threads: int) -> None:
     base = load(ModelSpec(repo_id="starter"))
     torch.set_num_threads(threads)
     factors = [random_factors(base, seed) for seed in adapters]
-    llama = FastLlama(base.model, "forward")
+    llama = FastLlama(base.model, packed=True)
     ids = encode_prompt([Message("user", PROMPT)], base.tokenizer)
     print("{}", flush=True)
     for _line in sys.stdin:

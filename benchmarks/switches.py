@@ -20,7 +20,6 @@ SWITCHES: dict[str, dict[str, dict[str, Any]]] = {
     "plain_path": {"training": {"fast": False}},
     "no_length_buckets": {"training": {"length_buckets": False}},
     "weights_kept_in_4_bits": {"model": {"keep_dequantized": False}},
-    "weights_packed": {"training": {"pack_weights": True}},
     "upper_half": UPPER,
     "upper_half_without_cache": UPPER | {"training": {"cache_frozen": False}},
 }

@@ -10,8 +10,9 @@ from tunelab import DataSpec, LoRA, ModelSpec, RunConfig, Stage, TrainConfig, fi
 from tunelab.data.batches import collate
 from tunelab.data.encode import Encoded
 from tunelab.fast import choose_loss
+from tunelab.fast.decode import FastDecoder
 from tunelab.fast.functions import Adapters, Layout, norm, refresh, rotate
-from tunelab.fast.llama import FastLoss, shared_prefix
+from tunelab.fast.llama import FastLlama, FastLoss, shared_prefix
 from tunelab.fast.weights import Packed, can_pack
 from tunelab.losses import PlainLoss
 
@@ -99,34 +100,26 @@ needs_packing = pytest.mark.skipif(not can_pack(torch.bfloat16), reason="this Py
 
 
 @needs_packing
-@pytest.mark.parametrize("quantization", ["none", "nf4"])
-def test_packed_weights_compute_loss_and_gradients_as_plain_ones_do(tiny, quantization):
-    base = load(ModelSpec(repo_id=tiny, dtype="bfloat16", quantization=quantization, keep_dequantized=False))
-    model = LoRA(r=4).attach(base)
-    torch.manual_seed(1)
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data.normal_(0, 0.05)
-    batch = collate(rows(20, 31, 25, common=12), pad_id=2)
-    plain, expected = loss_and_gradients(FastLoss(model), model, batch)
-    packed_loss = FastLoss(model, packed=True)
-    assert packed_loss.llama.packed
-    packed, got = loss_and_gradients(packed_loss, model, batch)
-    assert packed == pytest.approx(plain, rel=2e-3)
-    for ours, theirs in zip(got, expected, strict=True):
-        assert (ours - theirs).norm() <= 0.02 * theirs.norm() + 1e-6
-
-
-@needs_packing
-def test_packed_products_are_those_of_the_weight_in_both_directions():
+def test_packed_products_are_those_of_the_weight():
     torch.manual_seed(0)
     weight, x, residual = (torch.randn(shape).bfloat16() for shape in ((96, 64), (5, 64), (5, 96)))
     packed = Packed(weight)
     assert torch.allclose(packed.times(x).float(), x.float() @ weight.float().T, rtol=0.02, atol=0.1)
     summed = x.float() @ weight.float().T + residual.float()
     assert torch.allclose(packed.times(x, residual).float(), summed, rtol=0.02, atol=0.1)
-    assert torch.allclose(packed.back(residual).float(), residual.float() @ weight.float(), rtol=0.02, atol=0.1)
     assert not can_pack(torch.float32)
+
+
+@needs_packing
+@pytest.mark.parametrize("quantization", ["none", "nf4"])
+def test_packed_weights_give_the_logits_of_plain_ones_within_rounding(tiny, quantization):
+    base = load(ModelSpec(repo_id=tiny, dtype="bfloat16", quantization=quantization))
+    ids = torch.tensor([rows(20)[0].input_ids, rows(20, seed=1)[0].input_ids])
+    llama = FastLlama(base.model, packed=True)
+    assert llama.packed
+    packed = FastDecoder(llama, [None, None], 40)(ids).float()
+    plain = FastDecoder(FastLlama(base.model), [None, None], 40)(ids).float()
+    assert (packed - plain).norm() < 0.02 * plain.norm()
 
 
 def test_twenty_steps_learn_the_same(tiny):

@@ -14,6 +14,7 @@ from tunelab import (
     LoRA,
     ModelSpec,
     PrefixTuning,
+    Run,
     RunConfig,
     Stage,
     TrainConfig,
@@ -21,8 +22,10 @@ from tunelab import (
     hardware,
     load,
     memory,
+    train_run,
 )
 from tunelab.data.batches import collate
+from tunelab.events import StepDone
 from tunelab.fast.llama import FastLoss
 from tunelab.models import skeleton
 
@@ -121,7 +124,23 @@ def test_checkpointing_comes_on_by_itself_only_when_memory_is_short(tiny, monkey
     assert not any("gradient checkpointing" in note for note in prefix.started.notes)
 
 
-def test_recomputing_learns_the_same_and_is_forecast_to_take_less(tiny):
+def test_a_resumed_run_computes_as_it_started_whatever_is_free_by_then(tiny, monkeypatch):
+    def until_step(count, run, **more):
+        for event in train_run(run, **more):
+            if isinstance(event, StepDone) and event.step == count:
+                run.request_stop()
+
+    monkeypatch.setattr(hardware, "available_memory_bytes", lambda: 0)
+    run = Run.create(one_stage(tiny, steps=4))
+    until_step(2, run)
+    assert run.progress().started.gradient_checkpointing
+    monkeypatch.undo()
+    until_step(None, run)
+    assert run.status == "finished"
+    assert run.progress().started.gradient_checkpointing
+
+
+def test_recomputing_is_forecast_to_take_less(tiny):
     long = [{"prompt": row["prompt"], "completion": row["completion"] * 20} for row in ROWS]
     kept = memory.read_and_forecast(one_stage(tiny, rows=long, gradient_checkpointing=False, fast=False))
     again = memory.read_and_forecast(one_stage(tiny, rows=long, gradient_checkpointing=True))

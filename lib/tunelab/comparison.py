@@ -357,7 +357,7 @@ class Comparer:
         if self._llama is None:
             size = sum(p.numel() for p in base.model.parameters()) * base.dtype.itemsize
             spacious = base.spec.keep_dequantized is not False and hardware.affords(size)
-            self._llama = FastLlama(base.model, "forward" if spacious else "no")
+            self._llama = FastLlama(base.model, packed=spacious)
         return self._llama
 
     def _by_turns(self, base: Base, run: Run, with_base: bool) -> _MakeDecoders:

@@ -44,6 +44,7 @@ class Started(Event):
     heldout_rows: tuple[int, ...]
     data_sha256: tuple[str, ...]
     forecast_bytes: int = 0  # of memory at the peak, the whole process; 0 where none could be made
+    gradient_checkpointing: bool = False
     libraries_bytes: int = 0  # what the process held before the model was loaded; part of the forecast
     notes: tuple[str, ...] = ()  # rows dropped, columns detected, warnings
 

@@ -147,7 +147,7 @@ class _Chain:
         self._attach(stages[0].train)
         if not trained_parameters(self.model):
             raise UserError(f"{self.config.technique!r} trains nothing in this model. Choose other layers or modules.")
-        forecast_bytes, told = self._look_ahead(stages)
+        forecast_bytes, told = self._look_ahead(stages, before)
         loss = choose_loss(self.model, self.config.technique, self.stages[0].training)
         yield self._started(before, loss, splits, [*notes, *told], forecast_bytes)
         if checkpoint or self.run.progress().steps:
@@ -227,16 +227,19 @@ class _Chain:
         check_lineage(self.config, parent, self.base.sha256)
         self.model = technique.load(self.base, parent.adapter_path, trainable=True)
 
-    def _look_ahead(self, stages: list[Any]) -> tuple[int, list[str]]:
-        """Bytes of memory that the run will take at most, and what to say of it; 'auto' is settled on the way."""
+    def _look_ahead(self, stages: list[Any], before: Started | None) -> tuple[int, list[str]]:
+        """Bytes of memory that the run will take at most, and what to say of it; 'auto' is settled on the way: by what
+        is free now, or as it was when the run started."""
         from tunelab.memory import forecast
 
         rows = [(stage.train, stage.heldout) for stage in stages]
+        free = hardware.available_memory_bytes() + hardware.resident_bytes()
+        automatic = all(stage.training.gradient_checkpointing == "auto" for stage in self.stages)
+        possible = automatic and self.config.technique.activations_can_be_recomputed
         try:
             ahead = forecast(self.config, rows, libraries=self.libraries_bytes)
-            free = hardware.available_memory_bytes() + hardware.resident_bytes()
-            automatic = all(stage.training.gradient_checkpointing == "auto" for stage in self.stages)
-            if ahead.total <= free or not automatic or not self.config.technique.activations_can_be_recomputed:
+            needed = before.gradient_checkpointing if before else ahead.total > free
+            if not possible or not needed:
                 return ahead.total, [ahead.note(free)]
             again = forecast(self.config, rows, libraries=self.libraries_bytes, checkpointing=True)
         except (RuntimeError, NotImplementedError, TypeError) as error:  # a model whose forward looks into its tensors
@@ -321,6 +324,7 @@ class _Chain:
             heldout_rows=tuple(len(split.heldout) for split in splits),
             data_sha256=hashes,
             forecast_bytes=forecast_bytes,
+            gradient_checkpointing=any(stage.training.gradient_checkpointing is True for stage in self.stages),
             libraries_bytes=self.libraries_bytes,
             notes=tuple(notes),
         )

@@ -209,11 +209,6 @@ class TrainConfig(Spec):
         description="Where the lowest layers have no adapter (LoRA's `layers`): keep what they make of a row, instead "
         "of computing it again in every epoch and evaluation. About 1.2 KB per token for the built-in model.",
     )
-    pack_weights: bool = Field(
-        False,
-        description="Lay the frozen weights out for this CPU beforehand (bf16, fast path): a step is up to a tenth "
-        "faster, and the weights take three times their memory.",
-    )
     seed: int = Field(0, ge=0, description="Seed of initialisation, order and dropout.")
 
     @property

@@ -24,6 +24,6 @@ def choose_loss(model: Any, technique: Technique, training: TrainConfig | None =
     if not training.fast or not technique.rows_can_differ or training.neftune_alpha or recomputed:
         return PlainLoss(model, training.neftune_alpha)
     try:
-        return FastLoss(model, training.pack_weights, training.cache_frozen)
+        return FastLoss(model, training.cache_frozen)
     except Unsupported:
         return PlainLoss(model)

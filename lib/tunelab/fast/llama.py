@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -89,14 +89,13 @@ class _Step:
 class FastLlama:
     """The layers of a (PEFT-wrapped) `LlamaForCausalLM`, computed by `functions.py`.
 
-    `packed`: with weights that are laid out for the CPU beforehand (`weights.py`), where that can be done; "forward" to
-    answer, "both" directions to train.
+    `packed`: with weights that are laid out for the CPU beforehand, to answer and not to train (`weights.py`).
 
     Raises:
         Unsupported: the model or its adapter has something this forward does not compute.
     """
 
-    def __init__(self, model: Any, packed: Literal["no", "forward", "both"] = "no") -> None:
+    def __init__(self, model: Any, packed: bool = False) -> None:
         causal = inner(model)
         config = causal.config
         _check(causal, config)
@@ -105,14 +104,14 @@ class FastLlama:
         self.epsilon = config.rms_norm_eps
         self.embedding: Tensor = causal.model.embed_tokens.weight
         head: Tensor = causal.lm_head.weight
-        self.packed = packed != "no" and head.device.type == "cpu" and can_pack(head.dtype)
-        self.head: Weight = Packed(head, packed == "both") if self.packed else Plain(lambda: head)
+        self.packed = packed and head.device.type == "cpu" and can_pack(head.dtype)
+        self.head: Weight = Packed(head) if self.packed else Plain(lambda: head)
         self.norm = causal.model.norm
         self.rotary = causal.model.rotary_emb
         self.layers = [_layer(layer, f"model.layers.{i}") for i, layer in enumerate(causal.model.layers)]
         if self.packed:
             for part in (part for layer in self.layers for part in layer.linears):
-                part.weight = Packed(part.matrix(), packed == "both")
+                part.weight = Packed(part.matrix())
         self.adapters: list[Adapters] = []
         for linears in (part for layer in self.layers for part in layer.linears):
             linears.adapters = _adapters(linears.modules, self.embedding.dtype)
@@ -232,8 +231,8 @@ class FastLoss:
     fast = True
     attention = "grouped"
 
-    def __init__(self, model: Any, packed: bool = False, cache_frozen: bool = False) -> None:
-        self.model, self.llama = model, FastLlama(model, "both" if packed else "no")
+    def __init__(self, model: Any, cache_frozen: bool = False) -> None:
+        self.model, self.llama = model, FastLlama(model)
         self.cache = FrozenCache() if cache_frozen and self.llama.first_adapted else None
 
     def __call__(self, batch: Batch) -> Tensor:

@@ -3,8 +3,8 @@
 oneDNN, which computes PyTorch's matrix products in half precision on CPUs, brings a weight into blocks that suit the
 processor before it multiplies, and forgets them afterwards. A frozen weight is the same at every step, so it can be
 brought into that form once. The operators for it are private ones of PyTorch: `can_pack` looks whether they are there
-and compute the same, and where they don't, the plain weights are used. An answer is made a third faster by it, a
-training step a tenth (`python -m benchmarks.generation`, `python -m benchmarks.train_speed --workload packed`).
+and compute the same, and where they don't, the plain weights are used. An answer is made a third
+faster by it (`python -m benchmarks.generation`); a training step, whose products have hundreds of rows, is not.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-ROWS_EXPECTED = 256  # the layout depends a little on how many rows there will be
+ROWS_EXPECTED = 2  # base and tuned; the layout depends a little on how many rows there will be
 
 
 class Weight(Protocol):
@@ -44,27 +44,18 @@ class Plain:
 
 
 class Packed:
-    """W in blocks: the memory of W once more, and for `back` (`both` directions) twice."""
+    """W in blocks, to answer: the memory of W once more."""
 
-    def __init__(self, weight: Tensor, both: bool = True) -> None:
-        self._there, self._back = _reorder(weight), _reorder(weight.T) if both else None
+    def __init__(self, weight: Tensor) -> None:
+        self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), ROWS_EXPECTED)
 
     def times(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         if residual is None:
-            return _product(x, self._there)
-        return torch.ops.mkldnn._linear_pointwise.binary(x, residual, self._there, None, "add")
+            return torch.ops.mkldnn._linear_pointwise(x, self.packed, None, "none", [], "")
+        return torch.ops.mkldnn._linear_pointwise.binary(x, residual, self.packed, None, "add")
 
     def back(self, dy: Tensor) -> Tensor:
-        assert self._back is not None, "packed for one direction"
-        return _product(dy, self._back)
-
-
-def _reorder(weight: Tensor) -> Tensor:
-    return torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), ROWS_EXPECTED)
-
-
-def _product(x: Tensor, packed: Tensor) -> Tensor:
-    return torch.ops.mkldnn._linear_pointwise(x, packed, None, "none", [], "")
+        raise NotImplementedError("weights are packed to answer, not to train")
 
 
 @functools.cache
@@ -80,7 +71,6 @@ def can_pack(dtype: torch.dtype) -> bool:
         pairs = [
             (packed.times(x), x @ weight.T),
             (packed.times(x, x[:, :1].expand(-1, 192).contiguous()), x[:, :1] + x @ weight.T),
-            (packed.back(x @ weight.T), (x @ weight.T) @ weight),
         ]
     except (RuntimeError, AttributeError, NotImplementedError):
         return False
