@@ -151,12 +151,13 @@ def best_cpu_attention(dtype: torch.dtype) -> str:
 
     best = {eager: float("inf"), sdpa: float("inf")}
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # with more, another process on the machine would be what is measured
+    # one thread and its own time: else another process on the machine would be what is measured
+    torch.set_num_threads(1)
     for _ in range(4):
         for attend in best:
-            started = time.perf_counter()
+            started = time.thread_time()
             attend().sum().backward()
-            best[attend] = min(best[attend], time.perf_counter() - started)
+            best[attend] = min(best[attend], time.thread_time() - started)
     torch.set_num_threads(threads)
     return "sdpa" if best[sdpa] * 1.5 < best[eager] else "eager"
 
