@@ -237,11 +237,11 @@ class _Chain:
         automatic = all(stage.training.gradient_checkpointing == "auto" for stage in self.stages)
         possible = automatic and self.config.technique.activations_can_be_recomputed
         try:
-            ahead = forecast(self.config, rows, libraries=self.libraries_bytes)
+            ahead = forecast(self.config, self.base, rows, libraries=self.libraries_bytes)
             needed = before.gradient_checkpointing if before else ahead.total > free
             if not possible or not needed:
                 return ahead.total, [ahead.note(free)]
-            again = forecast(self.config, rows, libraries=self.libraries_bytes, checkpointing=True)
+            again = forecast(self.config, self.base, rows, libraries=self.libraries_bytes, checkpointing=True)
         except (RuntimeError, NotImplementedError, TypeError) as error:  # a model whose forward looks into its tensors
             return 0, [f"memory: no forecast for this model ({type(error).__name__})"]
         settled = {"gradient_checkpointing": True}

@@ -10,7 +10,7 @@ path), or the fast path says it by its formula. `python -m benchmarks.memory` co
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from tunelab import hardware
@@ -73,22 +73,23 @@ class Forecast:
 
 def forecast(
     config: RunConfig,
+    base: Base,
     stages: Sequence[tuple[list[Encoded], list[Encoded]]],
     *,
     checkpointing: bool | None = None,
     libraries: int = LIBRARIES,
 ) -> Forecast:
-    """What training `config` takes, for each stage's encoded training and held-out rows; `checkpointing` overrides the
-    stages' own.
+    """What training `config` on `base` takes, for each stage's encoded training and held-out rows; `checkpointing`
+    overrides the stages' own. Of the base's weights only the shapes are looked at, in a model of its own.
 
     Raises:
         UserError: the model can't be found, or the technique does not fit it.
     """
     import torch
 
-    from tunelab.models import skeleton
+    from tunelab.models import empty_model, find
 
-    base = skeleton(config.model)
+    base = replace(base, model=empty_model(find(config.model), base.dtype))
     with torch.device("meta"):
         weights = _weights(config, base)
         model = config.technique.outline(base)
@@ -107,9 +108,9 @@ def read_and_forecast(config: RunConfig) -> Forecast:
         UserError: model or data can't be read, or do not fit.
     """
     from tunelab.data import encode_all, pack, read_data
-    from tunelab.models import load_tokenizer
+    from tunelab.models import Base, choose_device, choose_dtype, empty_model, find, load_tokenizer
 
-    tokenizer, longest = load_tokenizer(config.model), config.model.max_length
+    spec, tokenizer, longest = config.model, load_tokenizer(config.model), config.model.max_length
     stages = []
     for stage in config.stages:
         split = read_data(stage.data, stage.learn)
@@ -119,7 +120,11 @@ def read_and_forecast(config: RunConfig) -> Forecast:
         stages.append((train, held))
     if not all(train for train, _held in stages):
         raise UserError(f"No training row has anything to learn from within max_length = {longest} tokens.")
-    return forecast(config, stages)
+    device = choose_device(spec)
+    dtype = choose_dtype(spec, device)
+    model = empty_model(find(spec), dtype)
+    # nothing is trained, so nobody will ask which weights these were: hashing them takes seconds
+    return forecast(config, Base(spec, model, tokenizer, dtype, device, sha256="", published_name="", note=""), stages)
 
 
 def _training(

@@ -79,19 +79,24 @@ def skeleton(spec: ModelSpec, progress: Callable[[str], None] | None = None) -> 
     Raises:
         UserError: the model can't be found or fetched.
     """
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
     folder = find(spec, progress)
     device = choose_device(spec)
     dtype = choose_dtype(spec, device)
+    return _base(spec, folder, empty_model(folder, dtype), device, dtype)
+
+
+def empty_model(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
+    """The model of a folder on the meta device, frozen: shapes, no contents."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(
             config, dtype=dtype, attn_implementation="eager", trust_remote_code=False
         )
     model.requires_grad_(False)
-    return _base(spec, folder, model, device, dtype)
+    return model
 
 
 def _base(spec: ModelSpec, folder: Path, model: PreTrainedModel, device: torch.device, dtype: torch.dtype) -> Base:
