@@ -11,7 +11,7 @@ from tunelab.data.batches import collate
 from tunelab.data.encode import Encoded
 from tunelab.fast import choose_loss
 from tunelab.fast.decode import FastDecoder
-from tunelab.fast.functions import Adapters, Layout, norm, refresh, rotate
+from tunelab.fast.functions import Adapters, Joined, Layout, norm, rotate_, signed
 from tunelab.fast.llama import FastLlama, FastLoss, shared_prefix
 from tunelab.fast.weights import Packed, can_pack
 from tunelab.losses import PlainLoss
@@ -145,7 +145,7 @@ def test_frozen_layers_are_computed_once_per_row_and_change_nothing(tiny):
     lowest = []
     spied = cached.llama._through
     cached.llama._through = lambda x, layers, *rest, **more: (
-        lowest.append(len(layers)) if len(layers) == 1 and not more.get("adapted", True) else None,
+        lowest.append(len(layers)) if layers else None,
         spied(x, layers, *rest, **more),
     )[1]
     for batch in (first, second, first):
@@ -178,15 +178,23 @@ def test_switched_off_the_adapter_adds_exactly_nothing(tiny):
 
 def test_stacked_factors_are_blocks_that_keep_their_gradients_apart():
     torch.manual_seed(0)
-    factors = [torch.randn(2, 8), torch.randn(5, 2), torch.randn(3, 8), torch.randn(4, 3)]
+    factors = [torch.randn(shape, requires_grad=True) for shape in ((2, 8), (5, 2), (3, 8), (4, 3))]
     adapters = Adapters(factors, scale=0.5, dtype=torch.float32)
-    refresh([adapters])
-    x = torch.randn(6, 8)
-    expected = torch.cat([0.5 * x @ a.T @ b.T for a, b in (factors[:2], factors[2:])], dim=1)
-    assert torch.allclose(x @ adapters.a.T @ adapters.b, expected, atol=1e-5)
-    factors[1].zero_()
-    refresh([adapters])
-    assert not adapters.b[:2].any()
+    x, weights = torch.randn(6, 8), torch.randn(6, 9)
+
+    def by_stack():
+        a, b = Joined.apply([adapters], *factors)
+        return x @ a.T @ b.T
+
+    def one_by_one():
+        return torch.cat([0.5 * x @ a.T @ b.T for a, b in (factors[:2], factors[2:])], dim=1)
+
+    assert torch.allclose(by_stack(), one_by_one(), atol=1e-5)
+    got, expected = (torch.autograd.grad((made() * weights).sum(), factors) for made in (by_stack, one_by_one))
+    for ours, theirs in zip(got, expected, strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-5)
+    factors[1].data.zero_()
+    assert not by_stack()[:, :5].any()
 
 
 def test_norm_and_rotation_are_those_of_transformers():
@@ -199,4 +207,4 @@ def test_norm_and_rotation_are_those_of_transformers():
     assert torch.allclose(norm(x, module.weight.data, 1e-5)[0], module(x), atol=1e-6)
     q, angle = torch.randn(1, 2, 5, 64), torch.randn(1, 5, 64)
     turned, _ = apply_rotary_pos_emb(q, q, angle.cos(), angle.sin())
-    assert torch.allclose(rotate(q, angle.cos(), angle.sin()), turned, atol=1e-6)
+    assert torch.allclose(rotate_(q, angle.cos(), signed(angle.sin())), turned, atol=1e-6)

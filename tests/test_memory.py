@@ -26,7 +26,7 @@ from tunelab import (
 )
 from tunelab.data.batches import collate
 from tunelab.events import StepDone
-from tunelab.fast.llama import FastLoss
+from tunelab.fast.llama import FastLoss, layout_of
 from tunelab.models import skeleton
 
 
@@ -62,15 +62,18 @@ def test_what_the_plain_forward_keeps_is_counted_without_computing_it(tiny, name
     assert memory._saved(outline, batch, checkpointing=True)[0] < counted
 
 
+@pytest.mark.parametrize("lengths", [(24, 26, 25), (80, 95, 90)], ids=["short", "long"])
 @pytest.mark.parametrize("settings", [{"r": 4}, {"r": 4, "layers": (1,)}], ids=["all", "upper"])
-def test_what_the_fast_forward_keeps_is_what_its_formula_says(tiny, settings):
+def test_what_the_fast_forward_keeps_is_what_its_formula_says(tiny, settings, lengths):
     model = adapted(tiny, **settings)
     loss = FastLoss(model)
-    batch = collate(rows(20, 31, 25, common=12), 2)
+    batch = collate(rows(*lengths, common=8), 2)
+    short = max(lengths) < 50
+    assert layout_of(batch).keeps_weights(loss.llama.heads) is short  # attention weights grow with the square
     copies = [t for a in loss.llama.adapters for t in (a.a, a.b)]
     measured = kept_by(lambda: loss.hidden(batch), torch.nn.ParameterList(copies))
     formula, positions = loss.kept_bytes(batch)
-    assert positions == 12 + 3 * 19
+    assert positions == 8 + 3 * (max(lengths) - 8)
     # besides: the rotation's angles, kept once for all layers, and the last norm
     assert formula == pytest.approx(measured, rel=0.1)
 

@@ -132,7 +132,8 @@ class Trainer:
         window = self._window()
         counts = torch.tensor([[batch.scored_tokens, batch.tokens] for batch in window]).sum(0)
         scored, tokens = self.accelerator.reduce(counts.to(self.accelerator.device), "sum").tolist()
-        self.model.train()
+        if not self.model.training:
+            self.model.train()  # which looks at hundreds of modules
         sums = torch.zeros(2, device=self.accelerator.device)  # the loss; what is minimised
         for batch in window:
             minimised, nll = self.objective(batch)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tunelab.fast.functions import causal_bias, norm, rotate, swiglu
+from tunelab.fast.functions import causal_bias, norm, rotate_, signed, swiglu
 from tunelab.fast.llama import FastLlama, Linears
 from tunelab.fast.weights import Plain, Weight
 
@@ -72,8 +72,7 @@ class FastDecoder:
             llama.layers, self.layers, self.keys, self.values, strict=True
         ):
             parts = qkv(self._norm(x, layer.norm_in)).view(self.rows, count, -1, heads.size)  # (rows, T, H + 2K, D)
-            turning = parts[:, :, : heads.queries + heads.keys]
-            turning.copy_(rotate(turning, cos, sin))
+            rotate_(parts[:, :, : heads.queries + heads.keys], cos, sin)
             queries, new_keys, new_values = parts.split([heads.queries, heads.keys, heads.keys], dim=2)
             keys[:, :, start:end] = new_keys.transpose(1, 2)
             values[:, :, start:end] = new_values.transpose(1, 2)
@@ -95,14 +94,14 @@ class FastDecoder:
         return mixed.reshape(self.rows, count, -1)
 
     def _rotation(self, start: int, end: int, x: Tensor) -> tuple[Tensor, Tensor]:
-        """cos and sin of the new tokens, (T, 1, D), or (rows, T, 1, D) where rows begin at different places."""
+        """cos and signed sin of the new tokens, (T, 1, D), or (rows, T, 1, D) where rows begin at different places."""
         positions = torch.arange(start, end, device=x.device)
         if self.padding is None:
             cos, sin = self.llama.rotation(positions, x)
-            return cos[:, None], sin[:, None]
+            return cos[:, None], signed(sin)[:, None]
         own = (positions - self.padding[:, None]).clamp(min=0)  # (rows, T)
         cos, sin = (part.unflatten(0, own.shape)[:, :, None] for part in self.llama.rotation(own.flatten(), x))
-        return cos, sin
+        return cos, signed(sin)
 
     def _bias(self, start: int, end: int, x: Tensor) -> Tensor | None:
         """-inf where a query may not look: ahead, and at padding. (H / K · T, S), or (rows, 1, H / K · T, S) with

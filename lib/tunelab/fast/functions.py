@@ -21,18 +21,19 @@ from torch.nn import functional
 
 from tunelab.fast.weights import Weight
 
-HEAD_CHUNK = 128  # scored positions whose (chunk, V) logits exist at a time
+HEAD_CHUNK = 256  # scored positions whose (chunk, V) logits exist at a time
+SOFTMAX_ROWS = 16  # of those, how many are in fp32 at a time on a CPU: they stay in its cache
 
 
 # ---- linear layers with adapters
 
 
 class Adapters:
-    """The LoRA factors of linear layers that read the same x, as two matrices: y += (x Aᵀ) B.
+    """The LoRA factors of linear layers that read the same x, as two matrices: y += (x Aᵀ) Bᵀ.
 
-    A (R, C) holds the A_i of all layers, B (R, O) their transposed B_i on its diagonal blocks, times the scale. One
-    product for all costs less than a thin one for each. Hu et al. 2021, section 4.1. The matrices are copies in the
-    model's dtype; `refresh` makes them anew from the parameters.
+    A (R, C) holds the A_i of all layers, B (O, R) their B_i on its diagonal blocks, times the scale. One product for
+    all costs less than a thin one for each. Hu et al. 2021, section 4.1. The matrices are copies in the model's dtype;
+    `Joined` makes them anew from the parameters.
     """
 
     def __init__(self, factors: Sequence[Tensor], scale: float, dtype: torch.dtype) -> None:
@@ -41,35 +42,42 @@ class Adapters:
         self.ranks = [a.shape[0] for a in factors[::2]]
         self.widths = [b.shape[0] for b in factors[1::2]]
         self.scale = scale
-        self.fp32_scale = factors[0].new_full((1,), scale, dtype=torch.float32)
         self.a = factors[0].new_zeros((sum(self.ranks), factors[0].shape[1]), dtype=dtype, requires_grad=False)
-        self.b = self.a.new_zeros(sum(self.ranks), sum(self.widths))
-        pairs = zip(self.a.split(self.ranks), self.blocks(self.b), strict=True)
-        self.targets = [target for a, b in pairs for target in (a, b.T)]
+        self.b = self.a.new_zeros(sum(self.widths), sum(self.ranks))
+        self.blocks = self.of_factors(self.a, self.b)
 
-    def blocks(self, b: Tensor) -> list[Tensor]:
-        """The diagonal blocks (r_i, O_i) of a matrix like B: views."""
-        blocks, rank, out = [], 0, 0
+    def of_factors(self, a: Tensor, b: Tensor) -> list[Tensor]:
+        """Where the factors lie in matrices like A and B, in their order: views."""
+        blocks: list[Tensor] = []
+        rank = out = 0
         for r, width in zip(self.ranks, self.widths, strict=True):
-            blocks.append(b[rank : rank + r, out : out + width])
+            blocks += (a[rank : rank + r], b[out : out + width, rank : rank + r])
             rank, out = rank + r, out + width
         return blocks
 
-    def gradients(self, d_a: Tensor, d_b: Tensor) -> list[Tensor]:
-        """Gradients of the factors, in their order, in fp32."""
-        gradients: list[Tensor] = []
-        for a, block in zip(d_a.float().split(self.ranks), self.blocks(d_b), strict=True):
-            b = self.fp32_scale.new_empty(block.shape[1], block.shape[0])
-            gradients += (a, torch.mul(block.T, self.fp32_scale, out=b))
-        return gradients
 
+class Joined(Function):
+    """The matrices A and B of every stack, from the factors of all: apply to (adapters, *factors of all adapters).
 
-@torch.no_grad()
-def refresh(adapters: Sequence[Adapters]) -> None:
-    """Bring the matrices up to date with the parameters."""
-    if adapters:
-        torch._foreach_copy_([t for x in adapters for t in x.targets], [f for x in adapters for f in x.factors])
+    All at once, in both directions: there are hundreds of factors, and a call for each costs more than its copy.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, adapters: Sequence[Adapters], *factors: Tensor) -> tuple[Tensor, ...]:
+        torch._foreach_copy_([block for x in adapters for block in x.blocks], list(factors))
         torch._foreach_mul_([x.b for x in adapters], [x.scale for x in adapters])
+        ctx.adapters = adapters
+        return tuple(matrix.detach() for x in adapters for matrix in (x.a, x.b))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        adapters: Sequence[Adapters] = ctx.adapters
+        pairs = zip(adapters, gradients[::2], gradients[1::2], strict=True)
+        blocks = [block for x, d_a, d_b in pairs for block in x.of_factors(d_a, d_b)]
+        of_factors = [torch.empty_like(factor) for x in adapters for factor in x.factors]
+        torch._foreach_copy_(of_factors, blocks)
+        torch._foreach_mul_(of_factors[1::2], [x.scale for x in adapters for _ in x.ranks])
+        return None, *of_factors
 
 
 @dataclass
@@ -77,29 +85,31 @@ class Stack:
     """Frozen linear layers side by side: y = x Wᵀ, plus their adapters."""
 
     weight: Weight  # (O, C)
-    adapters: Adapters | None
+    a: Tensor | None = None  # (R, C)
+    b: Tensor | None = None  # (O, R)
 
     @property
-    def factors(self) -> list[Tensor]:
-        """The adapters' parameters."""
-        return self.adapters.factors if self.adapters else []
+    def matrices(self) -> tuple[Tensor | None, Tensor | None]:
+        """The adapters', as a `Function` is applied to them."""
+        return self.a, self.b
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """y (N, O) of x (N, C), with `residual` added, and x Aᵀ (N, R) for the backward."""
         y = self.weight.times(x, residual)
-        if self.adapters is None:
+        if self.a is None or self.b is None:
             return y, None
-        inner = x @ self.adapters.a.T
-        return y.addmm_(inner, self.adapters.b), inner
+        inner = x @ self.a.T
+        return y.addmm_(inner, self.b.T), inner
 
-    def backward(self, dy: Tensor, x: Tensor, inner: Tensor | None, wanted: bool = True) -> tuple[Any, list[Tensor]]:
-        """Gradient of x (None unless `wanted`) and of the adapters' factors."""
+    def backward(self, dy: Tensor, x: Tensor, inner: Tensor | None, wanted: bool = True) -> tuple[Any, Any, Any]:
+        """Gradients of x (None unless `wanted`) and of the adapters' A and B."""
         dx = self.weight.back(dy) if wanted else None
-        if self.adapters is None or inner is None:
-            return dx, []
-        d_inner = dy @ self.adapters.b.T  # (N, R)
-        gradients = self.adapters.gradients(d_inner.T @ x, inner.T @ dy)
-        return dx.addmm_(d_inner, self.adapters.a) if dx is not None else None, gradients
+        if self.a is None or self.b is None or inner is None:
+            return dx, None, None
+        d_inner = dy @ self.b  # (N, R)
+        if dx is not None:
+            dx.addmm_(d_inner, self.a)
+        return dx, d_inner.T @ x, dy.T @ inner
 
 
 # ---- the elementwise parts, forward and backward
@@ -112,23 +122,22 @@ def norm(x: Tensor, weight: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
     return _normed(x, wide, weight, inverse), inverse
 
 
-def norm_again(x: Tensor, weight: Tensor, inverse: Tensor) -> Tensor:
-    """What `norm` gave, from the 1 / rms it gave."""
-    return _normed(x, x.float(), weight, inverse)
-
-
 def _normed(x: Tensor, wide: Tensor, weight: Tensor, inverse: Tensor) -> Tensor:
     if wide is x:  # fp32: `float()` made no copy that could be overwritten
         return x * inverse * weight
     return wide.mul_(inverse).to(x.dtype).mul_(weight)
 
 
-def norm_backward(dy: Tensor, x: Tensor, weight: Tensor, inverse: Tensor) -> Tensor:
-    """Gradient of x, in x's dtype."""
-    normed = x.float() * inverse
-    d_normed = (dy * weight).float()
-    inner = torch.linalg.vecdot(d_normed, normed)[:, None].div_(-x.shape[-1])
-    return torch.addcmul(d_normed, normed, inner).mul_(inverse).to(x.dtype)
+def unscaled(x: Tensor, inverse: Tensor) -> Tensor:
+    """x / rms(x) in fp32, from the 1 / rms that `norm` gave."""
+    return x * inverse if x.dtype == torch.float32 else x.float().mul_(inverse)
+
+
+def norm_backward(dy: Tensor, unscaled: Tensor, weight: Tensor, inverse: Tensor) -> Tensor:
+    """Gradient of x, in dy's dtype, from x / rms(x)."""
+    d_unscaled = (dy * weight).float()
+    inner = torch.linalg.vecdot(d_unscaled, unscaled)[:, None].div_(-dy.shape[-1])
+    return d_unscaled.addcmul_(unscaled, inner).mul_(inverse).to(dy.dtype)
 
 
 def swiglu(gate_up: Tensor) -> Tensor:
@@ -147,11 +156,17 @@ def swiglu_backward(d: Tensor, gate_up: Tensor, silu: Tensor) -> Tensor:
     return both
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary position embedding, x · cos + (-x₂, x₁) · sin with x = (x₁, x₂) the halves of the last dimension (Su et
-    al. 2021, section 3.2). Its backward is the rotation by -sin."""
-    first, second = x.chunk(2, dim=-1)
-    return torch.addcmul(x * cos, torch.cat((-second, first), dim=-1), sin)
+def rotate_(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary position embedding in place: x · cos + (x₂, x₁) · sin with x = (x₁, x₂) the halves of the last dimension,
+    and `signed` sin (Su et al. 2021, section 3.2). Its backward is the rotation by -sin."""
+    swapped = x.roll(x.shape[-1] // 2, dims=-1)
+    return x.mul_(cos).addcmul_(swapped, sin)
+
+
+def signed(sin: Tensor) -> Tensor:
+    """`sin` (…, D) with its first half negative, as `rotate_` wants it."""
+    first, second = sin.chunk(2, dim=-1)
+    return torch.cat((-first, second), dim=-1)
 
 
 # ---- attention
@@ -167,6 +182,11 @@ class Layout:
     length: int
 
     @property
+    def tokens(self) -> int:
+        """How many flat rows there are."""
+        return self.prefix + self.rows * self.length
+
+    @property
     def positions(self) -> list[int]:
         """The position of each flat row in its text."""
         own = list(range(self.prefix, self.prefix + self.length))
@@ -177,6 +197,27 @@ class Layout:
         """What attends together: (flat rows, texts in them, tokens of the prefix that they see as well)."""
         texts = (slice(self.prefix, None), self.rows, self.prefix)
         return [(slice(0, self.prefix), 1, 0), texts] if self.prefix else [texts]
+
+    def kept(self, heads: Heads) -> int:
+        """Numbers that the backward of attention needs, of one layer."""
+        return self._packed(heads) if self.keeps_weights(heads) else self._flat(heads)
+
+    def keeps_weights(self, heads: Heads) -> bool:
+        """Whether packed q, k and v and the attention weights are kept for the backward. They grow with the square of
+        the length: where they would take more than twice what flat q, k and v take, those are kept, and these made
+        again."""
+        return self._packed(heads) <= 2 * self._flat(heads)
+
+    def _flat(self, heads: Heads) -> int:
+        return self.tokens * (heads.queries + 2 * heads.keys) * heads.size
+
+    def _packed(self, heads: Heads) -> int:
+        total = 0
+        for part, texts, shared in self.groups:
+            own = self.prefix if part.start == 0 and self.prefix else self.length
+            seen = shared + own
+            total += texts * (own * heads.queries * (heads.size + seen) + 2 * seen * heads.keys * heads.size)
+        return total
 
     def biases(self, per_group: int, like: Tensor) -> list[Tensor]:
         """For each group (H / K · T, P + T): zero where a query may look, -inf at what lies ahead of it."""
@@ -209,24 +250,27 @@ class Heads:
         q = q.unflatten(0, (rows, -1)).unflatten(2, (self.keys, -1)).permute(0, 2, 3, 1, 4)  # (rows, K, H / K, T, D)
         return q.reshape(rows * self.keys, -1, self.size)
 
-    def unpack_queries(self, q: Tensor, rows: int) -> Tensor:
-        """The way back: (rows · T, H, D)."""
-        q = q.view(rows, self.keys, self.per_group, -1, self.size).permute(0, 3, 1, 2, 4)
-        return q.reshape(-1, self.queries, self.size)
+    def unpack_queries(self, q: Tensor, rows: int, out: Tensor) -> None:
+        """The way back, into `out` (rows · T, H, D)."""
+        packed = q.view(rows, self.keys, self.per_group, -1, self.size).permute(0, 3, 1, 2, 4)
+        out.unflatten(0, (rows, -1)).unflatten(2, (self.keys, -1)).copy_(packed)
 
     def pack_keys(self, shared: Tensor, own: Tensor, rows: int) -> Tensor:
         """Keys or values of the prefix (P, K, D) and of the rows (rows · T, K, D) -> (rows · K, P + T, D)."""
         prefix = shared.shape[0]
         packed = own.new_empty(rows, self.keys, prefix + own.shape[0] // rows, self.size)
-        packed[:, :, :prefix] = shared.transpose(0, 1)
+        if prefix:
+            packed[:, :, :prefix] = shared.transpose(0, 1)
         packed[:, :, prefix:] = own.unflatten(0, (rows, -1)).transpose(1, 2)
         return packed.view(rows * self.keys, -1, self.size)
 
-    def unpack_keys(self, d: Tensor, prefix: int, rows: int) -> tuple[Tensor, Tensor]:
-        """Gradients of what `pack_keys` was given; the prefix collects from every row."""
-        d = d.view(rows, self.keys, -1, self.size)
-        shared = d[:, :, :prefix].sum(0, dtype=torch.float32).to(d.dtype).transpose(0, 1)
-        return shared, d[:, :, prefix:].transpose(1, 2).reshape(-1, self.keys, self.size)
+    def unpack_keys(self, d: Tensor, rows: int, shared: Tensor, own: Tensor) -> None:
+        """Gradients of what `pack_keys` was given: of the rows into `own`, of the prefix, which collects from every
+        row, added to `shared`."""
+        d, prefix = d.view(rows, self.keys, -1, self.size), shared.shape[0]
+        own.unflatten(0, (rows, -1)).copy_(d[:, :, prefix:].transpose(1, 2))
+        if prefix:
+            shared += d[:, :, :prefix].sum(0, dtype=torch.float32).transpose(0, 1)
 
     def split(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(N, (H + 2K) · D) -> q (N, H, D), k (N, K, D), v (N, K, D), all views."""
@@ -259,28 +303,37 @@ def attend_backward(d: Tensor, q: Tensor, k: Tensor, v: Tensor, weights: Tensor)
     return torch.bmm(d_scores, k), torch.bmm(d_scores.transpose(1, 2), q), d_v
 
 
-def attention(qkv: Tensor, heads: Heads, layout: Layout, biases: list[Tensor]) -> Tensor:
-    """Mixed values (N, H · D) of rotated qkv (N, (H + 2K) · D): the prefix sees itself, a text the prefix too."""
+def attention(qkv: Tensor, heads: Heads, layout: Layout, biases: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    """Mixed values (N, H · D) of rotated qkv (N, (H + 2K) · D): the prefix sees itself, a text the prefix too. And what
+    the backward needs: of each group what `attend` was given and its weights, or qkv alone (`Layout.keeps_weights`)."""
     mixed = qkv.new_empty(qkv.shape[0], heads.queries, heads.size)
+    kept: list[Tensor] = []
+    keeps = layout.keeps_weights(heads)
     for (part, texts, shared), bias in zip(layout.groups, biases, strict=True):
-        q, k, v = heads.pack(qkv, part, texts, shared)
-        mixed[part] = heads.unpack_queries(attend(q, k, v, bias)[0], texts)
-    return mixed.view(qkv.shape[0], -1)
+        packed = heads.pack(qkv, part, texts, shared)
+        values, weights = attend(*packed, bias)
+        heads.unpack_queries(values, texts, out=mixed[part])
+        if keeps:
+            kept += (*packed, weights)
+    return mixed.view(qkv.shape[0], -1), kept or [qkv]
 
 
-def attention_backward(d: Tensor, qkv: Tensor, heads: Heads, layout: Layout, biases: list[Tensor]) -> Tensor:
-    """Gradient of qkv. The attention weights are made again: kept, they would grow with the square of the length."""
-    d_qkv = torch.empty_like(qkv)
+def attention_backward(d: Tensor, kept: Sequence[Tensor], heads: Heads, layout: Layout, biases: list[Tensor]) -> Tensor:
+    """Gradient of rotated qkv (N, (H + 2K) · D), from that of the mixed values."""
+    d_qkv = d.new_empty(d.shape[0], (heads.queries + 2 * heads.keys) * heads.size)
     d_q, d_k, d_v = heads.split(d_qkv)
     d = d.view(-1, heads.queries, heads.size)
-    for (part, texts, shared), bias in zip(layout.groups, biases, strict=True):
-        q, k, v = heads.pack(qkv, part, texts, shared)
-        weights = attend(q, k, v, bias)[1]
-        packed_q, *packed = attend_backward(heads.pack_queries(d[part], texts), q, k, v, weights)
-        d_q[part] = heads.unpack_queries(packed_q, texts)
-        for whole, gradient in zip((d_k, d_v), packed, strict=True):
-            of_prefix, whole[part] = heads.unpack_keys(gradient, shared, texts)
-            whole[:shared] += of_prefix  # the prefix is the first group, so its own gradient is there already
+    for i, ((part, texts, shared), bias) in enumerate(zip(layout.groups, biases, strict=True)):
+        if len(kept) == 1:
+            q, k, v = heads.pack(kept[0], part, texts, shared)
+            weights = attend(q, k, v, bias)[1]
+        else:
+            q, k, v, weights = kept[4 * i : 4 * i + 4]
+        of_q, of_k, of_v = attend_backward(heads.pack_queries(d[part], texts), q, k, v, weights)
+        heads.unpack_queries(of_q, texts, out=d_q[part])
+        for whole, gradient in ((d_k, of_k), (d_v, of_v)):
+            # the prefix is the first group, so its own gradient is there already
+            heads.unpack_keys(gradient, texts, shared=whole[:shared], own=whole[part])
     return d_qkv
 
 
@@ -301,38 +354,34 @@ class AttentionPart:
     biases: list[Tensor]
 
     @property
-    def factors(self) -> list[Tensor]:
-        """The adapters' parameters, in the order of their gradients."""
-        return self.qkv.factors + self.out.factors
+    def matrices(self) -> tuple[Tensor | None, ...]:
+        """The adapters', in the order of their gradients."""
+        return self.qkv.matrices + self.out.matrices
 
 
 class AttentionBlock(Function):
-    """x + out(attention(qkv(norm(x)))) for x (N, C); apply to (x, part, *part.factors)."""
+    """x + out(attention(qkv(norm(x)))) for x (N, C); apply to (x, part, *part.matrices)."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, part: AttentionPart, *factors: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, part: AttentionPart, *matrices: Tensor | None) -> Tensor:
         normed, inverse = norm(x, part.norm_weight, part.epsilon)
         qkv, inner_qkv = part.qkv.forward(normed)
-        turned = _turning(qkv, part.heads)
-        turned.copy_(rotate(turned, *part.rotation))
-        mixed = attention(qkv, part.heads, part.layout, part.biases)
+        rotate_(_turning(qkv, part.heads), *part.rotation)
+        mixed, kept = attention(qkv, part.heads, part.layout, part.biases)
         y, inner_out = part.out.forward(mixed, residual=x)
         ctx.part = part
-        ctx.save_for_backward(x, inverse, qkv, inner_qkv, mixed, inner_out)
+        ctx.save_for_backward(x, inverse, inner_qkv, mixed, inner_out, *kept)
         return y
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> Any:
         part: AttentionPart = ctx.part
-        x, inverse, qkv, inner_qkv, mixed, inner_out = ctx.saved_tensors
-        d_mixed, of_out = part.out.backward(dy, mixed, inner_out)
-        d_qkv = attention_backward(d_mixed, qkv, part.heads, part.layout, part.biases)
-        turned, (cos, sin) = _turning(d_qkv, part.heads), part.rotation
-        turned.copy_(rotate(turned, cos, -sin))
-        normed = norm_again(x, part.norm_weight, inverse)
-        dx, of_qkv = part.qkv.backward(d_qkv, normed, inner_qkv, wanted=ctx.needs_input_grad[0])
-        if dx is not None:
-            dx = norm_backward(dx, x, part.norm_weight, inverse).add_(dy)
+        x, inverse, inner_qkv, mixed, inner_out, *kept = ctx.saved_tensors
+        d_mixed, *of_out = part.out.backward(dy, mixed, inner_out)
+        d_qkv = attention_backward(d_mixed, kept, part.heads, part.layout, part.biases)
+        cos, sin = part.rotation
+        rotate_(_turning(d_qkv, part.heads), cos, -sin)
+        dx, *of_qkv = _through_norm(ctx, part.qkv, d_qkv, x, inverse, inner_qkv, dy)
         return dx, None, *of_qkv, *of_out
 
 
@@ -346,15 +395,15 @@ class MLPPart:
     down: Stack
 
     @property
-    def factors(self) -> list[Tensor]:
-        return self.gate_up.factors + self.down.factors
+    def matrices(self) -> tuple[Tensor | None, ...]:
+        return self.gate_up.matrices + self.down.matrices
 
 
 class MLPBlock(Function):
-    """x + down(swiglu(gate_up(norm(x)))) for x (N, C); apply to (x, part, *part.factors)."""
+    """x + down(swiglu(gate_up(norm(x)))) for x (N, C); apply to (x, part, *part.matrices)."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, part: MLPPart, *factors: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, part: MLPPart, *matrices: Tensor | None) -> Tensor:
         normed, inverse = norm(x, part.norm_weight, part.epsilon)
         gate_up, inner_gate_up = part.gate_up.forward(normed)
         y, inner_down = part.down.forward(swiglu(gate_up), residual=x)
@@ -368,13 +417,23 @@ class MLPBlock(Function):
         x, inverse, gate_up, inner_gate_up, inner_down = ctx.saved_tensors
         gate, up = gate_up.chunk(2, dim=-1)
         silu = functional.silu(gate)
-        d, of_down = part.down.backward(dy, silu * up, inner_down)
+        d, *of_down = part.down.backward(dy, silu * up, inner_down)
         d_gate_up = swiglu_backward(d, gate_up, silu)
-        normed = norm_again(x, part.norm_weight, inverse)
-        dx, of_gate_up = part.gate_up.backward(d_gate_up, normed, inner_gate_up, wanted=ctx.needs_input_grad[0])
-        if dx is not None:
-            dx = norm_backward(dx, x, part.norm_weight, inverse).add_(dy)
+        dx, *of_gate_up = _through_norm(ctx, part.gate_up, d_gate_up, x, inverse, inner_gate_up, dy)
         return dx, None, *of_gate_up, *of_down
+
+
+def _through_norm(
+    ctx: Any, stack: Stack, d: Tensor, x: Tensor, inverse: Tensor, inner: Tensor | None, residual: Tensor
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """From the gradient of what the first stack of a sublayer gave: that of x, with the residual's, and of the
+    stack's matrices."""
+    weight = ctx.part.norm_weight
+    scaled = unscaled(x, inverse)
+    dx, of_a, of_b = stack.backward(d, scaled.to(x.dtype).mul(weight), inner, wanted=ctx.needs_input_grad[0])
+    if dx is not None:
+        dx = norm_backward(dx, scaled, weight, inverse).add_(residual)
+    return dx, of_a, of_b
 
 
 def _turning(qkv: Tensor, heads: Heads) -> Tensor:
@@ -397,7 +456,35 @@ class Norm(Function):
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> Any:
         x, weight, inverse = ctx.saved_tensors
-        return norm_backward(dy, x, weight, inverse), None, None
+        return norm_backward(dy, unscaled(x, inverse), weight, inverse), None, None
+
+
+class Head:
+    """The frozen output matrix E (V, C), with room for the logits of a chunk that is used again at every step: memory
+    of that size comes from the operating system anew each time, which takes longer than what is computed in it."""
+
+    def __init__(self, matrix: Tensor) -> None:
+        self.matrix = matrix
+        self.room: tuple[Tensor, Tensor] | None = None
+
+    def logits(self, x: Tensor) -> Tensor:
+        """x Eᵀ (n, V) of x (n, C): overwritten by the next."""
+        return torch.mm(x, self.matrix.T, out=self._room()[0][: len(x)])
+
+    def wide(self, rows: int) -> Tensor:
+        """Room for rows of logits in fp32 (rows, V)."""
+        return self._room()[1][:rows]
+
+    @property
+    def rows_at_a_time(self) -> int:
+        return SOFTMAX_ROWS if self.matrix.device.type == "cpu" else HEAD_CHUNK
+
+    def _room(self) -> tuple[Tensor, Tensor]:
+        if self.room is None:
+            width = self.matrix.shape[0]
+            wide = self.matrix.new_empty(self.rows_at_a_time, width, dtype=torch.float32)
+            self.room = self.matrix.new_empty(HEAD_CHUNK, width), wide
+        return self.room
 
 
 class ScoredHead(Function):
@@ -408,18 +495,25 @@ class ScoredHead(Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, head: Weight, targets: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, head: Head, targets: Tensor) -> Tensor:
         wanted = ctx.needs_input_grad[0]
         dx = torch.empty_like(x) if wanted else None
         total = x.new_zeros((), dtype=torch.float32)
-        for start in range(0, x.shape[0], HEAD_CHUNK):
-            rows = slice(start, start + HEAD_CHUNK)
-            log_p = functional.log_softmax(head.times(x[rows]), dim=-1, dtype=torch.float32)
-            total -= log_p.gather(1, targets[rows, None]).sum()
+        chunks = max(1, -(-len(x) // HEAD_CHUNK))
+        size = max(1, -(-len(x) // chunks))  # alike: a few rows alone would cost as much as many
+        for start in range(0, len(x), size):
+            rows = slice(start, start + size)
+            logits = head.logits(x[rows])
+            for part, of_part in zip(
+                *(whole.split(head.rows_at_a_time) for whole in (logits, targets[rows])), strict=True
+            ):
+                log_p = torch.log_softmax(part, dim=-1, dtype=torch.float32, out=head.wide(len(part)))
+                total -= log_p.gather(1, of_part[:, None]).sum()
+                if dx is not None:
+                    p = log_p.exp_()
+                    part.copy_(p.scatter_add_(1, of_part[:, None], p.new_full((len(p), 1), -1.0)))
             if dx is not None:
-                d_logits = log_p.exp_()
-                d_logits.scatter_add_(1, targets[rows, None], d_logits.new_full((len(d_logits), 1), -1.0))
-                dx[rows] = head.back(d_logits.to(x.dtype))
+                torch.mm(logits, head.matrix, out=dx[rows])
         ctx.save_for_backward(dx)
         return total
 

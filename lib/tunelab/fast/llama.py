@@ -22,14 +22,16 @@ from tunelab.fast.functions import (
     Adapters,
     AttentionBlock,
     AttentionPart,
+    Head,
     Heads,
+    Joined,
     Layout,
     MLPBlock,
     MLPPart,
     Norm,
     ScoredHead,
     Stack,
-    refresh,
+    signed,
 )
 from tunelab.fast.weights import Packed, Plain, Weight, can_pack
 from tunelab.models import inner
@@ -56,9 +58,9 @@ class Linears:
 
     adapters: Adapters | None = None
 
-    def stack(self, adapted: bool) -> Stack:
-        """The layers as they compute, with their adapters or without."""
-        return Stack(self.weight, self.adapters if adapted else None)
+    def stack(self, step: _Step) -> Stack:
+        """The layers as they compute, with their adapters or, where the step has none, without."""
+        return Stack(self.weight, *step.matrices.get(self.adapters, ()))
 
 
 @dataclass
@@ -82,8 +84,9 @@ class _Step:
     """What all layers of one forward share."""
 
     layout: Layout
-    rotation: tuple[Tensor, Tensor]  # cos and sin (N, 1, D)
+    rotation: tuple[Tensor, Tensor]  # cos and signed sin (N, 1, D)
     biases: list[Tensor]
+    matrices: dict[Adapters | None, tuple[Tensor, Tensor]]  # A and B of each; none where they are switched off
 
 
 class FastLlama:
@@ -103,9 +106,9 @@ class FastLlama:
         self.heads = Heads(config.num_attention_heads, config.num_key_value_heads, size)
         self.epsilon = config.rms_norm_eps
         self.embedding: Tensor = causal.model.embed_tokens.weight
-        head: Tensor = causal.lm_head.weight
-        self.packed = packed and head.device.type == "cpu" and can_pack(head.dtype)
-        self.head: Weight = Packed(head) if self.packed else Plain(lambda: head)
+        self.head_matrix: Tensor = causal.lm_head.weight
+        self.packed = packed and self.head_matrix.device.type == "cpu" and can_pack(self.head_matrix.dtype)
+        self.head: Weight = Packed(self.head_matrix) if self.packed else Plain(lambda: self.head_matrix)
         self.norm = causal.model.norm
         self.rotary = causal.model.rotary_emb
         self.layers = [_layer(layer, f"model.layers.{i}") for i, layer in enumerate(causal.model.layers)]
@@ -129,49 +132,55 @@ class FastLlama:
         stands for the layers below the lowest adapter."""
         x = self.embedding[input_ids]
         cos, sin = self.rotation(torch.tensor(layout.positions, device=x.device), x)
-        step = _Step(layout, (cos[:, None], sin[:, None]), layout.biases(self.heads.per_group, x))
-        adapted = self._switch is not None and not self._switch.disable_adapters
-        if adapted:
-            refresh(self.adapters)
+        rotation = (cos[:, None], signed(sin)[:, None])
+        step = _Step(layout, rotation, layout.biases(self.heads.per_group, x), self._matrices())
         first = 0
         if frozen is not None:
             first = self.first_adapted
-            x = frozen(lambda: self._through(x, self.layers[:first], step, adapted=False))
-        x = self._through(x, self.layers[first:-1], step, adapted)
-        x = self._attended(x, self.layers[-1], step, adapted)
-        return self._mixed(x[wanted], self.layers[-1], adapted)  # nothing after this looks at other positions
+            x = frozen(lambda: self._through(x, self.layers[:first], step))
+        x = self._through(x, self.layers[first:-1], step)
+        x = self._attended(x, self.layers[-1], step)
+        return self._mixed(x[wanted], self.layers[-1], step)  # nothing after this looks at other positions
 
-    def _through(self, x: Tensor, layers: list[Layer], step: _Step, adapted: bool) -> Tensor:
+    def _matrices(self) -> dict[Adapters | None, tuple[Tensor, Tensor]]:
+        """The adapters' matrices as their parameters are now; empty where they are switched off."""
+        if self._switch is None or self._switch.disable_adapters:
+            return {}
+        made = Joined.apply(self.adapters, *(factor for adapters in self.adapters for factor in adapters.factors))
+        return dict(zip(self.adapters, zip(made[::2], made[1::2], strict=True), strict=True))
+
+    def _through(self, x: Tensor, layers: list[Layer], step: _Step) -> Tensor:
         for layer in layers:
-            x = self._mixed(self._attended(x, layer, step, adapted), layer, adapted)
+            x = self._mixed(self._attended(x, layer, step), layer, step)
         return x
 
-    def _attended(self, x: Tensor, layer: Layer, step: _Step, adapted: bool) -> Tensor:
-        qkv, out = layer.qkv.stack(adapted), layer.out.stack(adapted)
+    def _attended(self, x: Tensor, layer: Layer, step: _Step) -> Tensor:
+        qkv, out = layer.qkv.stack(step), layer.out.stack(step)
         norm_weight, heads = layer.norm_in.weight, self.heads
         part = AttentionPart(norm_weight, self.epsilon, qkv, out, heads, step.layout, step.rotation, step.biases)
-        return AttentionBlock.apply(x, part, *part.factors)
+        return AttentionBlock.apply(x, part, *part.matrices)
 
-    def _mixed(self, x: Tensor, layer: Layer, adapted: bool) -> Tensor:
-        gate_up, down = layer.gate_up.stack(adapted), layer.down.stack(adapted)
-        part = MLPPart(layer.norm_mlp.weight, self.epsilon, gate_up, down)
-        return MLPBlock.apply(x, part, *part.factors)
+    def _mixed(self, x: Tensor, layer: Layer, step: _Step) -> Tensor:
+        part = MLPPart(layer.norm_mlp.weight, self.epsilon, layer.gate_up.stack(step), layer.down.stack(step))
+        return MLPBlock.apply(x, part, *part.matrices)
 
-    def kept_bytes(self, tokens: int, scored: int) -> int:
-        """What the blocks keep for their backward, for so many flat rows (`save_for_backward` in `functions.py`): per
-        token x twice, qkv, mixed values, gate and up, and what the adapters' first factors give. Below the lowest
-        adapter there is no backward, and the last MLP sees scored positions only."""
-        item, total, kept = self.embedding.element_size(), 0, False
+    def kept_bytes(self, layout: Layout, scored: int) -> int:
+        """What the blocks keep for their backward (`save_for_backward` in `functions.py`): per token x twice, mixed
+        values, gate and up, what attention needs, and what the adapters' first factors give. Below the lowest adapter
+        there is no backward, and the last MLP sees scored positions only."""
+        item, hidden = self.embedding.element_size(), self.embedding.shape[1]
+        mixed = self.heads.queries * self.heads.size
+        total, kept = 0, False
         for layer in self.layers:
-            for parts, width in (
-                ((layer.qkv, layer.out), self.embedding.shape[1] + self.heads.queries * self.heads.size),
-                ((layer.gate_up, layer.down), self.embedding.shape[1]),
+            mlp_tokens = scored if layer is self.layers[-1] else layout.tokens
+            for parts, tokens, width, more in (
+                ((layer.qkv, layer.out), layout.tokens, hidden + mixed, layout.kept(self.heads)),
+                ((layer.gate_up, layer.down), mlp_tokens, hidden + sum(layer.gate_up.widths), 0),
             ):
                 kept = kept or any(part.adapters for part in parts)
                 if kept:
-                    rows = scored if layer is self.layers[-1] and parts[0] is layer.gate_up else tokens
                     ranks = sum(sum(part.adapters.ranks) for part in parts if part.adapters)
-                    total += rows * (item * (width + sum(parts[0].widths) + ranks) + 4)
+                    total += tokens * (item * (width + ranks) + 4) + item * more
         return total
 
     def rotation(self, positions: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -233,31 +242,38 @@ class FastLoss:
 
     def __init__(self, model: Any, cache_frozen: bool = False) -> None:
         self.model, self.llama = model, FastLlama(model)
+        self.scored_head = Head(self.llama.head_matrix)
         self.cache = FrozenCache() if cache_frozen and self.llama.first_adapted else None
 
     def __call__(self, batch: Batch) -> Tensor:
         hidden, targets = self.hidden(batch)
-        return ScoredHead.apply(hidden, self.llama.head, targets)
+        return ScoredHead.apply(hidden, self.scored_head, targets)
 
     def kept_bytes(self, batch: Batch) -> tuple[int, int]:
         """What the forward of a batch keeps for its backward, and how many positions it computes."""
-        prefix = shared_prefix(batch)
-        tokens = batch.input_ids.numel() - prefix * (len(batch.input_ids) - 1)
-        return self.llama.kept_bytes(tokens, batch.scored_tokens), tokens
+        layout = layout_of(batch)
+        return self.llama.kept_bytes(layout, batch.scored_tokens), layout.tokens
 
     def head(self, hidden: Tensor) -> Tensor:
         return self.llama.head.times(hidden)
 
     def hidden(self, batch: Batch) -> tuple[Tensor, Tensor]:
         llama, ids = self.llama, batch.input_ids
-        prefix = shared_prefix(batch)
-        layout = Layout(prefix, ids.shape[0], ids.shape[1] - prefix)
+        layout = layout_of(batch)
+        prefix = layout.prefix
         # the hidden state at i predicts token i + 1; the prefix holds no scored token, nor the one before the first
         row, position = batch.scored[:, 1:].nonzero(as_tuple=True)
         wanted = prefix + row * layout.length + position - prefix
         frozen = self.cache.of(batch, layout) if self.cache else None
         hidden = llama.hidden(torch.cat((ids[0, :prefix], ids[:, prefix:].flatten())), layout, wanted, frozen)
         return Norm.apply(hidden, llama.norm.weight, llama.epsilon), ids[row, position + 1]
+
+
+def layout_of(batch: Batch) -> Layout:
+    """How the rows of a batch lie flat, with what they all begin with once."""
+    rows, length = batch.input_ids.shape
+    prefix = shared_prefix(batch)
+    return Layout(prefix, rows, length - prefix)
 
 
 def shared_prefix(batch: Batch) -> int:
