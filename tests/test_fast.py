@@ -102,11 +102,8 @@ needs_packing = pytest.mark.skipif(not can_pack(torch.bfloat16), reason="this Py
 @needs_packing
 def test_packed_products_are_those_of_the_weight():
     torch.manual_seed(0)
-    weight, x, residual = (torch.randn(shape).bfloat16() for shape in ((96, 64), (5, 64), (5, 96)))
-    packed = Packed(weight)
-    assert torch.allclose(packed.times(x).float(), x.float() @ weight.float().T, rtol=0.02, atol=0.1)
-    summed = x.float() @ weight.float().T + residual.float()
-    assert torch.allclose(packed.times(x, residual).float(), summed, rtol=0.02, atol=0.1)
+    weight, x = (torch.randn(shape).bfloat16() for shape in ((96, 64), (5, 64)))
+    assert torch.allclose(Packed(weight).times(x).float(), x.float() @ weight.float().T, rtol=0.02, atol=0.1)
     assert not can_pack(torch.float32)
 
 

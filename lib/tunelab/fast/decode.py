@@ -7,7 +7,6 @@ a row without an adapter adds exact zeros, so it computes what the bare base com
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +17,7 @@ from torch.nn import functional
 
 from tunelab.fast.functions import causal_bias, norm, rotate_, signed, swiglu
 from tunelab.fast.llama import FastLlama, Linears
-from tunelab.fast.weights import Plain, Weight
+from tunelab.fast.weights import Weight
 
 # name of a layer in the base -> A (r, in), B (out, r), scale
 Factors = dict[str, tuple[Tensor, Tensor, float]]
@@ -53,8 +52,8 @@ class FastDecoder:
         self.keys = [llama.embedding.new_empty(shape) for _ in llama.layers]
         self.values = [llama.embedding.new_empty(shape) for _ in llama.layers]
         self.layers = [
-            tuple(_mix(group, adapters, llama) for group in (layer.qkv, layer.out, layer.gate_up, layer.down))
-            for layer in llama.layers
+            tuple(_mix(*part, adapters, llama) for part in zip(layer.linears, weights, strict=True))
+            for layer, weights in zip(llama.layers, llama.weights(), strict=True)
         ]
 
     @torch.inference_mode()
@@ -119,9 +118,7 @@ class FastDecoder:
         return norm(x, module.weight, self.llama.epsilon)[0]
 
 
-def _mix(group: Linears, adapters: Sequence[Factors | None], llama: FastLlama) -> _Mixed:
-    # quantised weights are unpacked once for all steps
-    weight = group.weight if llama.packed else Plain(functools.cache(group.matrix))
+def _mix(group: Linears, weight: Weight, adapters: Sequence[Factors | None], llama: FastLlama) -> _Mixed:
     like, width = llama.embedding, sum(group.widths)
     a_parts, b_parts, masks = [], [], []
     # rows that share an adapter share its factors

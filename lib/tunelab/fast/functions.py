@@ -10,7 +10,7 @@ size, R sum of the ranks of stacked adapters, O sum of their output sizes, V voc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +18,6 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional
-
-from tunelab.fast.weights import Weight
 
 HEAD_CHUNK = 256  # scored positions whose (chunk, V) logits exist at a time
 SOFTMAX_ROWS = 16  # of those, how many are in fp32 at a time on a CPU: they stay in its cache
@@ -36,14 +34,14 @@ class Adapters:
     `Joined` makes them anew from the parameters.
     """
 
-    def __init__(self, factors: Sequence[Tensor], scale: float, dtype: torch.dtype) -> None:
-        """`factors`: A_1 (r_1, C), B_1 (O_1, r_1), A_2, …"""
+    def __init__(self, factors: Sequence[Tensor], scale: float, dtype: torch.dtype, b: Tensor | None = None) -> None:
+        """`factors`: A_1 (r_1, C), B_1 (O_1, r_1), A_2, …; `b`: where B is to lie, zero."""
         self.factors = list(factors)
         self.ranks = [a.shape[0] for a in factors[::2]]
         self.widths = [b.shape[0] for b in factors[1::2]]
         self.scale = scale
         self.a = factors[0].new_zeros((sum(self.ranks), factors[0].shape[1]), dtype=dtype, requires_grad=False)
-        self.b = self.a.new_zeros(sum(self.widths), sum(self.ranks))
+        self.b = self.a.new_zeros(sum(self.widths), sum(self.ranks)) if b is None else b
         self.blocks = self.of_factors(self.a, self.b)
 
     def of_factors(self, a: Tensor, b: Tensor) -> list[Tensor]:
@@ -82,50 +80,61 @@ class Joined(Function):
 
 @dataclass
 class Stack:
-    """Frozen linear layers side by side: y = x Wᵀ, plus their adapters."""
+    """Frozen linear layers side by side with their adapters: y = [x, x Aᵀ] [W, B]ᵀ.
 
-    weight: Weight  # (O, C)
-    a: Tensor | None = None  # (R, C)
-    b: Tensor | None = None  # (O, R)
+    With W and B side by side, one product gives what takes two: y in the forward, the gradients of x and of x Aᵀ in
+    the backward. So the input comes with R columns of room behind it.
+    """
+
+    joined: Callable[[], Tensor]  # W and B: (O, C + R)
+    inputs: int  # C
+    a: Tensor | None = None  # (R, C); None: without adapters
+    b: Tensor | None = None  # (O, R), for its gradient
 
     @property
     def matrices(self) -> tuple[Tensor | None, Tensor | None]:
         """The adapters', as a `Function` is applied to them."""
         return self.a, self.b
 
-    def forward(self, x: Tensor, residual: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """y (N, O) of x (N, C), with `residual` added, and x Aᵀ (N, R) for the backward."""
-        y = self.weight.times(x, residual)
-        if self.a is None or self.b is None:
-            return y, None
-        inner = x @ self.a.T
-        return y.addmm_(inner, self.b.T), inner
+    def room(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """For the input of as many rows as `like` has: what `forward` takes (N, C + R), and the part to fill (N, C)."""
+        whole = like.new_empty(len(like), self.inputs + (0 if self.a is None else len(self.a)))
+        return whole, whole[:, : self.inputs]
 
-    def backward(self, dy: Tensor, x: Tensor, inner: Tensor | None, wanted: bool = True) -> tuple[Any, Any, Any]:
-        """Gradients of x (None unless `wanted`) and of the adapters' A and B."""
-        dx = self.weight.back(dy) if wanted else None
-        if self.a is None or self.b is None or inner is None:
-            return dx, None, None
-        d_inner = dy @ self.b  # (N, R)
-        if dx is not None:
-            dx.addmm_(d_inner, self.a)
-        return dx, d_inner.T @ x, dy.T @ inner
+    def inner(self, x: Tensor) -> Tensor:
+        """x Aᵀ (N, R), as `forward` left it in what it was given: a copy, the rest need not stay."""
+        return x[:, self.inputs :].clone()
+
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """y (N, O) of x (N, C + R), whose room is filled; plus the residual."""
+        if self.a is not None:
+            torch.mm(x[:, : self.inputs], self.a.T, out=x[:, self.inputs :])
+        weight = self.joined()[:, : x.shape[1]].T
+        return x @ weight if residual is None else torch.addmm(residual, x, weight)
+
+    def backward(self, dy: Tensor, x: Tensor, inner: Tensor, wanted: bool = True) -> tuple[Any, Any, Any]:
+        """Gradients of x (N, C), None unless `wanted`, and of the adapters' A and B."""
+        joined = self.joined()
+        if self.a is None:
+            return dy @ joined[:, : self.inputs] if wanted else None, None, None
+        if not wanted:
+            d_inner = dy @ joined[:, self.inputs :]
+            return None, d_inner.T @ x, dy.T @ inner
+        dx, d_inner = (dy @ joined).split([self.inputs, len(self.a)], dim=1)
+        return dx.addmm_(d_inner, self.a), d_inner.T @ x, dy.T @ inner
 
 
 # ---- the elementwise parts, forward and backward
 
 
-def norm(x: Tensor, weight: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+def norm(x: Tensor, weight: Tensor, epsilon: float, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """x / rms(x) · weight, in fp32 inside, and 1 / rms (N, 1). Zhang and Sennrich 2019."""
     wide = x.float()
     inverse = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(epsilon).rsqrt_()
-    return _normed(x, wide, weight, inverse), inverse
-
-
-def _normed(x: Tensor, wide: Tensor, weight: Tensor, inverse: Tensor) -> Tensor:
+    y = torch.empty_like(x) if out is None else out
     if wide is x:  # fp32: `float()` made no copy that could be overwritten
-        return x * inverse * weight
-    return wide.mul_(inverse).to(x.dtype).mul_(weight)
+        return torch.mul(x, inverse, out=y).mul_(weight), inverse
+    return y.copy_(wide.mul_(inverse)).mul_(weight), inverse
 
 
 def unscaled(x: Tensor, inverse: Tensor) -> Tensor:
@@ -140,10 +149,10 @@ def norm_backward(dy: Tensor, unscaled: Tensor, weight: Tensor, inverse: Tensor)
     return d_unscaled.addcmul_(unscaled, inner).mul_(inverse).to(dy.dtype)
 
 
-def swiglu(gate_up: Tensor) -> Tensor:
+def swiglu(gate_up: Tensor, out: Tensor | None = None) -> Tensor:
     """silu(gate) · up of the stacked (N, 2F). Shazeer 2020."""
     gate, up = gate_up.chunk(2, dim=-1)
-    return functional.silu(gate).mul_(up)
+    return (functional.silu(gate) if out is None else torch.ops.aten.silu.out(gate, out=out)).mul_(up)
 
 
 def swiglu_backward(d: Tensor, gate_up: Tensor, silu: Tensor) -> Tensor:
@@ -303,10 +312,11 @@ def attend_backward(d: Tensor, q: Tensor, k: Tensor, v: Tensor, weights: Tensor)
     return torch.bmm(d_scores, k), torch.bmm(d_scores.transpose(1, 2), q), d_v
 
 
-def attention(qkv: Tensor, heads: Heads, layout: Layout, biases: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-    """Mixed values (N, H · D) of rotated qkv (N, (H + 2K) · D): the prefix sees itself, a text the prefix too. And what
-    the backward needs: of each group what `attend` was given and its weights, or qkv alone (`Layout.keeps_weights`)."""
-    mixed = qkv.new_empty(qkv.shape[0], heads.queries, heads.size)
+def attention(qkv: Tensor, heads: Heads, layout: Layout, biases: list[Tensor], out: Tensor) -> list[Tensor]:
+    """Mixed values of rotated qkv (N, (H + 2K) · D), into `out` (N, H · D): the prefix sees itself, a text the prefix
+    too. Gives what the backward needs: of each group what `attend` was given and its weights, or qkv alone
+    (`Layout.keeps_weights`)."""
+    mixed = out.unflatten(1, (heads.queries, heads.size))
     kept: list[Tensor] = []
     keeps = layout.keeps_weights(heads)
     for (part, texts, shared), bias in zip(layout.groups, biases, strict=True):
@@ -315,14 +325,14 @@ def attention(qkv: Tensor, heads: Heads, layout: Layout, biases: list[Tensor]) -
         heads.unpack_queries(values, texts, out=mixed[part])
         if keeps:
             kept += (*packed, weights)
-    return mixed.view(qkv.shape[0], -1), kept or [qkv]
+    return kept or [qkv]
 
 
 def attention_backward(d: Tensor, kept: Sequence[Tensor], heads: Heads, layout: Layout, biases: list[Tensor]) -> Tensor:
     """Gradient of rotated qkv (N, (H + 2K) · D), from that of the mixed values."""
     d_qkv = d.new_empty(d.shape[0], (heads.queries + 2 * heads.keys) * heads.size)
     d_q, d_k, d_v = heads.split(d_qkv)
-    d = d.view(-1, heads.queries, heads.size)
+    d = d.unflatten(1, (heads.queries, heads.size))
     for i, ((part, texts, shared), bias) in enumerate(zip(layout.groups, biases, strict=True)):
         if len(kept) == 1:
             q, k, v = heads.pack(kept[0], part, texts, shared)
@@ -364,20 +374,23 @@ class AttentionBlock(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, part: AttentionPart, *matrices: Tensor | None) -> Tensor:
-        normed, inverse = norm(x, part.norm_weight, part.epsilon)
-        qkv, inner_qkv = part.qkv.forward(normed)
+        normed, place = part.qkv.room(x)
+        _, inverse = norm(x, part.norm_weight, part.epsilon, out=place)
+        qkv = part.qkv.forward(normed)
         rotate_(_turning(qkv, part.heads), *part.rotation)
-        mixed, kept = attention(qkv, part.heads, part.layout, part.biases)
-        y, inner_out = part.out.forward(mixed, residual=x)
+        mixed, place = part.out.room(x)
+        kept = attention(qkv, part.heads, part.layout, part.biases, out=place)
+        y = part.out.forward(mixed, residual=x)
         ctx.part = part
-        ctx.save_for_backward(x, inverse, inner_qkv, mixed, inner_out, *kept)
+        ctx.save_for_backward(x, inverse, part.qkv.inner(normed), mixed, *kept)
         return y
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> Any:
         part: AttentionPart = ctx.part
-        x, inverse, inner_qkv, mixed, inner_out, *kept = ctx.saved_tensors
-        d_mixed, *of_out = part.out.backward(dy, mixed, inner_out)
+        x, inverse, inner_qkv, mixed, *kept = ctx.saved_tensors
+        width = part.out.inputs
+        d_mixed, *of_out = part.out.backward(dy, mixed[:, :width], mixed[:, width:])
         d_qkv = attention_backward(d_mixed, kept, part.heads, part.layout, part.biases)
         cos, sin = part.rotation
         rotate_(_turning(d_qkv, part.heads), cos, -sin)
@@ -404,11 +417,14 @@ class MLPBlock(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, part: MLPPart, *matrices: Tensor | None) -> Tensor:
-        normed, inverse = norm(x, part.norm_weight, part.epsilon)
-        gate_up, inner_gate_up = part.gate_up.forward(normed)
-        y, inner_down = part.down.forward(swiglu(gate_up), residual=x)
+        normed, place = part.gate_up.room(x)
+        _, inverse = norm(x, part.norm_weight, part.epsilon, out=place)
+        gate_up = part.gate_up.forward(normed)
+        mixed, place = part.down.room(x)
+        swiglu(gate_up, out=place)
+        y = part.down.forward(mixed, residual=x)
         ctx.part = part
-        ctx.save_for_backward(x, inverse, gate_up, inner_gate_up, inner_down)
+        ctx.save_for_backward(x, inverse, gate_up, part.gate_up.inner(normed), part.down.inner(mixed))
         return y
 
     @staticmethod
@@ -424,7 +440,7 @@ class MLPBlock(Function):
 
 
 def _through_norm(
-    ctx: Any, stack: Stack, d: Tensor, x: Tensor, inverse: Tensor, inner: Tensor | None, residual: Tensor
+    ctx: Any, stack: Stack, d: Tensor, x: Tensor, inverse: Tensor, inner: Tensor, residual: Tensor
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """From the gradient of what the first stack of a sublayer gave: that of x, with the residual's, and of the
     stack's matrices."""
@@ -488,7 +504,8 @@ class Head:
 
 
 class ScoredHead(Function):
-    """The sum over N scored positions of -log softmax(x Eᵀ)[target], with its gradient computed on the way.
+    """The sum over N scored positions of -log softmax(x Eᵀ)[target], with its gradient computed on the way; rows of x
+    (N or more, C) without a target (N,) count nothing.
 
     The head is frozen, so the gradient of x is all there is: it is made in the forward, chunk by chunk, and the
     (N, V) logits never exist as a whole.
@@ -500,13 +517,13 @@ class ScoredHead(Function):
         dx = torch.empty_like(x) if wanted else None
         total = x.new_zeros((), dtype=torch.float32)
         chunks = max(1, -(-len(x) // HEAD_CHUNK))
-        size = max(1, -(-len(x) // chunks))  # alike: a few rows alone would cost as much as many
+        size = -(-len(x) // chunks // SOFTMAX_ROWS) * SOFTMAX_ROWS or 1  # alike: few rows would cost as much as many
         for start in range(0, len(x), size):
             rows = slice(start, start + size)
-            logits = head.logits(x[rows])
-            for part, of_part in zip(
-                *(whole.split(head.rows_at_a_time) for whole in (logits, targets[rows])), strict=True
-            ):
+            logits, known = head.logits(x[rows]), targets[rows]
+            logits[len(known) :].zero_()
+            parts = logits[: len(known)].split(head.rows_at_a_time)
+            for part, of_part in zip(parts, known.split(head.rows_at_a_time), strict=True):
                 log_p = torch.log_softmax(part, dim=-1, dtype=torch.float32, out=head.wide(len(part)))
                 total -= log_p.gather(1, of_part[:, None]).sum()
                 if dx is not None:

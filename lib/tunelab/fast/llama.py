@@ -9,12 +9,13 @@ no autograd graph is kept for frozen weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from tunelab import hardware, quantization
 from tunelab.data.batches import Batch
@@ -37,6 +38,7 @@ from tunelab.fast.weights import Packed, Plain, Weight, can_pack
 from tunelab.models import inner
 
 SHORTEST_PREFIX = 8  # tokens; below, a second group of attention costs more than it saves
+ROWS = 16  # scored positions are computed in multiples of it: every new shape of a product is compiled for 0.4 ms
 
 
 class Unsupported(Exception):
@@ -45,22 +47,28 @@ class Unsupported(Exception):
 
 @dataclass
 class Linears:
-    """Linear layers that read the same input, stacked: W (sum of out_i, C), and PEFT's LoRA layers where they are."""
+    """Linear layers that read the same input, stacked."""
 
     names: list[str]  # in the base model, e.g. "model.layers.0.self_attn.q_proj"
     modules: list[Any]  # nn.Linear, a bitsandbytes layer, or PEFT's LoRA layer around one of them
-    matrix: Callable[[], Tensor]
-    weight: Weight
+    adapters: Adapters | None
+    joined: Callable[[], Tensor]  # their weights W one below the other, the adapters' B beside them: (O, C + R)
+
+    @property
+    def inputs(self) -> int:
+        return base_linear(self.modules[0]).in_features
 
     @property
     def widths(self) -> list[int]:
         return [base_linear(module).out_features for module in self.modules]
 
-    adapters: Adapters | None = None
+    def matrix(self) -> Tensor:
+        """W (O, C) alone."""
+        return self.joined()[:, : self.inputs]
 
     def stack(self, step: _Step) -> Stack:
         """The layers as they compute, with their adapters or, where the step has none, without."""
-        return Stack(self.weight, *step.matrices.get(self.adapters, ()))
+        return Stack(self.joined, self.inputs, *step.matrices.get(self.adapters, ()))
 
 
 @dataclass
@@ -108,19 +116,21 @@ class FastLlama:
         self.embedding: Tensor = causal.model.embed_tokens.weight
         self.head_matrix: Tensor = causal.lm_head.weight
         self.packed = packed and self.head_matrix.device.type == "cpu" and can_pack(self.head_matrix.dtype)
-        self.head: Weight = Packed(self.head_matrix) if self.packed else Plain(lambda: self.head_matrix)
         self.norm = causal.model.norm
         self.rotary = causal.model.rotary_emb
-        self.layers = [_layer(layer, f"model.layers.{i}") for i, layer in enumerate(causal.model.layers)]
-        if self.packed:
-            for part in (part for layer in self.layers for part in layer.linears):
-                part.weight = Packed(part.matrix())
-        self.adapters: list[Adapters] = []
-        for linears in (part for layer in self.layers for part in layer.linears):
-            linears.adapters = _adapters(linears.modules, self.embedding.dtype)
-            if linears.adapters:
-                self.adapters.append(linears.adapters)
+        dtype = self.embedding.dtype
+        self.layers = [_layer(layer, f"model.layers.{i}", dtype) for i, layer in enumerate(causal.model.layers)]
+        self.head: Weight = Packed(self.head_matrix) if self.packed else Plain(self.head_matrix)
+        self._packed = self._weights(Packed) if self.packed else None
+        self.adapters = [part.adapters for layer in self.layers for part in layer.linears if part.adapters]
         self._switch = next((m for layer in self.layers for p in layer.linears for m in p.modules if _is_lora(m)), None)
+
+    def weights(self) -> list[tuple[Weight, ...]]:
+        """The frozen weights of each layer's `linears`, to answer with; quantised ones are unpacked for it."""
+        return self._packed or self._weights(Plain)
+
+    def _weights(self, kind: Callable[[Tensor], Weight]) -> list[tuple[Weight, ...]]:
+        return [tuple(kind(part.matrix()) for part in layer.linears) for layer in self.layers]
 
     @property
     def first_adapted(self) -> int:
@@ -246,24 +256,30 @@ class FastLoss:
         self.cache = FrozenCache() if cache_frozen and self.llama.first_adapted else None
 
     def __call__(self, batch: Batch) -> Tensor:
-        hidden, targets = self.hidden(batch)
+        hidden, targets = self._hidden(batch)
         return ScoredHead.apply(hidden, self.scored_head, targets)
 
     def kept_bytes(self, batch: Batch) -> tuple[int, int]:
         """What the forward of a batch keeps for its backward, and how many positions it computes."""
         layout = layout_of(batch)
-        return self.llama.kept_bytes(layout, batch.scored_tokens), layout.tokens
+        scored = batch.scored_tokens + -batch.scored_tokens % ROWS
+        return self.llama.kept_bytes(layout, scored), layout.tokens
 
     def head(self, hidden: Tensor) -> Tensor:
         return self.llama.head.times(hidden)
 
     def hidden(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        llama, ids = self.llama, batch.input_ids
-        layout = layout_of(batch)
+        hidden, targets = self._hidden(batch)
+        return hidden[: len(targets)], targets
+
+    def _hidden(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """What `hidden` gives, with rows behind that stand for nothing: their number is a multiple of ROWS."""
+        llama, ids, layout = self.llama, batch.input_ids, layout_of(batch)
         prefix = layout.prefix
         # the hidden state at i predicts token i + 1; the prefix holds no scored token, nor the one before the first
         row, position = batch.scored[:, 1:].nonzero(as_tuple=True)
         wanted = prefix + row * layout.length + position - prefix
+        wanted = functional.pad(wanted, (0, -len(wanted) % ROWS))
         frozen = self.cache.of(batch, layout) if self.cache else None
         hidden = llama.hidden(torch.cat((ids[0, :prefix], ids[:, prefix:].flatten())), layout, wanted, frozen)
         return Norm.apply(hidden, llama.norm.weight, llama.epsilon), ids[row, position + 1]
@@ -296,42 +312,54 @@ def _check(causal: Any, config: Any) -> None:
         raise Unsupported("attention dropout")
 
 
-def _layer(layer: Any, name: str) -> Layer:
+def _layer(layer: Any, name: str, dtype: torch.dtype) -> Layer:
+    def stacked(*parts: str) -> Linears:
+        modules = [layer.get_submodule(part) for part in parts]
+        return _stack([f"{name}.{part}" for part in parts], modules, dtype)
+
     return Layer(
         norm_in=layer.input_layernorm,
-        qkv=_stack(layer, name, "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-        out=_stack(layer, name, "self_attn.o_proj"),
+        qkv=stacked("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+        out=stacked("self_attn.o_proj"),
         norm_mlp=layer.post_attention_layernorm,
-        gate_up=_stack(layer, name, "mlp.gate_proj", "mlp.up_proj"),
-        down=_stack(layer, name, "mlp.down_proj"),
+        gate_up=stacked("mlp.gate_proj", "mlp.up_proj"),
+        down=stacked("mlp.down_proj"),
     )
 
 
-def _stack(layer: Any, layer_name: str, *parts: str) -> Linears:
-    """The parts as one product. Their weights become views of the stacked one: nothing is held twice."""
-    names = [f"{layer_name}.{part}" for part in parts]
-    modules = [layer.get_submodule(part) for part in parts]
-    bases = [base_linear(module) for module in modules]
-    for module in modules:
-        _check_adapter(module)
-    matrix = _matrix(bases)
-    return Linears(names, modules, matrix, Plain(matrix))
-
-
-def _matrix(bases: list[Any]) -> Callable[[], Tensor]:
-    """What gives the weights of the layers, one below the other."""
+def _stack(names: list[str], modules: list[Any], dtype: torch.dtype) -> Linears:
+    """Layers as one product. Their weights become views of the joined one: nothing is held twice."""
     import bitsandbytes as bnb
 
+    for module in modules:
+        _check_adapter(module)
+    bases = [base_linear(module) for module in modules]
+    factors, scale = _factors(modules)
+    inputs, rank = bases[0].in_features, sum(a.shape[0] for a in factors[::2])
+    shape = (sum(base.out_features for base in bases), inputs + rank)
+
+    def side_by_side(weights: Iterable[Tensor], like: Tensor) -> Tensor:
+        joined = like.new_empty(shape, dtype=dtype)
+        torch.cat(list(weights), out=joined[:, :inputs])
+        return joined
+
     if all(type(base) is nn.Linear for base in bases):
-        stacked = torch.cat([base.weight.data for base in bases])
-        start = 0
-        for base in bases:
-            base.weight.data = stacked[start : start + base.out_features]
-            start += base.out_features
-        return lambda: stacked
+        kept = side_by_side((base.weight.data for base in bases), bases[0].weight)
+        for base, weight in zip(bases, kept.split([base.out_features for base in bases]), strict=True):
+            base.weight.data = weight[:, :inputs]
+        adapters = Adapters(factors, scale, dtype, b=kept[:, inputs:].zero_()) if rank else None
+        return Linears(names, modules, adapters, lambda: kept)
     if all(isinstance(base, bnb.nn.Linear4bit) for base in bases):
-        dtype = bases[0].compute_dtype
-        return lambda: torch.cat([quantization.dequantize_weight(b, dtype) for b in bases])
+        adapters = Adapters(factors, scale, dtype) if rank else None
+
+        def unpacked() -> Tensor:
+            weights = [quantization.dequantize_weight(base, dtype) for base in bases]
+            joined = side_by_side(weights, weights[0])
+            if adapters:
+                joined[:, inputs:] = adapters.b
+            return joined
+
+        return Linears(names, modules, adapters, unpacked)
     raise Unsupported(f"linear layers of type {type(bases[0]).__name__}")
 
 
@@ -360,21 +388,18 @@ def _check_adapter(module: Any) -> None:
             raise Unsupported("dropout of the adapter")
 
 
-def _adapters(modules: list[Any], dtype: torch.dtype) -> Adapters | None:
-    """The active adapters of stacked layers; None where there are none."""
+def _factors(modules: list[Any]) -> tuple[list[Tensor], float]:
+    """A and B of the active adapter of each of the stacked layers, rank 0 where there is none, and the scale."""
     names = [module.active_adapters[0] if _is_lora(module) else None for module in modules]
-    adapted = [name is not None and name in module.lora_A for name, module in zip(names, modules, strict=True)]
-    if not any(adapted):
-        return None
     factors: list[Tensor] = []
     scales = set()
-    for name, module, there in zip(names, modules, adapted, strict=True):
+    for name, module in zip(names, modules, strict=True):
         base = base_linear(module)
-        if there:
+        if name is not None and name in module.lora_A:
             factors += [module.lora_A[name].weight, module.lora_B[name].weight]
             scales.add(module.scaling[name])
-        else:  # a layer without an adapter beside layers with one: rank 0
+        else:
             factors += [torch.empty(0, base.in_features), torch.empty(base.out_features, 0)]
     if len(scales) > 1:
         raise Unsupported(f"layers of one stack with different scales {sorted(scales)}")
-    return Adapters(factors, scales.pop(), dtype)
+    return factors, scales.pop() if scales else 1.0
