@@ -164,7 +164,7 @@ def _ours(options: argparse.Namespace) -> Iterator[Any]:
     from tunelab.data.encode import encode_all
     from tunelab.events import StepDone
     from tunelab.fast import choose_loss
-    from tunelab.fast.llama import shared_prefix
+    from tunelab.fast.llama import layout_of
     from tunelab.training import StageData, Trainer
 
     floor = hardware.resident_bytes()
@@ -203,7 +203,7 @@ def _ours(options: argparse.Namespace) -> Iterator[Any]:
         if isinstance(event, StepDone):
             batch = trainer.batch([rows[row] for row in trainer.order.batch(index)])
             index += 1
-            yield event.tokens, batch.input_ids.numel() - shared_prefix(batch) * (len(batch.input_ids) - 1)
+            yield event.tokens, layout_of(batch).tokens
 
 
 def _trl(options: argparse.Namespace) -> Iterator[Any]:

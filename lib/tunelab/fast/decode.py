@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tunelab.fast.functions import causal_bias, norm, rotate_, signed, swiglu
+from tunelab.fast.functions import norm, rotate_, signed, swiglu
 from tunelab.fast.llama import FastLlama, Linears
 from tunelab.fast.weights import Weight
 
@@ -105,14 +105,15 @@ class FastDecoder:
     def _bias(self, start: int, end: int, x: Tensor) -> Tensor | None:
         """-inf where a query may not look: ahead, and at padding. (H / K · T, S), or (rows, 1, H / K · T, S) with
         padding; None where there is nothing to hide."""
-        heads = self.llama.heads
-        if self.padding is None:
-            return causal_bias(start, end - start, heads.per_group, x) if end - start > 1 else None
+        if self.padding is None and end - start == 1:
+            return None
         query, key = torch.arange(start, end, device=x.device)[:, None], torch.arange(end, device=x.device)[None]
-        # padding looks at itself: a softmax over nothing would be NaN, and spread
-        hidden = (key > query) | ((key < self.padding[:, None, None]) & (key != query))  # (rows, T, S)
+        hidden = key > query  # (T, S)
+        if self.padding is not None:
+            # padding looks at itself: a softmax over nothing would be NaN, and spread
+            hidden = (hidden | ((key < self.padding[:, None, None]) & (key != query)))[:, None]  # (rows, 1, T, S)
         bias = x.new_zeros(hidden.shape).masked_fill_(hidden, float("-inf"))
-        return bias.repeat(1, heads.per_group, 1)[:, None]
+        return torch.cat([bias] * self.llama.heads.per_group, dim=-2)
 
     def _norm(self, x: Tensor, module: Any) -> Tensor:
         return norm(x, module.weight, self.llama.epsilon)[0]

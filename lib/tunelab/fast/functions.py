@@ -183,29 +183,44 @@ def signed(sin: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Layout:
-    """How a batch lies in N = P + B · S flat rows: a prefix of P tokens that all texts share and that is computed once,
-    then B texts of S tokens each, padded on the right."""
+    """How a batch lies in N = B · (s + T) flat rows. A prefix of P tokens that all B texts share is computed once,
+    dealt out to them: text b has s = ⌈P / B⌉ tokens of the prefix, from b · s on, then its own T tokens. So all attend
+    in the same products. Both are padded on the right."""
 
-    prefix: int
-    rows: int
-    length: int
+    prefix: int  # P
+    rows: int  # B
+    length: int  # T
+
+    @property
+    def share(self) -> int:
+        """s"""
+        return -(-self.prefix // self.rows)
+
+    @property
+    def dealt(self) -> int:
+        """B · s, the prefix with its padding."""
+        return self.share * self.rows
 
     @property
     def tokens(self) -> int:
-        """How many flat rows there are."""
-        return self.prefix + self.rows * self.length
+        """N"""
+        return self.rows * (self.share + self.length)
 
     @property
-    def positions(self) -> list[int]:
-        """The position of each flat row in its text."""
-        own = list(range(self.prefix, self.prefix + self.length))
-        return [*range(self.prefix), *own * self.rows]
+    def positions(self) -> Tensor:
+        """The position (N,) of each flat row in its text."""
+        own = torch.arange(self.prefix, self.prefix + self.length)
+        return self.lay(torch.arange(self.prefix), own.expand(self.rows, -1))
 
-    @property
-    def groups(self) -> list[tuple[slice, int, int]]:
-        """What attends together: (flat rows, texts in them, tokens of the prefix that they see as well)."""
-        texts = (slice(self.prefix, None), self.rows, self.prefix)
-        return [(slice(0, self.prefix), 1, 0), texts] if self.prefix else [texts]
+    def lay(self, shared: Tensor, own: Tensor) -> Tensor:
+        """Flat rows (N, …) of what belongs to the prefix (P, …) and to the texts (B, T, …)."""
+        padded = shared[torch.arange(self.dealt, device=shared.device).clamp(max=self.prefix - 1)]
+        return torch.cat((padded.unflatten(0, (self.rows, self.share)), own), dim=1).flatten(0, 1)
+
+    def parts(self, flat: Tensor) -> tuple[Tensor, Tensor]:
+        """Of flat rows (N, …) those of the dealt prefix (B, s, …) and of the texts (B, T, …): views."""
+        shared, own = flat.unflatten(0, (self.rows, -1)).split([self.share, self.length], dim=1)
+        return shared, own
 
     def kept(self, heads: Heads) -> int:
         """Numbers that the backward of attention needs, of one layer."""
@@ -221,19 +236,35 @@ class Layout:
         return self.tokens * (heads.queries + 2 * heads.keys) * heads.size
 
     def _packed(self, heads: Heads) -> int:
-        total = 0
-        for part, texts, shared in self.groups:
-            own = self.prefix if part.start == 0 and self.prefix else self.length
-            seen = shared + own
-            total += texts * (own * heads.queries * (heads.size + seen) + 2 * seen * heads.keys * heads.size)
-        return total
+        seen = self.dealt + self.length
+        return self.tokens * heads.queries * (heads.size + seen) + 2 * self.rows * seen * heads.keys * heads.size
 
-    def biases(self, per_group: int, like: Tensor) -> list[Tensor]:
-        """For each group (H / K · T, P + T): zero where a query may look, -inf at what lies ahead of it."""
-        return [
-            causal_bias(shared, self.prefix if part.start == 0 and self.prefix else self.length, per_group, like)
-            for part, _texts, shared in self.groups
-        ]
+    def mask(self, per_group: int, like: Tensor) -> Mask:
+        """What hides from each query what it may not look at: `per_group` queries of each token ask the same key."""
+        ahead = float("-inf")
+        own = like.new_zeros(self.length, self.dealt + self.length)
+        own[:, self.prefix : self.dealt] = ahead
+        own[:, self.dealt :] = like.new_full((self.length, self.length), ahead).triu_(1)
+        of_prefix = like.new_zeros(self.share, self.dealt + self.length)
+        of_prefix[:, self.dealt :] = ahead
+        within = like.new_full((self.dealt, self.dealt), ahead).triu_(1).view(self.rows, 1, 1, self.share, self.dealt)
+        return Mask(torch.cat((of_prefix, own)).repeat(per_group, 1), within if self.prefix else None)
+
+
+@dataclass(frozen=True)
+class Mask:
+    """Zero where a query may look, -inf elsewhere, in two parts, of which the second is small."""
+
+    everywhere: Tensor  # (H / K · (s + T), B · s + T): the same for all texts
+    within: Tensor | None  # (B, 1, 1, s, B · s): inside the prefix, of which each text has other tokens
+
+    def add_within(self, scores: Tensor) -> None:
+        """Adds the second part to packed scores (B · K, H / K · (s + T), B · s + T)."""
+        if self.within is not None:
+            rows, _, _, share, dealt = self.within.shape
+            tokens = share + scores.shape[2] - dealt
+            of_texts = scores.unflatten(0, (rows, -1)).unflatten(2, (-1, tokens))
+            of_texts[:, :, :, :share, :dealt].add_(self.within)
 
 
 @dataclass(frozen=True)
@@ -248,38 +279,38 @@ class Heads:
     def per_group(self) -> int:
         return self.queries // self.keys
 
-    def pack(self, qkv: Tensor, part: slice, texts: int, shared: int) -> tuple[Tensor, Tensor, Tensor]:
-        """q, k and v of a group of texts, packed for `attend`; keys and values begin with the shared prefix."""
+    def pack(self, qkv: Tensor, layout: Layout) -> tuple[Tensor, Tensor, Tensor]:
+        """q, k and v of flat rows (N, (H + 2K) · D), packed for `attend`."""
         q, k, v = self.split(qkv)
-        keys, values = (self.pack_keys(whole[:shared], whole[part], texts) for whole in (k, v))
-        return self.pack_queries(q[part], texts), keys, values
+        return self.pack_queries(q, layout.rows), self.pack_keys(k, layout), self.pack_keys(v, layout)
 
     def pack_queries(self, q: Tensor, rows: int) -> Tensor:
-        """(rows · T, H, D) -> (rows · K, H / K · T, D)."""
-        q = q.unflatten(0, (rows, -1)).unflatten(2, (self.keys, -1)).permute(0, 2, 3, 1, 4)  # (rows, K, H / K, T, D)
+        """(B · L, H, D) -> (B · K, H / K · L, D)."""
+        q = q.unflatten(0, (rows, -1)).unflatten(2, (self.keys, -1)).permute(0, 2, 3, 1, 4)  # (B, K, H / K, L, D)
         return q.reshape(rows * self.keys, -1, self.size)
 
     def unpack_queries(self, q: Tensor, rows: int, out: Tensor) -> None:
-        """The way back, into `out` (rows · T, H, D)."""
+        """The way back, into `out` (B · L, H, D)."""
         packed = q.view(rows, self.keys, self.per_group, -1, self.size).permute(0, 3, 1, 2, 4)
         out.unflatten(0, (rows, -1)).unflatten(2, (self.keys, -1)).copy_(packed)
 
-    def pack_keys(self, shared: Tensor, own: Tensor, rows: int) -> Tensor:
-        """Keys or values of the prefix (P, K, D) and of the rows (rows · T, K, D) -> (rows · K, P + T, D)."""
-        prefix = shared.shape[0]
-        packed = own.new_empty(rows, self.keys, prefix + own.shape[0] // rows, self.size)
-        if prefix:
-            packed[:, :, :prefix] = shared.transpose(0, 1)
-        packed[:, :, prefix:] = own.unflatten(0, (rows, -1)).transpose(1, 2)
-        return packed.view(rows * self.keys, -1, self.size)
+    def pack_keys(self, flat: Tensor, layout: Layout) -> Tensor:
+        """Keys or values (N, K, D) -> (B · K, B · s + T, D): every text has the whole prefix before its own."""
+        shared, own = layout.parts(flat)
+        packed = flat.new_empty(layout.rows, self.keys, layout.dealt + layout.length, self.size)
+        if layout.prefix:
+            packed[:, :, : layout.dealt] = shared.flatten(0, 1).transpose(0, 1)
+        packed[:, :, layout.dealt :] = own.transpose(1, 2)
+        return packed.flatten(0, 1)
 
-    def unpack_keys(self, d: Tensor, rows: int, shared: Tensor, own: Tensor) -> None:
-        """Gradients of what `pack_keys` was given: of the rows into `own`, of the prefix, which collects from every
-        row, added to `shared`."""
-        d, prefix = d.view(rows, self.keys, -1, self.size), shared.shape[0]
-        own.unflatten(0, (rows, -1)).copy_(d[:, :, prefix:].transpose(1, 2))
-        if prefix:
-            shared += d[:, :, :prefix].sum(0, dtype=torch.float32).transpose(0, 1)
+    def unpack_keys(self, packed: Tensor, layout: Layout, out: Tensor) -> None:
+        """Gradients of what `pack_keys` was given, into `out` (N, K, D): the prefix collects from every text."""
+        shared, own = layout.parts(out)
+        packed = packed.unflatten(0, (layout.rows, -1))
+        own.copy_(packed[:, :, layout.dealt :].transpose(1, 2))
+        if layout.prefix:
+            total = packed[:, :, : layout.dealt].sum(0, dtype=torch.float32)  # (K, B · s, D)
+            shared.copy_(total.transpose(0, 1).unflatten(0, (layout.rows, -1)))
 
     def split(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(N, (H + 2K) · D) -> q (N, H, D), k (N, K, D), v (N, K, D), all views."""
@@ -287,19 +318,10 @@ class Heads:
         return heads.split([self.queries, self.keys, self.keys], dim=1)
 
 
-def causal_bias(prefix: int, length: int, per_group: int, like: Tensor) -> Tensor:
-    """(H / K · T, P + T): zero where a query may look, -inf at what lies ahead of it."""
-    own = torch.full((length, length), float("-inf"), dtype=like.dtype, device=like.device).triu_(1)
-    return torch.cat((own.new_zeros(length, prefix), own), dim=1).repeat(per_group, 1)
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Mask) -> tuple[Tensor, Tensor]:
     """Packed q (G, M, D), k and v (G, S, D) -> mixed values (G, M, D) and attention weights (G, M, S)."""
-    scores = (
-        torch.bmm(q, k.transpose(1, 2)).mul_(q.shape[-1] ** -0.5)
-        if bias is None
-        else torch.baddbmm(bias, q, k.transpose(1, 2), alpha=q.shape[-1] ** -0.5)
-    )
+    scores = torch.baddbmm(mask.everywhere, q, k.transpose(1, 2), alpha=q.shape[-1] ** -0.5)
+    mask.add_within(scores)
     weights = functional.softmax(scores, dim=-1)  # in fp32 inside
     return torch.bmm(weights, v), weights
 
@@ -312,38 +334,29 @@ def attend_backward(d: Tensor, q: Tensor, k: Tensor, v: Tensor, weights: Tensor)
     return torch.bmm(d_scores, k), torch.bmm(d_scores.transpose(1, 2), q), d_v
 
 
-def attention(qkv: Tensor, heads: Heads, layout: Layout, biases: list[Tensor], out: Tensor) -> list[Tensor]:
-    """Mixed values of rotated qkv (N, (H + 2K) · D), into `out` (N, H · D): the prefix sees itself, a text the prefix
-    too. Gives what the backward needs: of each group what `attend` was given and its weights, or qkv alone
-    (`Layout.keeps_weights`)."""
-    mixed = out.unflatten(1, (heads.queries, heads.size))
-    kept: list[Tensor] = []
-    keeps = layout.keeps_weights(heads)
-    for (part, texts, shared), bias in zip(layout.groups, biases, strict=True):
-        packed = heads.pack(qkv, part, texts, shared)
-        values, weights = attend(*packed, bias)
-        heads.unpack_queries(values, texts, out=mixed[part])
-        if keeps:
-            kept += (*packed, weights)
-    return kept or [qkv]
+def attention(qkv: Tensor, heads: Heads, layout: Layout, mask: Mask, out: Tensor) -> tuple[Tensor, ...]:
+    """Mixed values of rotated qkv (N, (H + 2K) · D), into `out` (N, H · D). Gives what the backward needs: packed q, k
+    and v and the weights, or qkv alone (`Layout.keeps_weights`)."""
+    q, k, v = heads.pack(qkv, layout)
+    values, weights = attend(q, k, v, mask)
+    heads.unpack_queries(values, layout.rows, out=out.unflatten(1, (heads.queries, heads.size)))
+    return (q, k, v, weights) if layout.keeps_weights(heads) else (qkv,)
 
 
-def attention_backward(d: Tensor, kept: Sequence[Tensor], heads: Heads, layout: Layout, biases: list[Tensor]) -> Tensor:
-    """Gradient of rotated qkv (N, (H + 2K) · D), from that of the mixed values."""
-    d_qkv = d.new_empty(d.shape[0], (heads.queries + 2 * heads.keys) * heads.size)
+def attention_backward(d: Tensor, kept: Sequence[Tensor], heads: Heads, layout: Layout, mask: Mask) -> Tensor:
+    """Gradient of rotated qkv (N, (H + 2K) · D), from that of the mixed values (N, H · D)."""
+    if len(kept) == 1:
+        q, k, v = heads.pack(kept[0], layout)
+        weights = attend(q, k, v, mask)[1]
+    else:
+        q, k, v, weights = kept
+    d = heads.pack_queries(d.unflatten(1, (heads.queries, heads.size)), layout.rows)
+    of_q, of_k, of_v = attend_backward(d, q, k, v, weights)
+    d_qkv = d.new_empty(layout.tokens, (heads.queries + 2 * heads.keys) * heads.size)
     d_q, d_k, d_v = heads.split(d_qkv)
-    d = d.unflatten(1, (heads.queries, heads.size))
-    for i, ((part, texts, shared), bias) in enumerate(zip(layout.groups, biases, strict=True)):
-        if len(kept) == 1:
-            q, k, v = heads.pack(kept[0], part, texts, shared)
-            weights = attend(q, k, v, bias)[1]
-        else:
-            q, k, v, weights = kept[4 * i : 4 * i + 4]
-        of_q, of_k, of_v = attend_backward(heads.pack_queries(d[part], texts), q, k, v, weights)
-        heads.unpack_queries(of_q, texts, out=d_q[part])
-        for whole, gradient in ((d_k, of_k), (d_v, of_v)):
-            # the prefix is the first group, so its own gradient is there already
-            heads.unpack_keys(gradient, texts, shared=whole[:shared], own=whole[part])
+    heads.unpack_queries(of_q, layout.rows, out=d_q)
+    heads.unpack_keys(of_k, layout, out=d_k)
+    heads.unpack_keys(of_v, layout, out=d_v)
     return d_qkv
 
 
@@ -361,7 +374,7 @@ class AttentionPart:
     heads: Heads
     layout: Layout
     rotation: tuple[Tensor, Tensor]  # cos and sin (N, 1, D)
-    biases: list[Tensor]
+    mask: Mask
 
     @property
     def matrices(self) -> tuple[Tensor | None, ...]:
@@ -379,7 +392,7 @@ class AttentionBlock(Function):
         qkv = part.qkv.forward(normed)
         rotate_(_turning(qkv, part.heads), *part.rotation)
         mixed, place = part.out.room(x)
-        kept = attention(qkv, part.heads, part.layout, part.biases, out=place)
+        kept = attention(qkv, part.heads, part.layout, part.mask, out=place)
         y = part.out.forward(mixed, residual=x)
         ctx.part = part
         ctx.save_for_backward(x, inverse, part.qkv.inner(normed), mixed, *kept)
@@ -391,7 +404,7 @@ class AttentionBlock(Function):
         x, inverse, inner_qkv, mixed, *kept = ctx.saved_tensors
         width = part.out.inputs
         d_mixed, *of_out = part.out.backward(dy, mixed[:, :width], mixed[:, width:])
-        d_qkv = attention_backward(d_mixed, kept, part.heads, part.layout, part.biases)
+        d_qkv = attention_backward(d_mixed, kept, part.heads, part.layout, part.mask)
         cos, sin = part.rotation
         rotate_(_turning(d_qkv, part.heads), cos, -sin)
         dx, *of_qkv = _through_norm(ctx, part.qkv, d_qkv, x, inverse, inner_qkv, dy)

@@ -27,6 +27,7 @@ from tunelab.fast.functions import (
     Heads,
     Joined,
     Layout,
+    Mask,
     MLPBlock,
     MLPPart,
     Norm,
@@ -37,7 +38,7 @@ from tunelab.fast.functions import (
 from tunelab.fast.weights import Packed, Plain, Weight, can_pack
 from tunelab.models import inner
 
-SHORTEST_PREFIX = 8  # tokens; below, a second group of attention costs more than it saves
+SHORTEST_PREFIX = 8  # tokens; below, dealing it out costs more than it saves
 ROWS = 16  # scored positions are computed in multiples of it: every new shape of a product is compiled for 0.4 ms
 
 
@@ -93,7 +94,7 @@ class _Step:
 
     layout: Layout
     rotation: tuple[Tensor, Tensor]  # cos and signed sin (N, 1, D)
-    biases: list[Tensor]
+    mask: Mask
     matrices: dict[Adapters | None, tuple[Tensor, Tensor]]  # A and B of each; none where they are switched off
 
 
@@ -141,9 +142,9 @@ class FastLlama:
         """Hidden states (M, C) before the last norm, at the flat rows `wanted` (M,) of input_ids (N,). `frozen`: what
         stands for the layers below the lowest adapter."""
         x = self.embedding[input_ids]
-        cos, sin = self.rotation(torch.tensor(layout.positions, device=x.device), x)
+        cos, sin = self.rotation(layout.positions.to(x.device), x)
         rotation = (cos[:, None], signed(sin)[:, None])
-        step = _Step(layout, rotation, layout.biases(self.heads.per_group, x), self._matrices())
+        step = _Step(layout, rotation, layout.mask(self.heads.per_group, x), self._matrices())
         first = 0
         if frozen is not None:
             first = self.first_adapted
@@ -167,7 +168,7 @@ class FastLlama:
     def _attended(self, x: Tensor, layer: Layer, step: _Step) -> Tensor:
         qkv, out = layer.qkv.stack(step), layer.out.stack(step)
         norm_weight, heads = layer.norm_in.weight, self.heads
-        part = AttentionPart(norm_weight, self.epsilon, qkv, out, heads, step.layout, step.rotation, step.biases)
+        part = AttentionPart(norm_weight, self.epsilon, qkv, out, heads, step.layout, step.rotation, step.mask)
         return AttentionBlock.apply(x, part, *part.matrices)
 
     def _mixed(self, x: Tensor, layer: Layer, step: _Step) -> Tensor:
@@ -227,7 +228,8 @@ class FrozenCache:
         return frozen
 
     def _keep(self, keys: list[bytes], lengths: list[int], x: Tensor, layout: Layout) -> None:
-        shared, own = x[: layout.prefix], x[layout.prefix :].unflatten(0, (layout.rows, layout.length))
+        dealt, own = layout.parts(x)
+        shared = dealt.flatten(0, 1)[: layout.prefix]
         for key, length, row in zip(keys, lengths, own, strict=True):
             if key not in self.rows:
                 self.rows[key] = torch.cat((shared, row[: length - layout.prefix]))
@@ -236,12 +238,10 @@ class FrozenCache:
 
 def _laid_out(rows: list[Tensor], layout: Layout) -> Tensor:
     """Rows (T_i, C) as the flat rows (N, C) of a layout, padding zero."""
-    x = rows[0].new_zeros(layout.prefix + layout.rows * layout.length, rows[0].shape[1])
-    x[: layout.prefix] = rows[0][: layout.prefix]
-    own = x[layout.prefix :].unflatten(0, (layout.rows, layout.length))
+    own = rows[0].new_zeros(layout.rows, layout.length, rows[0].shape[1])
     for place, row in zip(own, rows, strict=True):
         place[: len(row) - layout.prefix] = row[layout.prefix :]
-    return x
+    return layout.lay(rows[0][: layout.prefix], own)
 
 
 class FastLoss:
@@ -275,13 +275,13 @@ class FastLoss:
     def _hidden(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """What `hidden` gives, with rows behind that stand for nothing: their number is a multiple of ROWS."""
         llama, ids, layout = self.llama, batch.input_ids, layout_of(batch)
-        prefix = layout.prefix
         # the hidden state at i predicts token i + 1; the prefix holds no scored token, nor the one before the first
         row, position = batch.scored[:, 1:].nonzero(as_tuple=True)
-        wanted = prefix + row * layout.length + position - prefix
+        wanted = row * (layout.share + layout.length) + layout.share + position - layout.prefix
         wanted = functional.pad(wanted, (0, -len(wanted) % ROWS))
         frozen = self.cache.of(batch, layout) if self.cache else None
-        hidden = llama.hidden(torch.cat((ids[0, :prefix], ids[:, prefix:].flatten())), layout, wanted, frozen)
+        flat = layout.lay(ids[0, : layout.prefix], ids[:, layout.prefix :])
+        hidden = llama.hidden(flat, layout, wanted, frozen)
         return Norm.apply(hidden, llama.norm.weight, llama.epsilon), ids[row, position + 1]
 
 
