@@ -21,6 +21,7 @@ from torch.nn import functional
 
 HEAD_CHUNK = 256  # scored positions whose (chunk, V) logits exist at a time
 SOFTMAX_ROWS = 16  # of those, how many are in fp32 at a time on a CPU: they stay in its cache
+SOFTMAX_NUMBERS = 2**17  # of attention scores, how many are in fp32 at a time, about
 
 
 # ---- linear layers with adapters
@@ -29,7 +30,7 @@ SOFTMAX_ROWS = 16  # of those, how many are in fp32 at a time on a CPU: they sta
 class Adapters:
     """The LoRA factors of linear layers that read the same x, as two matrices: y += (x Aᵀ) Bᵀ.
 
-    A (R, C) holds the A_i of all layers, B (O, R) their B_i on its diagonal blocks, times the scale. One product for
+    A (R, C) holds the A_i of all layers, times the scale, B (O, R) their B_i on its diagonal blocks. One product for
     all costs less than a thin one for each. Hu et al. 2021, section 4.1. The matrices are copies in the model's dtype;
     `Joined` makes them anew from the parameters.
     """
@@ -63,7 +64,7 @@ class Joined(Function):
     @staticmethod
     def forward(ctx: Any, adapters: Sequence[Adapters], *factors: Tensor) -> tuple[Tensor, ...]:
         torch._foreach_copy_([block for x in adapters for block in x.blocks], list(factors))
-        torch._foreach_mul_([x.b for x in adapters], [x.scale for x in adapters])
+        torch._foreach_mul_([x.a for x in adapters], [x.scale for x in adapters])
         ctx.adapters = adapters
         return tuple(matrix.detach() for x in adapters for matrix in (x.a, x.b))
 
@@ -74,7 +75,7 @@ class Joined(Function):
         blocks = [block for x, d_a, d_b in pairs for block in x.of_factors(d_a, d_b)]
         of_factors = [torch.empty_like(factor) for x in adapters for factor in x.factors]
         torch._foreach_copy_(of_factors, blocks)
-        torch._foreach_mul_(of_factors[1::2], [x.scale for x in adapters for _ in x.ranks])
+        torch._foreach_mul_(of_factors[::2], [x.scale for x in adapters for _ in x.ranks])
         return None, *of_factors
 
 
@@ -318,11 +319,21 @@ class Heads:
         return heads.split([self.queries, self.keys, self.keys], dim=1)
 
 
+def softmax(scores: Tensor) -> Tensor:
+    """Over the last dimension of (G, M, S), in fp32 inside; may overwrite the scores."""
+    if scores.device.type != "cpu" or scores.dtype == torch.float32:
+        return functional.softmax(scores, dim=-1)
+    # to fp32 and back by hand: PyTorch's own for half precision takes twice as long at most lengths
+    for part in scores.split(-(-SOFTMAX_NUMBERS // scores[0].numel())):
+        part.copy_(functional.softmax(part, dim=-1, dtype=torch.float32))
+    return scores
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Mask) -> tuple[Tensor, Tensor]:
     """Packed q (G, M, D), k and v (G, S, D) -> mixed values (G, M, D) and attention weights (G, M, S)."""
     scores = torch.baddbmm(mask.everywhere, q, k.transpose(1, 2), alpha=q.shape[-1] ** -0.5)
     mask.add_within(scores)
-    weights = functional.softmax(scores, dim=-1)  # in fp32 inside
+    weights = softmax(scores)
     return torch.bmm(weights, v), weights
 
 
