@@ -548,10 +548,14 @@ class ScoredHead(Function):
             logits[len(known) :].zero_()
             parts = logits[: len(known)].split(head.rows_at_a_time)
             for part, of_part in zip(parts, known.split(head.rows_at_a_time), strict=True):
-                log_p = torch.log_softmax(part, dim=-1, dtype=torch.float32, out=head.wide(len(part)))
-                total -= log_p.gather(1, of_part[:, None]).sum()
+                # in place: a call that makes its own fp32 copy waits longer for that memory than it computes
+                wide = head.wide(len(part)).copy_(part)
+                wide.sub_(wide.amax(1, keepdim=True))
+                of_target = wide.gather(1, of_part[:, None])
+                normaliser = wide.exp_().sum(1, keepdim=True)
+                total += (normaliser.log() - of_target).sum()
                 if dx is not None:
-                    p = log_p.exp_()
+                    p = wide.div_(normaliser)
                     part.copy_(p.scatter_add_(1, of_part[:, None], p.new_full((len(p), 1), -1.0)))
             if dx is not None:
                 torch.mm(logits, head.matrix, out=dx[rows])
