@@ -193,12 +193,14 @@ def _weights(config: RunConfig, base: Base) -> dict[str, int]:
 
 def _working(base: Base, tokens: int, scored: int, fast: bool, grad: bool) -> int:
     """Bytes of what lives for a moment: a chunk of logits with its gradient, and the widest results of one layer."""
-    from tunelab.fast.functions import HEAD_CHUNK
+    from tunelab.fast.functions import HEAD_CHUNK, softmax_rows
     from tunelab.losses import CHUNK
 
     config, item = base.model.config, base.dtype.itemsize
-    chunk = min(scored, HEAD_CHUNK if fast else CHUNK)
-    logits = chunk * config.vocab_size * (2 * item + 4 + (8 if grad and not fast else 4))
+    if fast:  # one buffer of logits, of which a few rows at a time are in fp32
+        logits = (min(scored, HEAD_CHUNK) * item + softmax_rows(base.device) * 4) * config.vocab_size
+    else:
+        logits = min(scored, CHUNK) * config.vocab_size * (2 * item + 4 + (8 if grad else 4))
     inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
     layer = tokens * (6 * inner * item + 16 * config.hidden_size)
     return logits + layer

@@ -2,9 +2,9 @@
 
 It reads the weights of the transformers model and of PEFT's LoRA layers where they are, replaces their computation and
 leaves their format: saving, loading and switching off the adapter stay PEFT's. What makes it fast: q/k/v and gate/up
-are stacked, the adapters are fused into the linear layers, what all rows of a batch begin with (a system prompt) is
-computed once, the last MLP and the head see scored positions only, right padding needs no mask under a causal one, and
-no autograd graph is kept for frozen weights.
+are stacked, the adapters lie beside the weights they adapt and are multiplied along with them, what all rows of a batch
+begin with (a system prompt) is computed once, the last MLP and the head see scored positions only, right padding needs
+no mask under a causal one, and no autograd graph is kept for frozen weights.
 """
 
 from __future__ import annotations
