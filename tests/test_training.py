@@ -367,4 +367,5 @@ def test_the_last_loss_is_reported_where_the_last_adapter_is_kept(tiny, monkeypa
     rising = itertools.count(1.0)
     monkeypatch.setattr("tunelab.training.heldout_loss", lambda trainer, rows: (next(rising), 1))
     kept = finetune(config(tiny, keep_best=False)).progress()
-    assert kept.ending.heldout_loss == kept.evaluations[-1].heldout_loss > kept.evaluations[0].heldout_loss
+    assert kept.heldout_loss == kept.ending.heldout_loss == kept.evaluations[-1].heldout_loss
+    assert kept.heldout_loss > kept.evaluations[0].heldout_loss

@@ -94,7 +94,10 @@ class Progress:
 
     @property
     def heldout_loss(self) -> float | None:
-        """The lowest held-out loss of the last stage that was measured: losses of stages are of different rows."""
+        """That of the adapter of a finished run. Before, the lowest of the last stage that was measured: the losses of
+        stages are of different rows."""
+        if isinstance(self.ending, Finished) and self.ending.heldout_loss is not None:
+            return self.ending.heldout_loss
         last = self.evaluations[-1].stage if self.evaluations else None
         return min((e.heldout_loss for e in self.evaluations if e.stage == last), default=None)
 

@@ -194,7 +194,7 @@ class Layout:
 
     @property
     def share(self) -> int:
-        """s"""
+        """s, how many tokens of the prefix each text has."""
         return -(-self.prefix // self.rows)
 
     @property
@@ -204,7 +204,7 @@ class Layout:
 
     @property
     def tokens(self) -> int:
-        """N"""
+        """N, how many flat rows there are."""
         return self.rows * (self.share + self.length)
 
     @property
