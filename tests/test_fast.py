@@ -51,13 +51,14 @@ def loss_and_gradients(loss, model, batch):
     "batch",
     [
         rows(20, 31, 25, common=12),  # a prefix worth sharing
+        rows(20, 31, 25, common=11),  # one that three rows can't share evenly
         rows(20, 31, 25, common=3),  # one that is not
         rows(20, 31, 25),  # none
         rows(20, 20, common=20, scored_from=5),  # equal rows: the prefix ends where learning begins
         rows(40, common=30),  # a row alone
         rows(9, 60, common=8, scored_from=8),  # much padding, scored right after what is shared
     ],
-    ids=["shared", "short", "none", "equal", "alone", "padded"],
+    ids=["shared", "uneven", "short", "none", "equal", "alone", "padded"],
 )
 @pytest.mark.parametrize("settings", [{"r": 4}, {"r": 8, "target_modules": ("q_proj", "up_proj")}], ids=["all", "some"])
 def test_loss_and_gradients_are_those_of_the_plain_path(tiny, batch, settings):
@@ -139,7 +140,7 @@ def test_twenty_steps_learn_the_same(tiny):
 def test_frozen_layers_are_computed_once_per_row_and_change_nothing(tiny):
     model = adapted(tiny, r=4, layers=(1,))
     plain, cached = FastLoss(model), FastLoss(model, cache_frozen=True)
-    first, second = collate(rows(20, 31, 25, common=12), 2), collate(rows(20, 31, common=12), 2)
+    first, second = collate(rows(20, 31, 25, common=11), 2), collate(rows(20, 31, common=11), 2)
     lowest = []
     spied = cached.llama._through
     cached.llama._through = lambda x, layers, *rest, **more: (
