@@ -391,7 +391,7 @@ def read_gguf(path, splits):
     return model, tokenizer
 
 
-@pytest.mark.parametrize(("kind", "tolerance"), [("f32", 1e-6), ("f16", 2e-3), ("q8_0", 3e-2)])
+@pytest.mark.parametrize(("kind", "tolerance"), [("f32", 1e-5), ("f16", 2e-3), ("q8_0", 3e-2)])
 def test_a_gguf_file_read_by_transformers_is_the_tuned_model(bpe_run, tmp_path, kind, tolerance):
     from transformers import AutoTokenizer
 
