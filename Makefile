@@ -75,8 +75,8 @@ endif
 	@$(PIP) --no-deps --editable .
 	@touch $@
 
-$(VENV)/starter: $(VENV)/installed lib/tunelab/starter.py
-	@$(BIN)/python -m tunelab.starter > /dev/null
+$(VENV)/starter: $(VENV)/installed lib/tunelab/model/starter.py
+	@$(BIN)/python -m tunelab.model.starter > /dev/null
 	@touch $@
 
 $(VENV)/test-tools: requirements-test.txt $(VENV)/installed

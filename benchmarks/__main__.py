@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.report import machine
-from tunelab import libraries
+from tunelab.machine import libraries
 
 NAMES = (
     "startup",

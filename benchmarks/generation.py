@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from benchmarks.report import Figure, run
-from tunelab import libraries
+from tunelab.machine import libraries
 
 PROMPT = "What does `os.path.join` do, and when would you rather use `pathlib`?"
 TOKENS, RANK = 64, 16
@@ -21,10 +21,10 @@ TOKENS, RANK = 64, 16
 
 def measure(options: argparse.Namespace) -> Iterator[Figure]:
     from tunelab import ModelSpec, load
+    from tunelab.answer.generation import decode
     from tunelab.data import Message, encode_prompt
     from tunelab.fast.decode import FastDecoder
     from tunelab.fast.llama import FastLlama
-    from tunelab.generation import decode
 
     spec = ModelSpec(repo_id="starter")
     base = load(spec)
@@ -106,7 +106,7 @@ def _stock(spec: Any) -> Any:
     """The base as transformers loads it, with the attention that is its default."""
     from transformers import AutoModelForCausalLM
 
-    from tunelab.models import choose_device, choose_dtype, find
+    from tunelab.model.load import choose_device, choose_dtype, find
 
     dtype = choose_dtype(spec, choose_device(spec))
     return AutoModelForCausalLM.from_pretrained(find(spec), dtype=dtype, local_files_only=True).eval()

@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator
 
 from benchmarks.report import Figure, run
-from tunelab import hardware, libraries
+from tunelab.machine import hardware, libraries
 
 ADAPTERS, TOKENS = 8, 64
 PROMPT = "What does `os.path.join` do?"
@@ -83,10 +83,10 @@ def child(adapters: list[int], threads: int) -> None:
 
     from benchmarks.generation import random_factors
     from tunelab import ModelSpec, load
+    from tunelab.answer.generation import decode
     from tunelab.data import Message, encode_prompt
     from tunelab.fast.decode import FastDecoder
     from tunelab.fast.llama import FastLlama
-    from tunelab.generation import decode
 
     floor = hardware.resident_bytes()
     base = load(ModelSpec(repo_id="starter"))

@@ -15,9 +15,10 @@ from collections.abc import Iterator
 
 from benchmarks.report import Figure, run
 from benchmarks.sides import lengthened
-from tunelab import DataSpec, ModelSpec, Run, RunConfig, Stage, TrainConfig, libraries
-from tunelab.events import Finished
-from tunelab.ladder import RUNGS
+from tunelab import DataSpec, ModelSpec, Run, RunConfig, Stage, TrainConfig
+from tunelab.machine import libraries
+from tunelab.measure.ladder import RUNGS
+from tunelab.run.events import Finished
 
 SHAPES = ("short", "wide", "long")
 

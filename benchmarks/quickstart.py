@@ -14,14 +14,14 @@ from pathlib import Path
 
 from benchmarks.report import Figure, run
 from benchmarks.startup import app_ready_seconds, import_seconds
-from tunelab import libraries
+from tunelab.machine import libraries
 
 libraries.prepare()
 
 from playground.jobs import Jobs  # noqa: E402
 from playground.tabs.train import quick_config  # noqa: E402
 from tunelab import Comparer, Run, read_data  # noqa: E402
-from tunelab.events import Finished  # noqa: E402
+from tunelab.run.events import Finished  # noqa: E402
 
 HELDOUT = 200
 LONGEST_ANSWER = 64
@@ -61,8 +61,8 @@ def _first_step_seconds(run: Run) -> float:
 
 def _quality(run: Run) -> Iterator[Figure]:
     """Loss of the completions and chrF of the answers, tuned against base, over the held-out rows."""
-    from tunelab.evaluation import heldout_losses
-    from tunelab.metrics import ChrF, bootstrap_ratio, paired_bootstrap
+    from tunelab.measure.evaluation import heldout_losses
+    from tunelab.measure.metrics import ChrF, bootstrap_ratio, paired_bootstrap
 
     stage = run.config.stages[0]
     rows = read_data(stage.data, stage.learn).heldout[:HELDOUT]

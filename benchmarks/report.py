@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
-from tunelab import hardware
+from tunelab.machine import hardware
 
 
 @dataclass(frozen=True)

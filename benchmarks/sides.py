@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from tunelab import hardware
+from tunelab.machine import hardware
 
 SIDES = ("ours", "trl-default", "trl-tuned")
 TRAIN_ROWS, HELDOUT_ROWS, BATCH = 1000, 64, 8
@@ -83,7 +83,7 @@ def main() -> None:
     parser.add_argument("--settings", type=json.loads, default={}, help="of ours, as JSON")
     options = parser.parse_args()
     if options.name == "ours":
-        from tunelab import libraries
+        from tunelab.machine import libraries
 
         libraries.prepare()
     steps = _ours(options) if options.name == "ours" else _trl(options)
@@ -162,10 +162,10 @@ def _ours(options: argparse.Namespace) -> Iterator[Any]:
 
     from tunelab import LoRA, ModelSpec, TrainConfig, load
     from tunelab.data.encode import encode_all
-    from tunelab.events import StepDone
     from tunelab.fast import choose_loss
     from tunelab.fast.llama import layout_of
-    from tunelab.training import StageData, Trainer
+    from tunelab.run.events import StepDone
+    from tunelab.train.loop import StageData, Trainer
 
     floor = hardware.resident_bytes()
     train, held = _rows(options.words, options.rows)
@@ -219,8 +219,8 @@ def _trl(options: argparse.Namespace) -> Iterator[Any]:
     from transformers import AutoModelForCausalLM
 
     from tunelab import ModelSpec
-    from tunelab.models import find, load_tokenizer
-    from tunelab.quantization import bitsandbytes_config, keep_trainable
+    from tunelab.model.load import find, load_tokenizer
+    from tunelab.model.quantization import bitsandbytes_config, keep_trainable
 
     floor = hardware.resident_bytes()
     torch.set_num_threads(hardware.physical_cores())

@@ -15,7 +15,8 @@ from collections.abc import Iterator
 
 from benchmarks.report import Figure, run
 from playground.tabs.train import quick_config
-from tunelab import Run, libraries
+from tunelab import Run
+from tunelab.machine import libraries
 
 PORT = 7970
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.report import Figure, run
 from benchmarks.sides import Side
-from tunelab import libraries
+from tunelab.machine import libraries
 
 ROWS = 80
 UPPER = {"technique": {"layers": list(range(15, 30))}}

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from benchmarks.report import Figure, run
 from benchmarks.sides import Side
-from tunelab import libraries
+from tunelab.machine import libraries
 
 MOST = 3  # times the steps of TRL; ours gives up there
 

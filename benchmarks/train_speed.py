@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from benchmarks.report import Figure, run
 from benchmarks.sides import Side
-from tunelab import hardware, libraries
+from tunelab.machine import hardware, libraries
 
 TUNED = ("ours", "trl-tuned")
 # quantization, dtype, words per answer (0: as they are), steps in a turn, sides

@@ -11,7 +11,7 @@ import tempfile
 import threading
 from pathlib import Path
 
-from tunelab import libraries
+from tunelab.machine import libraries
 
 HOST = "127.0.0.1"
 

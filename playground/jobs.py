@@ -16,13 +16,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tunelab import Ladder, LadderConfig, Run, RunConfig, list_runs
+from tunelab.chain import check_lineage
 from tunelab.errors import UserError
-from tunelab.finetune import check_lineage
-from tunelab.runs import runs_root
+from tunelab.run.run import runs_root
 
 POLL_SECONDS = 0.5
 WORKER = (sys.executable, "-m", "tunelab.worker")
-CLIMBER = (sys.executable, "-m", "tunelab.ladder")
+CLIMBER = (sys.executable, "-m", "tunelab.measure.ladder")
 
 
 class Jobs:

@@ -8,9 +8,9 @@ from typing import Any
 
 from tunelab import Answer, Ladder, ModelSpec, Progress, Run
 from tunelab.data.previews import PreviewRow
-from tunelab.events import Evaluated, Finished, RolledBack
-from tunelab.ladder import PAGE_FILE
-from tunelab.pages import READING, ladder_chart, ladder_columns, ladder_table
+from tunelab.measure.ladder import PAGE_FILE
+from tunelab.measure.pages import READING, ladder_chart, ladder_columns, ladder_table
+from tunelab.run.events import Evaluated, Finished, RolledBack
 
 # word and sign together: nothing is told by colour alone
 SIGNS = {

@@ -11,7 +11,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 from tests.helpers import tiny_llama
-from tunelab import libraries
+from tunelab.machine import libraries
 
 libraries.prepare()  # as every program of the project does, before torch is imported
 
@@ -33,7 +33,7 @@ def tiny(tmp_path_factory) -> str:
 @pytest.fixture(scope="session")
 def starter() -> str:
     """Folder of the embedded model."""
-    from tunelab.starter import starter_path
+    from tunelab.model.starter import starter_path
 
     return str(starter_path())
 

@@ -12,7 +12,7 @@ from benchmarks.report import Figure
 from benchmarks.sides import lengthened
 from benchmarks.switches import SWITCHES
 from tunelab import LoRA, ModelSpec, TrainConfig, load
-from tunelab.ladder import RUNGS
+from tunelab.measure.ladder import RUNGS
 
 
 def test_a_figure_is_the_median_with_its_range():

@@ -130,7 +130,7 @@ def test_a_full_disk_and_a_file_in_the_way_end_with_2_and_one_message(tiny, rows
         raise OSError(errno.ENOSPC, "No space left on device", "config.json")
 
     with monkeypatch.context() as patched:
-        patched.setattr("tunelab.runs.write_atomically", full)
+        patched.setattr("tunelab.run.run.write_atomically", full)
         assert main(["train", "--data", rows, "--model", tiny]) == 2
     assert "The disk is full" in capsys.readouterr().err
     assert main(["train", "--data", rows, "--model", tiny, "--runs", rows]) == 2

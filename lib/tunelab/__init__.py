@@ -5,23 +5,24 @@
 Names are loaded when they are first used, so that `import tunelab` stays fast and does not import torch.
 """
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tunelab.comparison import Answer, Comparer, Comparison, Provenance, compare
+    from tunelab.answer.comparison import Answer, Comparer, Comparison, Provenance, compare
+    from tunelab.chain import finetune, train_run
+    from tunelab.config import RunConfig
     from tunelab.data import preview, read_data
     from tunelab.errors import UserError, explain
-    from tunelab.evaluation import evaluate
     from tunelab.export import Exported, export_adapter, export_gguf, export_merged, import_adapter
-    from tunelab.finetune import finetune, train_run
-    from tunelab.ladder import Ladder, LadderConfig, climb, list_ladders
-    from tunelab.models import Base, load
-    from tunelab.reports import Report, read_report
-    from tunelab.runs import Progress, Run, list_runs, runs_root
-    from tunelab.spec import DataSpec, ModelSpec, RunConfig, Stage, TrainConfig
+    from tunelab.measure.climb import climb
+    from tunelab.measure.evaluation import evaluate
+    from tunelab.measure.ladder import Ladder, LadderConfig, list_ladders
+    from tunelab.model.load import Base, load
+    from tunelab.run.progress import Progress
+    from tunelab.run.reports import Report, read_report
+    from tunelab.run.run import Run, list_runs, runs_root
+    from tunelab.spec import DataSpec, ModelSpec, Stage, TrainConfig
     from tunelab.techniques import (
         IA3,
         TECHNIQUES,
@@ -34,17 +35,20 @@ if TYPE_CHECKING:
     )
 
 _HOME = {
-    "comparison": ("Answer", "Comparer", "Comparison", "Provenance", "compare"),
+    "answer.comparison": ("Answer", "Comparer", "Comparison", "Provenance", "compare"),
+    "chain": ("finetune", "train_run"),
+    "config": ("RunConfig",),
     "data": ("preview", "read_data"),
     "errors": ("UserError", "explain"),
-    "evaluation": ("evaluate",),
     "export": ("Exported", "export_adapter", "export_gguf", "export_merged", "import_adapter"),
-    "finetune": ("finetune", "train_run"),
-    "ladder": ("Ladder", "LadderConfig", "climb", "list_ladders"),
-    "models": ("Base", "load"),
-    "reports": ("Report", "read_report"),
-    "runs": ("Progress", "Run", "list_runs", "runs_root"),
-    "spec": ("DataSpec", "ModelSpec", "RunConfig", "Stage", "TrainConfig"),
+    "measure.climb": ("climb",),
+    "measure.evaluation": ("evaluate",),
+    "measure.ladder": ("Ladder", "LadderConfig", "list_ladders"),
+    "model.load": ("Base", "load"),
+    "run.progress": ("Progress",),
+    "run.reports": ("Report", "read_report"),
+    "run.run": ("Run", "list_runs", "runs_root"),
+    "spec": ("DataSpec", "ModelSpec", "Stage", "TrainConfig"),
     "techniques": (
         "IA3",
         "TECHNIQUES",
@@ -102,18 +106,6 @@ __all__ = [
     "runs_root",
     "train_run",
 ]
-
-
-class _Package(ModuleType):
-    """A package whose module `finetune` does not hide its function `finetune`, whichever is asked for first."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        # importing a submodule sets it on its package
-        if not (name in _MODULE_OF and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:

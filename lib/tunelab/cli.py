@@ -19,15 +19,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunelab import libraries
 from tunelab.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError, explain
+from tunelab.machine import libraries
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from tunelab.events import TrainingEvent
-    from tunelab.runs import Run
-    from tunelab.spec import RunConfig
+    from tunelab.config import RunConfig
+    from tunelab.run.events import TrainingEvent
+    from tunelab.run.run import Run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,8 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser, its flags made from the fields of the specs."""
-    from tunelab.ladder import RUNGS, LadderConfig
-    from tunelab.spec import DataSpec, ModelSpec, RunConfig, Stage, TrainConfig
+    from tunelab.config import RunConfig
+    from tunelab.measure.ladder import RUNGS, LadderConfig
+    from tunelab.spec import DataSpec, ModelSpec, Stage, TrainConfig
     from tunelab.techniques import TECHNIQUES
 
     parser = argparse.ArgumentParser(prog="tunelab", description=(__doc__ or "").split("\n\n")[0])
@@ -216,7 +217,7 @@ def _value(text: str) -> Any:
 
 
 def _config(options: argparse.Namespace) -> RunConfig:
-    from tunelab.spec import RunConfig
+    from tunelab.config import RunConfig
 
     if options.config:
         if options.data:
@@ -262,7 +263,7 @@ def _data(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _opened(name: str, options: argparse.Namespace) -> Run:
-    from tunelab.runs import Run
+    from tunelab.run.run import Run
 
     return Run.open(name, options.root)
 
@@ -282,7 +283,7 @@ def _role_and_column(pair: str) -> tuple[str, str]:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from tunelab.runs import Run
+    from tunelab.run.run import Run
 
     config = _config(options)
     run = Run.create(config, options.root)
@@ -301,8 +302,8 @@ def _resume(options: argparse.Namespace) -> int:
 
 def _follow(run: Run) -> int:
     """Train in this process, showing events as they come; the exit code."""
-    from tunelab.events import Stopped
-    from tunelab.finetune import train_run
+    from tunelab.chain import train_run
+    from tunelab.run.events import Stopped
 
     last = None
     for event in _shown(train_run(run)):
@@ -319,7 +320,7 @@ def _shown(events: Iterator[TrainingEvent]) -> Iterator[TrainingEvent]:
     """The events, shown on the way: a progress bar on a terminal, plain lines in a pipe."""
     from tqdm import tqdm
 
-    from tunelab.events import Preparing, Started, StepDone
+    from tunelab.run.events import Preparing, Started, StepDone
 
     bar: Any = None
     terminal = sys.stdout.isatty()
@@ -344,7 +345,7 @@ def _shown(events: Iterator[TrainingEvent]) -> Iterator[TrainingEvent]:
 
 def describe(event: TrainingEvent) -> str | None:
     """An event as a line for people; None for those that need none."""
-    from tunelab import events as e
+    from tunelab.run import events as e
 
     if isinstance(event, e.Preparing):
         return event.message
@@ -368,7 +369,7 @@ def describe(event: TrainingEvent) -> str | None:
 
 
 def _runs(options: argparse.Namespace) -> int:
-    from tunelab.runs import list_runs, runs_root
+    from tunelab.run.run import list_runs, runs_root
 
     found = list_runs(options.root)
     if not found and not options.json:
@@ -413,7 +414,7 @@ def _stop(options: argparse.Namespace) -> int:
 def _compare(options: argparse.Namespace) -> int:
     from dataclasses import asdict
 
-    from tunelab.comparison import Comparer
+    from tunelab.answer.comparison import Comparer
 
     runs = [_opened(name, options) for name in options.run]
     prompts = [options.prompt] if options.prompt is not None else _prompts(Path(options.prompts))
@@ -466,8 +467,8 @@ def _rollback(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from tunelab.evaluation import evaluate
-    from tunelab.reports import in_words
+    from tunelab.measure.evaluation import evaluate
+    from tunelab.run.reports import in_words
 
     run = _opened(options.run, options)
     stage = None if options.stage is None else options.stage - 1
@@ -477,9 +478,10 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _ladder(options: argparse.Namespace) -> int:
-    from tunelab.finetune import interruptible
-    from tunelab.ladder import PAGE_FILE, RESULTS_FILE, RUNGS, Ladder, LadderConfig, climb
-    from tunelab.pages import ladder_columns, ladder_table
+    from tunelab.chain import interruptible
+    from tunelab.measure.climb import climb
+    from tunelab.measure.ladder import PAGE_FILE, RESULTS_FILE, RUNGS, Ladder, LadderConfig
+    from tunelab.measure.pages import ladder_columns, ladder_table
 
     names = tuple(RUNGS) if options.techniques == "all" else tuple(n.strip() for n in options.techniques.split(","))
     config = LadderConfig.model_validate(

@@ -12,8 +12,9 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from tunelab import hardware, starter
-from tunelab.runs import runs_root
+from tunelab.machine import hardware
+from tunelab.model import starter
+from tunelab.run.run import runs_root
 
 PACKAGES = (
     "torch",
@@ -135,7 +136,7 @@ def _gpu() -> dict[str, str]:
 def _models(problems: list[str]) -> dict[str, str]:
     facts = {}
     cached = starter.cached_path()
-    facts["starter"] = str(cached) if cached else "not fetched yet: `python -m tunelab.starter` (93 MB)"
+    facts["starter"] = str(cached) if cached else "not fetched yet: `python -m tunelab.model.starter` (93 MB)"
     try:
         import bitsandbytes
 

@@ -1,7 +1,7 @@
 """What to load, what to learn from, how to train: the frozen objects that describe a run completely.
 
 One `Field` per setting is the single source for its validation, its form in the app, its command-line flag and its
-documentation. Nothing here imports torch. The techniques, which complete a `RunConfig`, stand in `techniques/`.
+documentation. Nothing here imports torch or knows a technique; `config.py` brings both together.
 """
 
 from __future__ import annotations
@@ -11,15 +11,17 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
-from pydantic import Field, field_validator, model_validator
-
-from tunelab.errors import UserError
-from tunelab.frozen import Spec
-from tunelab.techniques import AnyTechnique
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 STARTER = "starter"
 ROLES = ("instruction", "input", "output", "prompt", "completion", "system", "messages", "conversations", "text")
+
+
+class Spec(BaseModel):
+    """The base of every configuration object. Frozen, and an unknown field is an error: what a run shows is what it was
+    given."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
 
 class ModelSpec(Spec):
@@ -235,56 +237,3 @@ class Stage(Spec):
     def replayed(self) -> DataSpec:
         """Where general examples come from."""
         return self.replay or DataSpec(source="general")
-
-
-class RunConfig(Spec):
-    """Everything needed to repeat a run."""
-
-    model: ModelSpec
-    technique: Annotated[AnyTechnique, Field(discriminator="kind")]
-    stages: tuple[Stage, ...] = Field(min_length=1)
-    name: str | None = Field(None, max_length=60, description="A name to recognise the run by.")
-    start_from: str | None = Field(
-        None,
-        description="Id of a run of the same technique and base whose result this one starts from. None: a fresh one.",
-    )
-
-    @model_validator(mode="after")
-    def _technique_fits(self) -> Self:
-        self.technique.check(self.model)
-        for stage in self.stages:
-            self.technique.check_training(stage.training)
-        return self
-
-    @property
-    def method(self) -> str:
-        """The technique as people call it: LoRA on a quantised base is QLoRA."""
-        return self.technique.title_on(self.model)
-
-    def to_yaml(self) -> str:
-        """The configuration as YAML, without the fields left at their defaults."""
-        return yaml.safe_dump(self.model_dump(mode="json", exclude_defaults=True) | _kinds(self), sort_keys=False)
-
-    @classmethod
-    def from_file(cls, path: str | Path) -> RunConfig:
-        """Read a configuration from a `.json`, `.yaml` or `.yml` file.
-
-        Raises:
-            UserError: the file is missing, is not JSON/YAML, or holds no mapping.
-            pydantic.ValidationError: a field is wrong (`errors.explain` puts it into words).
-        """
-        path = Path(path)
-        try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML
-        except FileNotFoundError:
-            raise UserError(f"There is no file {path}. Give a RunConfig as .yaml or .json.") from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise UserError(f"{path} is not valid YAML or JSON: {error}") from None
-        if not isinstance(values, dict):
-            raise UserError(f"{path} holds no mapping. A RunConfig has the keys model, technique and stages.")
-        return cls.model_validate(values)
-
-
-def _kinds(config: RunConfig) -> dict[str, Any]:
-    technique = config.technique.model_dump(mode="json", exclude_defaults=True)
-    return {"technique": {"kind": config.technique.kind, **technique}}

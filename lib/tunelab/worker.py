@@ -8,10 +8,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tunelab import libraries
+from tunelab.chain import train_run
 from tunelab.errors import EXIT_FAILED, EXIT_USER_ERROR, explain
-from tunelab.finetune import train_run
-from tunelab.runs import Run
+from tunelab.machine import libraries
+from tunelab.run.run import Run
 
 
 def main(directory: str) -> int:

@@ -12,7 +12,7 @@ from playground.jobs import Jobs
 from tunelab import DataSpec, Ladder, LadderConfig, ModelSpec, list_ladders
 from tunelab.data.builtin import BUILTIN
 from tunelab.errors import UserError
-from tunelab.ladder import RUNGS
+from tunelab.measure.ladder import RUNGS
 
 POLL_SECONDS = 2.0
 NUMBERS = ("steps", "batch_size", "rows")

@@ -10,23 +10,12 @@ import gradio as gr
 from playground import forms, views
 from playground.errors import shown
 from playground.jobs import Jobs
-from tunelab import (
-    TECHNIQUES,
-    DataSpec,
-    LoRA,
-    ModelSpec,
-    Run,
-    RunConfig,
-    Stage,
-    TrainConfig,
-    hardware,
-    list_runs,
-    preview,
-)
-from tunelab.charts import loss_chart
+from tunelab import TECHNIQUES, DataSpec, LoRA, ModelSpec, Run, RunConfig, Stage, TrainConfig, list_runs, preview
 from tunelab.data.builtin import BUILTIN
 from tunelab.errors import UserError
-from tunelab.memory import read_and_forecast
+from tunelab.machine import hardware
+from tunelab.measure.charts import loss_chart
+from tunelab.train.memory import read_and_forecast
 
 POLL_SECONDS = 1.0
 # another run is shown: have its status on the screen, wherever on the page it was started or chosen

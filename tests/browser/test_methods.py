@@ -6,7 +6,7 @@ import json
 
 from tests.browser.conftest import shot, text, wait_for_text
 from tests.helpers import ROWS
-from tests.test_stages import two_stages, weights
+from tests.test_chain import two_stages, weights
 from tunelab import LoRA, finetune, list_ladders, list_runs
 
 

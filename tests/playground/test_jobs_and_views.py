@@ -11,9 +11,9 @@ import pytest
 from playground import forms, views
 from playground.jobs import Jobs
 from tests.helpers import ROWS
-from tests.test_training import config
+from tests.train.test_loop import config
 from tunelab import DataSpec, LoRA, Run, TrainConfig, UserError
-from tunelab.charts import line_chart, loss_chart, ticks
+from tunelab.measure.charts import line_chart, loss_chart, ticks
 
 
 def until(condition, seconds=60):

@@ -26,14 +26,14 @@ from tunelab import (
     load,
     train_run,
 )
-from tunelab.checkpoints import trained_parameters
 from tunelab.data.batches import collate
 from tunelab.data.encode import encode_all
 from tunelab.data.split import read_data
-from tunelab.events import Finished, StepDone, Stopped
 from tunelab.fast import choose_loss
-from tunelab.runs import Run
-from tunelab.training import StageData, Trainer
+from tunelab.run.events import Finished, StepDone, Stopped
+from tunelab.run.run import Run
+from tunelab.train.checkpoints import trained_parameters
+from tunelab.train.loop import StageData, Trainer
 
 # none of them trains, saves or answers with a warning
 pytestmark = pytest.mark.filterwarnings("error::UserWarning", "error::RuntimeWarning")

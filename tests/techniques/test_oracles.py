@@ -26,7 +26,7 @@ from tunelab.data.encode import tokens
 from tunelab.fast import choose_loss
 from tunelab.losses import PlainLoss, scored_logits
 from tunelab.techniques.initialisation import input_directions
-from tunelab.training import StageData, Trainer
+from tunelab.train.loop import StageData, Trainer
 
 TEXT = "colours are red, green and blue"
 

@@ -198,7 +198,7 @@ def test_moments_of_either_kind_go_through_a_checkpoint_unchanged(kind, tmp_path
     import bitsandbytes as bnb
     from safetensors.torch import load_file, save_file
 
-    from tunelab.checkpoints import optimizer_tensors, restore_optimizer
+    from tunelab.train.checkpoints import optimizer_tensors, restore_optimizer
 
     def start():
         torch.manual_seed(0)
@@ -225,11 +225,11 @@ def test_moments_of_either_kind_go_through_a_checkpoint_unchanged(kind, tmp_path
 
 
 def test_weight_decay_leaves_alone_what_it_would_switch_off(tiny):
-    from tunelab.training import make_optimizer
+    from tunelab.train.loop import make_optimizer
 
     base = load(spec_of(tiny))
     from tunelab import IA3
-    from tunelab.checkpoints import trained_parameters
+    from tunelab.train.checkpoints import trained_parameters
 
     parameters = trained_parameters(IA3().attach(base))
     decayed, others = make_optimizer(parameters, TrainConfig(weight_decay=0.1), 1e-2).param_groups

@@ -24,7 +24,7 @@ def preview(stage: Stage, model: ModelSpec, rows: int = 3) -> tuple[list[Preview
     Raises:
         UserError: the data can't be read.
     """
-    from tunelab.models import load_tokenizer
+    from tunelab.model.load import load_tokenizer
 
     split = read_data(stage.data, stage.learn)
     tokenizer = load_tokenizer(model)

@@ -13,7 +13,7 @@ from pathlib import Path
 from tunelab.errors import UserError
 from tunelab.export.card import model_card, peft_steps, without_folders
 from tunelab.export.targets import Exported, check_run, new_file, provenance
-from tunelab.runs import Run
+from tunelab.run.run import Run
 from tunelab.techniques import FullFineTuning
 from tunelab.techniques.base import CONFIG_FILE, PROVENANCE_FILE, WEIGHTS_FILE, PeftTechnique, adapter_file
 

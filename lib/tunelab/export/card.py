@@ -11,10 +11,10 @@ from typing import Any
 
 import yaml
 
-from tunelab.events import Finished
 from tunelab.export.targets import provenance
-from tunelab.reports import in_words, read_report
-from tunelab.runs import Run
+from tunelab.run.events import Finished
+from tunelab.run.reports import in_words, read_report
+from tunelab.run.run import Run
 from tunelab.techniques.base import PeftTechnique
 
 HUB_ID = r"[\w.-]+(/[\w.-]+)?"

@@ -15,13 +15,14 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunelab.config import RunConfig
 from tunelab.errors import UserError
-from tunelab.events import Finished, Started
 from tunelab.export.foreign_config import technique_of
 from tunelab.export.foreign_files import Entry, Shapes, open_entries, read_header, read_json, sha256_of
-from tunelab.files import replacing
-from tunelab.runs import Run
-from tunelab.spec import DataSpec, ModelSpec, RunConfig, Stage
+from tunelab.machine.files import replacing
+from tunelab.run.events import Finished, Started
+from tunelab.run.run import Run
+from tunelab.spec import DataSpec, ModelSpec, Stage
 from tunelab.techniques.base import (
     CONFIG_FILE,
     PROVENANCE_FILE,
@@ -35,7 +36,7 @@ from tunelab.techniques.virtual import VirtualTokens
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tunelab.models import Base
+    from tunelab.model.load import Base
 
 UNKNOWN_DATA = "unknown (adapter imported)"
 
@@ -46,7 +47,7 @@ def import_adapter(path: str | Path, model: ModelSpec, root: str | Path | None =
     Raises:
         UserError: the files are not safe or not an adapter, or it does not fit this base; the message says what.
     """
-    from tunelab.models import skeleton
+    from tunelab.model.load import skeleton
 
     source = Path(path).expanduser().absolute()  # '.' has no name
     with open_entries(source) as entries:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from tunelab.errors import UserError
 from tunelab.export.merged import Merged, check_mergeable, merge, rounding_error
 from tunelab.export.targets import Exported, check_file, new_file, provenance
-from tunelab.runs import Run
+from tunelab.run.run import Run
 
 if TYPE_CHECKING:
     import numpy
@@ -48,7 +48,7 @@ def export_gguf(
     """
     from transformers import AutoConfig
 
-    from tunelab.models import find, load_tokenizer
+    from tunelab.model.load import find, load_tokenizer
 
     if kind not in get_args(GgufType):
         raise UserError(f"kind = '{kind}': a GGUF file is written in {', '.join(get_args(GgufType))}.")

@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, Any, Literal
 from tunelab.errors import UserError
 from tunelab.export.card import model_card, model_steps, without_folders
 from tunelab.export.targets import Exported, check_folder, check_run, provenance
-from tunelab.files import replacing
-from tunelab.runs import Run
+from tunelab.machine.files import replacing
+from tunelab.run.run import Run
 from tunelab.techniques import FullFineTuning
 from tunelab.techniques.base import PROVENANCE_FILE
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tunelab.models import Base
+    from tunelab.model.load import Base
 
 MergedType = Literal["bfloat16", "float32"]
 PROBE = "Name three primary colours, and say in one sentence what they are good for."
@@ -145,7 +145,7 @@ def logits_of(model: Any, ids: list[int]) -> Tensor:
 
 
 def _base_in_fp32(run: Run, progress: Report) -> Base:
-    from tunelab.models import load
+    from tunelab.model.load import load
 
     # on the CPU: in fp32 a base takes up to eight times the memory it was trained with
     plain = {"quantization": "none", "dtype": "float32", "device": "cpu"}
@@ -165,7 +165,7 @@ def _whole_model(run: Run) -> Merged:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from tunelab.models import load_tokenizer
+    from tunelab.model.load import load_tokenizer
 
     model = AutoModelForCausalLM.from_pretrained(run.adapter_path, dtype=torch.float32, local_files_only=True).eval()
     tokenizer = load_tokenizer(run.config.model)
@@ -175,14 +175,14 @@ def _whole_model(run: Run) -> Merged:
 
 
 def _probe(tokenizer: Any, model: Any) -> tuple[list[int], frozenset[int]]:
+    from tunelab.answer.generation import end_ids
     from tunelab.data import Message, encode_prompt
-    from tunelab.generation import end_ids
 
     return encode_prompt([Message("user", PROBE)], tokenizer), end_ids(tokenizer, model)
 
 
 def _answer(model: Any, prompt: list[int], stops: frozenset[int]) -> list[int]:
-    from tunelab.generation import PlainDecoder, decode
+    from tunelab.answer.generation import PlainDecoder, decode
 
     steps = decode([PlainDecoder(model, nullcontext)], [prompt], end_ids=stops, max_new_tokens=PROBE_TOKENS)
     return [token for (token,) in steps if token is not None]

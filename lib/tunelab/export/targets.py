@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from tunelab.errors import UserError
-from tunelab.files import flush
-from tunelab.runs import Run
+from tunelab.machine.files import flush
+from tunelab.run.run import Run
 from tunelab.techniques.base import PROVENANCE_FILE
 
 

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tunelab import hardware, quantization
 from tunelab.data.batches import Batch
 from tunelab.fast.functions import (
     Adapters,
@@ -36,7 +35,9 @@ from tunelab.fast.functions import (
     signed,
 )
 from tunelab.fast.weights import Packed, Plain, Weight, can_pack
-from tunelab.models import inner
+from tunelab.machine import hardware
+from tunelab.model import quantization
+from tunelab.model.load import unwrapped
 
 SHORTEST_PREFIX = 8  # tokens; below, dealing it out costs more than it saves
 ROWS = 16  # scored positions are computed in multiples of it: every new shape of a product is compiled for 0.4 ms
@@ -108,7 +109,7 @@ class FastLlama:
     """
 
     def __init__(self, model: Any, packed: bool = False) -> None:
-        causal = inner(model)
+        causal = unwrapped(model)
         config = causal.config
         _check(causal, config)
         size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads

@@ -1,8 +1,7 @@
 """What every technique can do, and how the ones that PEFT has do it.
 
 A technique attaches trainable parameters to a frozen base, saves and loads them, and can be switched off again, so
-that the same weights answer as the base (traps: see `comparison.py`). Formats are PEFT's: an adapter saved here loads
-anywhere.
+that the same weights answer as the base. Formats are PEFT's: an adapter saved here loads anywhere.
 """
 
 from __future__ import annotations
@@ -17,13 +16,13 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 from pydantic import Field
 
 from tunelab.errors import UserError
-from tunelab.frozen import Spec
+from tunelab.spec import Spec
 
 if TYPE_CHECKING:
     from torch import nn
 
     from tunelab.data import Encoded
-    from tunelab.models import Base
+    from tunelab.model.load import Base
     from tunelab.spec import ModelSpec, TrainConfig
 
 WEIGHTS_FILE = "adapter_model.safetensors"

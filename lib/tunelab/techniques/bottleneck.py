@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from tunelab.data import Encoded
-    from tunelab.models import Base
+    from tunelab.model.load import Base
 
 # the layer that ends attention and the one that ends the MLP, as families of models call them
 ATTENTION_ENDS = ("self_attn.o_proj", "self_attn.out_proj", "attn.c_proj", "attention.dense", "self_attn.dense")

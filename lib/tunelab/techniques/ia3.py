@@ -17,7 +17,7 @@ from tunelab.techniques.base import PeftTechnique, Several, adapter_file, linear
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tunelab.models import Base
+    from tunelab.model.load import Base
 
 
 class IA3(PeftTechnique):

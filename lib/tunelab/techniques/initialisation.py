@@ -25,7 +25,7 @@ from tunelab.techniques.base import linear_layers
 
 if TYPE_CHECKING:
     from tunelab.data import Encoded
-    from tunelab.models import Base
+    from tunelab.model.load import Base
 
 EVA_ROWS = 64
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from tunelab.data import Encoded
-    from tunelab.models import Base
+    from tunelab.model.load import Base
 
 
 class PromptTuning(VirtualTokens):

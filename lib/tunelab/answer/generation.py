@@ -1,0 +1,151 @@
+"""Answering: one decoding loop for any number of columns, each token streamed as it is made.
+
+    decoders (one per group of rows) ──> decode() ──> a list of new tokens per step
+
+A `Decoder` gives next-token logits for its rows. `FastDecoder` holds all rows of LoRA adapters on one base;
+`PlainDecoder` is any model's own forward with its cache, inside whatever switches its adapter on or off. Sampled
+columns draw the same seeded noise, so that they differ by their models and not by their luck.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+
+class Decoder(Protocol):
+    """Next-token logits for `rows` prompts and what follows them."""
+
+    rows: int
+
+    def __call__(self, input_ids: Tensor, padding: Tensor | None = None) -> Tensor:
+        """Logits (rows, V) after input_ids (rows, T), which follow everything given before. With the first ones,
+        `padding` (rows,) says how many tokens at the left of each row are none."""
+
+
+class PlainDecoder:
+    """The model's own forward and cache, inside `around()` (adapter on, or off)."""
+
+    def __init__(self, model: Any, around: Callable[[], AbstractContextManager[Any]], rows: int = 1) -> None:
+        self.model, self.around, self.rows = model, around, rows
+        self.cache: Any = None
+        self.mask: Tensor | None = None
+
+    @torch.inference_mode()
+    def __call__(self, input_ids: Tensor, padding: Tensor | None = None) -> Tensor:
+        from tunelab.model.load import unwrapped
+
+        # virtual tokens stand before the first ones; afterwards they are in the cache, and must not come again
+        model = self.model if self.cache is None else unwrapped(self.model)
+        ids = input_ids.to(self.model.device)
+        with self.around():
+            out = model(
+                input_ids=ids,
+                past_key_values=self.cache,
+                use_cache=True,
+                logits_to_keep=1,
+                **self._places(ids, padding),
+            )
+        self.cache = out.past_key_values
+        return out.logits[:, -1]
+
+    def _places(self, ids: Tensor, padding: Tensor | None) -> dict[str, Tensor]:
+        """Mask and positions that leave the padding out; nothing where there is none."""
+        if padding is not None:
+            self.mask = (torch.arange(ids.shape[1])[None] >= padding[:, None]).long().to(ids.device)
+        elif self.mask is not None:
+            self.mask = torch.cat((self.mask, torch.ones_like(ids)), dim=1)
+        if self.mask is None:
+            return {}
+        positions = (self.mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+        return {"attention_mask": self.mask, "position_ids": positions}
+
+
+def decode(
+    decoders: Sequence[Decoder],
+    prompts: Sequence[list[int]],
+    *,
+    end_ids: frozenset[int],
+    max_new_tokens: int,
+    temperature: float = 0.0,
+    seed: int = 0,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Iterator[list[int | None]]:
+    """The new token of every row, step by step; None for a row that has ended. An end token is yielded once.
+
+    Every decoder has a row for each prompt, or several. Prompts of different lengths are padded on the left.
+
+    `temperature` 0 is greedy. Above it, token i is the argmax of logits / temperature + Gumbel noise, which samples
+    from the softmax exactly (Maddison et al. 2014), with one noise vector per step for all rows.
+    """
+    device = torch.device("cpu")
+    noise = torch.Generator(device).manual_seed(seed)
+    longest = max(map(len, prompts))
+    missing = torch.tensor([longest - len(prompt) for prompt in prompts])
+    padded = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts])
+    inputs = [padded.repeat(decoder.rows // len(prompts), 1) for decoder in decoders]
+    padding = [missing.repeat(decoder.rows // len(prompts)) if missing.any() else None for decoder in decoders]
+    ended = [False] * sum(decoder.rows for decoder in decoders)
+    for _ in range(max_new_tokens):
+        if cancelled():
+            return
+        logits = torch.cat([d(ids, pad).float().cpu() for d, ids, pad in zip(decoders, inputs, padding, strict=True)])
+        padding = [None] * len(decoders)
+        if temperature > 0:
+            uniform = torch.rand(logits.shape[1], generator=noise).clamp_(min=1e-20)
+            logits = logits / temperature - uniform.log().neg_().log_()
+        chosen = logits.argmax(-1)
+        step: list[int | None] = [None if over else int(t) for over, t in zip(ended, chosen, strict=True)]
+        yield step
+        ended = [over or token in end_ids for over, token in zip(ended, step, strict=True)]
+        if all(ended):
+            return
+        inputs = list(chosen[:, None].split([decoder.rows for decoder in decoders]))
+
+
+def answer_many(
+    prompts: Sequence[list[int]],
+    decoders: Callable[[int, int], Sequence[Decoder]],
+    *,
+    end_ids: frozenset[int],
+    max_new_tokens: int,
+    padded: bool = True,
+    at_once: int = 32,
+) -> Iterator[tuple[list[int], list[list[list[int]]]]]:
+    """Greedy answers to many prompts: their indices, and for each the tokens of every column, end tokens left out.
+
+    Prompts of similar length are decoded at once, padded on the left; where that would change answers (`padded` False),
+    those of the same length. `decoders(rows, capacity)` makes the decoders of some columns for `rows` prompts of up to
+    `capacity` tokens.
+    """
+    by_length = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    for _length, group in itertools.groupby(by_length, key=lambda index: None if padded else len(prompts[index])):
+        together = list(group)
+        for start in range(0, len(together), at_once):
+            indices = together[start : start + at_once]
+            made = decoders(len(indices), len(prompts[indices[-1]]) + max_new_tokens)
+            tokens: list[list[int]] = [[] for _ in range(sum(decoder.rows for decoder in made))]
+            asked = [prompts[index] for index in indices]
+            for step in decode(made, asked, end_ids=end_ids, max_new_tokens=max_new_tokens):
+                for row, token in enumerate(step):
+                    if token is not None and token not in end_ids:
+                        tokens[row].append(token)
+            # rows stand column by column: every prompt by the first column, then every prompt by the second, …
+            yield indices, [tokens[place :: len(indices)] for place in range(len(indices))]
+
+
+def text_of(tokenizer: Any, ids: list[int]) -> str:
+    """The text of an answer so far; a character whose bytes are not complete yet is left out."""
+    return str(tokenizer.decode(ids, skip_special_tokens=True)).rstrip("\ufffd")
+
+
+def end_ids(tokenizer: Any, model: Any) -> frozenset[int]:
+    """The tokens that end an answer: the tokenizer's end of turn and those of the model's generation settings."""
+    configured = getattr(model.generation_config, "eos_token_id", None)
+    ids = configured if isinstance(configured, list) else [configured]
+    return frozenset(i for i in (*ids, tokenizer.eos_token_id) if i is not None)

@@ -1,0 +1,158 @@
+"""Climb a method ladder: train and measure its rungs, one after the other, and write what came out.
+
+    climb() ──> a run per rung, each trained and measured in processes of its own
+                results.json  the table;  ladder.html  the table and the chart, without a server
+
+Rungs whose run is finished are not trained again, so an interrupted ladder goes on where it was; a rung that can't run
+on this base is skipped with its reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from tunelab.errors import EXIT_USER_ERROR, UserError, explain
+from tunelab.machine import libraries
+from tunelab.machine.files import write_atomically
+from tunelab.measure.ladder import PAGE_FILE, RESULTS_FILE, Ladder, Rung
+from tunelab.measure.pages import ladder_page
+from tunelab.run.events import Failed
+from tunelab.run.reports import read_report
+from tunelab.run.run import Run
+
+POLL_SECONDS = 1.5
+
+
+def climb(ladder: Ladder, should_stop: Callable[[], bool] = lambda: False) -> Iterator[Rung]:
+    """Every rung as it changes, trained and measured one after the other; those that are done are left alone.
+
+    Training and measuring are processes of their own, so that a rung's peak memory is its own. Stops after a step when
+    asked by `should_stop` or by `ladder.request_stop()`.
+
+    Raises:
+        UserError: another process climbs this ladder.
+    """
+    if ladder.is_alive:
+        raise UserError(f"Ladder {ladder.id} is being climbed by another process. Wait for it, or stop it first.")
+
+    def stop() -> bool:
+        return ladder.stop_requested or should_stop()
+
+    with ladder.beating():
+        ladder.pin_data()
+        for name in ladder.config.techniques:
+            before = None
+            for _look in _climb_one(ladder, name, stop):
+                rung = ladder.rung(name)
+                if before is None or before.status != rung.status:
+                    write_results(ladder)
+                if rung != before:
+                    yield rung
+                before = rung
+            if stop():
+                break
+        ladder.clear_requests()
+        write_results(ladder)
+
+
+def write_results(ladder: Ladder) -> None:
+    """Write the ladder's table (`results.json`) and page (`ladder.html`) as they stand now."""
+    rows = [asdict(r) | {"report": r.report.model_dump(mode="json") if r.report else None} for r in ladder.rungs()]
+    results = {"config": ladder.config.model_dump(mode="json"), "rungs": rows}
+    write_atomically(ladder.path / RESULTS_FILE, json.dumps(results, ensure_ascii=False, indent=1))
+    write_atomically(ladder.path / PAGE_FILE, ladder_page(ladder))
+
+
+def _climb_one(ladder: Ladder, name: str, should_stop: Callable[[], bool]) -> Iterator[None]:
+    """Train and measure one rung; yields when there may be something new to see. One that was skipped before is tried
+    again: what was in its way may be gone."""
+    run = ladder.run_of(name)
+    if run is None:
+        try:
+            run = Run.create(ladder.config.run_config(name), ladder.root)
+        except ValidationError as error:
+            ladder.remember(name, skipped=str(explain(error)))
+            yield
+            return
+    ladder.remember(name, run=run.id)
+    if run.status != "finished":
+        command = [sys.executable, "-m", "tunelab.worker", str(run.path)]
+        failure = yield from _watched(command, ladder, should_stop, run.request_stop)
+        if run.status != "finished" and failure:
+            run.end_beat()  # whoever beat is gone
+            ladder.remember(name, run=run.id, failed=_last_words(run) or failure)
+    report = ladder.report_path(name)
+    if run.status == "finished" and read_report(report) is None:
+        command = [sys.executable, "-m", "tunelab.measure.evaluation", str(run.path), "--rows", str(ladder.config.rows)]
+        command += ["--max-new-tokens", str(ladder.config.max_new_tokens)]
+        command += ["--cache", str(ladder.path / "base"), "--keep", str(report)]
+        failure = yield from _watched(command, ladder, should_stop, None)
+        if failure:
+            ladder.remember(name, run=run.id, failed=f"it can't be measured: {failure}")
+    yield
+
+
+def _last_words(run: Run) -> str | None:
+    """What a run that failed said of it; None for one that could say nothing."""
+    ending = run.progress().ending
+    return ending.message if isinstance(ending, Failed) else None
+
+
+def _watched(
+    command: list[str], ladder: Ladder, should_stop: Callable[[], bool], stop: Callable[[], None] | None
+) -> Generator[None, None, str | None]:
+    """A look at a child process every second or two until it ends; why it failed, if it did. When it is time to stop,
+    or nobody looks any more, it is asked by `stop()`, or ended."""
+    with (
+        open(ladder.path / "log.txt", "ab") as log,
+        tempfile.TemporaryFile("w+") as errors,
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=errors) as child,
+    ):
+        asked = False
+        try:
+            while child.poll() is None:
+                yield
+                time.sleep(POLL_SECONDS)
+                if should_stop() and not asked:
+                    asked = True
+                    stop() if stop else child.terminate()
+        finally:
+            if child.poll() is None and not asked:
+                stop() if stop else child.terminate()
+        errors.seek(0)
+        lines = errors.read().strip().splitlines()
+    if child.returncode < 0 and not asked:
+        return f"its process was ended by signal {-child.returncode}; often the machine has too little memory"
+    return (lines[-1] if lines else "no message") if child.returncode > 0 and not asked else None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Climb a ladder that was made before, as the app does it in a process of its own; the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tunelab.measure.climb")
+    parser.add_argument("ladder", type=Path)
+    parser.add_argument("--runs", type=Path)
+    options = parser.parse_args(arguments)
+    libraries.prepare()
+    ladder = Ladder(options.ladder.resolve(), options.runs)
+    ladder.end_beat()  # the app's, which announced this process
+    try:
+        for _rung in climb(ladder):
+            pass
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return EXIT_USER_ERROR
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

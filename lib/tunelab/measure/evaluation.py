@@ -1,0 +1,339 @@
+"""Measuring a run on rows it never saw: loss, answers and forgetting, tuned against base, row by row.
+
+    python -m tunelab.measure.evaluation RUN_DIR [--rows N]        writes report.json into the run's folder
+
+A `Side` is what one model makes of the rows; a `Report` compares two of them. The base's side is the same for every run
+on the same base and rows, so it can be kept in a file and used again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tunelab.errors import EXIT_USER_ERROR, UserError, explain
+from tunelab.machine import libraries
+from tunelab.machine.files import write_atomically
+from tunelab.measure import forgetting
+from tunelab.run.reports import REPORT_FILE, Compared, Report
+from tunelab.run.run import Run
+
+if TYPE_CHECKING:
+    from tunelab.data import Encoded, Example
+    from tunelab.losses import Loss
+    from tunelab.model.load import Base
+
+ROWS = 100
+LONGEST_ANSWER = 64
+BATCH, BATCH_TOKENS = 8, 1024  # rows scored at once, and positions: (N, V) logits exist for them
+PROBE_LENGTH = 2048  # tokens: every general instruction fits, whatever the run's max_length
+
+
+class Side(BaseModel):
+    """What one model makes of the rows: summed -log p and scored tokens of each, its answers, and the same losses on
+    the general probe."""
+
+    model_config = ConfigDict(frozen=True)
+    losses: list[float]
+    tokens: list[int]
+    answers: list[str]
+    general_losses: list[float]
+    general_tokens: list[int]
+
+
+@dataclass(frozen=True)
+class RowLoss:
+    """-log p of one row's scored tokens, summed, in nats."""
+
+    base: float
+    tuned: float
+    tokens: int
+
+
+def evaluate(
+    run: Run,
+    *,
+    rows: int = ROWS,
+    max_new_tokens: int = LONGEST_ANSWER,
+    stage: int | None = None,
+    cache: Path | None = None,
+    keep: Path | None = None,
+    on_progress: Callable[[str], None] = lambda message: None,
+) -> Report:
+    """The run's result measured on `rows` held-out rows of a stage (counted from 0; None: the last one); kept in the
+    file `keep`, or as `report.json` in the run's folder.
+
+    The rows that chose which step's result was kept are left out where there are enough others. `cache` is a folder
+    that keeps the base's side for other runs on the same base and rows.
+
+    Raises:
+        UserError: the run has no adapter, nothing to be measured on, or a setting is out of its range.
+    """
+    from tunelab.data import read_data
+    from tunelab.measure.metrics import main_metric
+
+    started = time.perf_counter()
+    _check(run, rows, max_new_tokens, stage)
+    measured_on = run.config.stages[-1 if stage is None else stage]
+    split = read_data(measured_on.data, measured_on.learn)
+    training = measured_on.training
+    chose = training.eval_rows if training.keep_best or training.early_stopping_patience else 0
+    start = chose if len(split.heldout) >= chose + rows else 0
+    examples = split.heldout[start : start + rows]
+    measured = _Measured(run, examples, max_new_tokens, on_progress)
+    base = measured.base_side(cache)
+    tuned = measured.side(tuned=True)
+    report = compare_sides(
+        base,
+        tuned,
+        measured.references,
+        # whether answers repeat shows in all rows, not in a few of them
+        main=main_metric([e.answer for e in split.train]),
+        seconds=time.perf_counter() - started,
+        selected_on=max(0, min(chose - start, len(examples))),
+    )
+    report.write(keep or run.path / REPORT_FILE)
+    return report
+
+
+def _check(run: Run, rows: int, max_new_tokens: int, stage: int | None) -> None:
+    if rows < 2:
+        raise UserError(f"rows = {rows}: at least 2 are needed to say how sure a difference is.")
+    if not 1 <= max_new_tokens <= 4096:
+        raise UserError(f"max_new_tokens = {max_new_tokens}: allowed are 1 to 4096.")
+    count = len(run.config.stages)
+    if stage is not None and not 0 <= stage < count:
+        raise UserError(f"stage = {stage + 1}: run {run.id} has the stages 1 to {count}.")
+    if not run.has_adapter:
+        raise UserError(
+            f"Run {run.id} has no adapter yet ({run.progress().message}). Choose a finished or stopped run."
+        )
+
+
+class _Measured:
+    """A run's model, loaded once, and the rows it is measured on."""
+
+    def __init__(
+        self, run: Run, examples: Sequence[Example], max_new_tokens: int, on_progress: Callable[[str], None]
+    ) -> None:
+        from tunelab.data.encode import encode_all
+        from tunelab.fast import choose_loss
+
+        self.run, self.max_new_tokens, self.say = run, max_new_tokens, on_progress
+        self.technique = run.config.technique
+        self.base, self.model = loaded(run)
+        self.loss = choose_loss(self.model, self.technique)
+        longest = run.config.model.max_length
+        self.examples = examples
+        self.rows = rows_to_score(examples, self.base, longest)
+        self.general, _notes = encode_all(forgetting.probe(), self.base.tokenizer, PROBE_LENGTH)
+        self.answered = [example for example in examples if example.messages]
+
+    @property
+    def references(self) -> list[str]:
+        return [example.answer for example in self.answered]
+
+    def base_side(self, cache: Path | None) -> Side:
+        """The base's side, from the cache if it has been measured before."""
+        if cache is None:
+            return self.side(tuned=False)
+        asked = [self.base.sha256, self.base.precision, self.max_new_tokens, self.run.config.model.max_length]
+        content = [[[m.role, m.content] for m in e.messages] or e.text for e in self.examples]
+        key = hashlib.sha256(json.dumps([asked, content]).encode()).hexdigest()[:16]
+        path = cache / f"base-{key}.json"
+        try:
+            return Side.model_validate_json(path.read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValidationError):
+            side = self.side(tuned=False)
+        cache.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, side.model_dump_json())
+        return side
+
+    def side(self, tuned: bool) -> Side:
+        who = "tuned model" if tuned else "base"
+        self.say(f"measuring the {who} on {len(self.rows)} held-out rows")
+        with nullcontext() if tuned else self.technique.off(self.model):
+            losses = row_losses(self.loss, self.rows, self.base)
+            general = row_losses(self.loss, self.general, self.base)
+        self.say(f"reading {len(self.answered)} answers of the {who}")
+        return Side(
+            losses=[loss for loss, _count in losses],
+            tokens=[count for _loss, count in losses],
+            answers=self._answers(tuned),
+            general_losses=[loss for loss, _count in general],
+            general_tokens=[count for _loss, count in general],
+        )
+
+    def _answers(self, tuned: bool) -> list[str]:
+        from tunelab.answer.generation import answer_many, end_ids, text_of
+        from tunelab.data.encode import encode_prompt
+
+        tokenizer = self.base.tokenizer
+        prompts = [encode_prompt(example.asked, tokenizer) for example in self.answered]
+        texts = [""] * len(prompts)
+        ends = end_ids(tokenizer, self.base.model)
+        answered = answer_many(
+            prompts,
+            self._decoders(tuned),
+            end_ids=ends,
+            max_new_tokens=self.max_new_tokens,
+            padded=self.technique.rows_can_be_padded or not tuned,
+        )
+        for indices, answers in answered:
+            for index, columns in zip(indices, answers, strict=True):
+                texts[index] = text_of(tokenizer, columns[0])
+        return texts
+
+    def _decoders(self, tuned: bool) -> Callable[[int, int], list[Any]]:
+        """Decoders of one column, the tuned model or the base."""
+        from tunelab.answer.generation import PlainDecoder
+        from tunelab.fast.decode import FastDecoder
+        from tunelab.fast.llama import FastLoss
+        from tunelab.techniques import LoRA
+
+        loss = self.loss
+        if isinstance(loss, FastLoss) and isinstance(self.technique, LoRA):
+            factors = self.technique.factors(self.run.adapter_path) if tuned else None
+            return lambda rows, capacity: [FastDecoder(loss.llama, [factors] * rows, capacity)]
+        around = nullcontext if tuned else lambda: self.technique.off(self.model)
+        return lambda rows, _capacity: [PlainDecoder(self.model, around, rows)]
+
+
+def compare_sides(
+    base: Side, tuned: Side, references: Sequence[str], *, main: str, seconds: float, selected_on: int = 0
+) -> Report:
+    """Two sides of the same rows, with paired-bootstrap intervals on every difference; `main` is the task's metric."""
+    from tunelab.measure.metrics import METRICS
+
+    metrics = {}
+    if references:
+        for name, metric in METRICS.items():
+            before, after = (metric().rows(side.answers, references) for side in (base, tuned))
+            metrics[name] = _compared(before, after)
+    return Report(
+        rows=len(base.losses),
+        heldout_loss=_compared_losses(base.losses, tuned.losses, base.tokens),
+        metrics=metrics,
+        main_metric=main if references else None,
+        general_loss=_compared_losses(base.general_losses, tuned.general_losses, base.general_tokens),
+        probe_rows=len(base.general_losses),
+        seconds=seconds,
+        selected_on=selected_on,
+    )
+
+
+def _compared(before: Sequence[float], after: Sequence[float]) -> Compared:
+    from tunelab.measure.metrics import paired_bootstrap
+
+    change = paired_bootstrap(before, after)
+    return Compared(base=sum(before) / len(before), tuned=sum(after) / len(after), change=change)
+
+
+def _compared_losses(before: Sequence[float], after: Sequence[float], tokens: Sequence[int]) -> Compared:
+    """Loss per scored token: sums over sums, so that long rows count by their length."""
+    from tunelab.measure.metrics import bootstrap_ratio
+
+    total = sum(tokens)
+    change = bootstrap_ratio([b - a for a, b in zip(before, after, strict=True)], tokens)
+    return Compared(base=sum(before) / total, tuned=sum(after) / total, change=change, higher_is_better=False)
+
+
+def heldout_losses(run: Run, examples: Sequence[Example]) -> list[RowLoss]:
+    """The losses of each example that has something scored within the run's `max_length`.
+
+    Raises:
+        UserError: the run has no adapter, or none of the examples has anything scored.
+    """
+    from tunelab.fast import choose_loss
+
+    base, model = loaded(run)
+    technique = run.config.technique
+    rows = rows_to_score(examples, base, run.config.model.max_length)
+    loss = choose_loss(model, technique)
+    tuned = row_losses(loss, rows, base)
+    with technique.off(model):
+        before = row_losses(loss, rows, base)
+    return [RowLoss(b, t, count) for (b, count), (t, _count) in zip(before, tuned, strict=True)]
+
+
+def loaded(run: Run) -> tuple[Base, Any]:
+    """The base of a run, and the model with the run's result on it, in evaluation mode."""
+    from tunelab.model.load import load
+
+    base = load(run.base_spec)
+    run.check_base(base.spec.repo_id, base.sha256)
+    return base, run.config.technique.load(base, run.adapter_path).eval()
+
+
+def rows_to_score(examples: Sequence[Example], base: Base, max_length: int) -> list[Encoded]:
+    """The examples that have something scored within `max_length`, encoded.
+
+    Raises:
+        UserError: none has.
+    """
+    from tunelab.data.encode import encode_all
+
+    rows, _notes = encode_all(examples, base.tokenizer, max_length)
+    if not rows:
+        raise UserError(f"None of the {len(examples)} rows has anything to score. Raise max_length.")
+    return rows
+
+
+def row_losses(loss: Loss, rows: Sequence[Encoded], base: Base) -> list[tuple[float, int]]:
+    """-log p of each row's scored tokens, summed, in nats, and how many tokens those are."""
+    from tunelab.data.batches import collate
+    from tunelab.losses import token_losses
+
+    pad: int = base.tokenizer.pad_token_id
+    measured = [(0.0, 0)] * len(rows)
+    by_length = sorted(range(len(rows)), key=lambda index: len(rows[index].input_ids))
+    while by_length:
+        size = max(1, min(BATCH, BATCH_TOKENS // len(rows[by_length[-1]].input_ids)))
+        indices, by_length = by_length[-size:], by_length[:-size]
+        batch = collate([rows[index] for index in indices], pad).to(base.device)
+        counts = batch.scored[:, 1:].sum(1).tolist()
+        for index, part, count in zip(indices, token_losses(loss, batch).split(counts), counts, strict=True):
+            measured[index] = (float(part.sum()), count)
+    return measured
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure a run, as the ladder does it in a process of its own; the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tunelab.measure.evaluation")
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--rows", type=int, default=ROWS)
+    parser.add_argument("--max-new-tokens", type=int, default=LONGEST_ANSWER)
+    parser.add_argument("--cache", type=Path)
+    parser.add_argument("--keep", type=Path)
+    options = parser.parse_args(arguments)
+    libraries.prepare()
+    try:
+        evaluate(
+            Run(options.run.resolve()),
+            rows=options.rows,
+            max_new_tokens=options.max_new_tokens,
+            cache=options.cache,
+            keep=options.keep,
+            on_progress=lambda message: print(message, flush=True),
+        )
+    except Exception as error:
+        known = explain(error)
+        if known is None:
+            raise
+        print(known, file=sys.stderr)
+        return EXIT_USER_ERROR
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,137 @@
+"""Results as tables and static pages that open without a server."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tunelab.measure.charts import interval_chart
+from tunelab.run.reports import Compared, Report
+
+if TYPE_CHECKING:
+    from tunelab.measure.ladder import Ladder, Rung
+
+READING = (
+    "Gain is tuned minus base over the same rows, with its 95 % paired-bootstrap interval; an interval that contains 0 "
+    "proves nothing. Forgetting is the rise of the loss, in nats per token, on 60 general instructions that are in no "
+    "training set. Peak memory is that of the whole training process, libraries included; training is the time of the "
+    "steps alone. A rung on a quantised base is compared with the quantised base."
+)
+METRIC_TITLES = {"exact_match": "Exact match, %", "chrf": "chrF"}
+STYLE = """
+:root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }
+body { max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .875rem; }
+th, td { padding: .4rem .7rem; text-align: right; border-bottom: 1px solid #8886; }
+th:first-child, td:first-child, td:last-child, th:last-child { text-align: left; }
+th { font-weight: 600; vertical-align: bottom; }
+.wide { overflow-x: auto; }
+svg { max-width: 52rem; }
+.muted { opacity: .7; }
+"""
+
+
+def ladder_columns(ladder: Ladder) -> list[str]:
+    """Headings of the ladder's table."""
+    metric = METRIC_TITLES[_metric(ladder.rungs()) or "chrf"]
+    return [
+        "Technique", "Trained", "Size", "Peak memory", "Training", "Held-out loss", metric,
+        "Gain [95 %]", "Forgetting [95 %]", "Verdict",
+    ]  # fmt: skip
+
+
+def ladder_table(ladder: Ladder) -> list[list[str]]:
+    """The ladder's table as text: a row per base, then one per rung in the order they were asked for."""
+    rungs = ladder.rungs()
+    metric = _metric(rungs)
+    bases = {rung.base: rung.report for rung in rungs if rung.report}
+    return [_base_row(name, report, metric) for name, report in bases.items()] + [_row(rung, metric) for rung in rungs]
+
+
+def _base_row(name: str, report: Report, metric: str | None) -> list[str]:
+    score = f"{report.metrics[metric].base:.1f}" if metric else ""
+    said = "what those on it are compared with"
+    return [f"Base ({name})", "0", "", "", "", f"{report.heldout_loss.base:.3f}", score, "", "", said]
+
+
+def _row(rung: Rung, metric: str | None) -> list[str]:
+    report = rung.report
+    main = report.metrics[metric] if report and metric else None
+    return [
+        rung.title,
+        f"{rung.trainable_parameters:,} ({rung.trainable_share:.2%})" if rung.trainable_parameters is not None else "",
+        _size(rung.result_bytes) if rung.result_bytes is not None else "",
+        _memory(rung),
+        f"{rung.seconds:,.0f} s" if rung.seconds is not None else "",
+        f"{report.heldout_loss.tuned:.3f}" if report else "",
+        f"{main.tuned:.1f}" if main else "",
+        f"{main.change.value:+.1f} [{main.change.low:+.1f}, {main.change.high:+.1f}]" if main else "",
+        _change(report.general_loss) if report else "",
+        _verdict(report) if report else f"{rung.status}: {rung.message}".removesuffix(": "),
+    ]
+
+
+def _memory(rung: Rung) -> str:
+    if rung.peak_memory_bytes is None:
+        return ""
+    on_gpu = f" + {rung.gpu_peak_memory_bytes / 1e9:.2f} GB on the GPU" if rung.gpu_peak_memory_bytes else ""
+    return f"{rung.peak_memory_bytes / 1e9:.2f} GB{on_gpu}"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB" if count >= 1e6 else f"{count / 1e3:,.1f} kB"
+
+
+def _change(figure: Compared) -> str:
+    change = figure.change
+    return f"{change.value:+.3f} [{change.low:+.3f}, {change.high:+.3f}]"
+
+
+def _verdict(report: Report) -> str:
+    """Says so where a technique stays at the base's level."""
+    said = {
+        "better": "better than the base",
+        "worse": "worse than the base",
+        "not enough evidence": "not clearly different from the base",
+    }[report.verdict]
+    loss = report.heldout_loss.verdict
+    return said if loss == "better" else f"{said}; its held-out loss is not clearly lower"
+
+
+def _metric(rungs: Sequence[Rung]) -> str | None:
+    return next((rung.report.main_metric for rung in rungs if rung.report), None)
+
+
+def ladder_chart(ladder: Ladder) -> str:
+    """The gain of every measured rung over its base with its interval, the base as the line at 0; an `<svg>`, or ""
+    before there is anything."""
+    rungs = [rung for rung in ladder.rungs() if rung.report]
+    metric = _metric(rungs)
+    if not rungs:
+        return ""
+    figures = [(rung.title, report.main or report.heldout_loss) for rung in rungs if (report := rung.report)]
+    rows = [(title, figure.change.value, figure.change.low, figure.change.high) for title, figure in figures]
+    what = f"{METRIC_TITLES[metric]}: gain" if metric else "Held-out loss: change"
+    return interval_chart(rows, title=f"{what} over the base, with 95 % intervals", reference=0.0)
+
+
+def ladder_page(ladder: Ladder) -> str:
+    """The ladder as one HTML file: what was asked, the chart, the table."""
+    config = ladder.config
+    rows = next((rung.report.rows for rung in ladder.rungs() if rung.report), config.rows)
+    words = (
+        f"Every technique on the same rows: {config.data.title}, {config.steps} steps of {config.batch_size} rows, "
+        f"seed {config.seed}, measured on {rows} held-out rows. Base: {config.model.repo_id}."
+    )
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in ladder_columns(ladder))
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in ladder_table(ladder)
+    )
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f"<title>Method ladder: {html.escape(config.data.title)}</title><style>{STYLE}</style>"
+        f"<h1>Method ladder</h1><p>{html.escape(words)}</p>{ladder_chart(ladder)}"
+        f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+        f'<p class="muted">{html.escape(READING)}</p></html>\n'
+    )

@@ -1,0 +1,3 @@
+"""A run on disk: its directory (`run`), what it reports (`events`), where it stands (`progress`), who works on it
+(`heartbeat`), what was measured of it (`reports`). Uses what comes before it in the order; imports no torch.
+"""

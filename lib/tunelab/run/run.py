@@ -1,0 +1,376 @@
+"""Runs on disk: a run is a directory, and its status follows from what stands in it.
+
+    RUNS_ROOT/20261124-101500-my-run/
+        config.json      {"format": 1, "config": RunConfig}, and "imported_from" for an adapter made elsewhere
+        events.jsonl     one TrainingEvent per line, appended
+        heartbeat        touched every second by the process that trains
+        queued | stop    requests: start (or resume) me; stop at the next step
+        checkpoints/     what a run resumes from
+        adapter/         the result (model/ for full fine-tuning)
+        stages/1 …       the result at the end of each stage, where there are several
+
+Nothing else remembers a run, so a closed browser, a restarted app or a killed worker loses nothing. One run trains at
+a time: `training_lock()` of the runs root, which the operating system releases when its holder dies.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import platformdirs
+from pydantic import ValidationError
+
+from tunelab.errors import UserError
+from tunelab.machine.files import replacing, write_atomically
+from tunelab.run.events import (
+    Evaluated,
+    Failed,
+    Finished,
+    Preparing,
+    RolledBack,
+    StageDone,
+    Started,
+    StepDone,
+    Stopped,
+    TrainingEvent,
+    parse_event,
+)
+from tunelab.run.heartbeat import Beating
+from tunelab.run.progress import Progress, Status, history, how_it_finished
+from tunelab.run.reports import forget_report
+
+if TYPE_CHECKING:
+    from filelock import FileLock
+
+    from tunelab.config import RunConfig
+    from tunelab.spec import ModelSpec
+
+FORMAT = 1
+FULL_DISK_BYTES = 100_000
+
+
+def runs_root(directory: str | Path | None = None) -> Path:
+    """Where runs live: `directory`, else $TUNELAB_HOME/runs, else the platform's user data directory."""
+    if directory is not None:
+        return Path(directory).expanduser().resolve()
+    home = os.environ.get("TUNELAB_HOME")
+    return (Path(home).expanduser().resolve() if home else platformdirs.user_data_path("tunelab")) / "runs"
+
+
+def training_lock(root: Path) -> FileLock:
+    """The lock whose holder may train. Not reentrant between objects: each call makes a new one."""
+    from filelock import FileLock
+
+    root.mkdir(parents=True, exist_ok=True)
+    return FileLock(root / "training.lock")
+
+
+class Run(Beating):
+    """One run's directory. Cheap to make; reads the disk each time it is asked."""
+
+    def __repr__(self) -> str:
+        return f"Run({self.id!r}, {self.status})"
+
+    @classmethod
+    def create(cls, config: RunConfig, root: str | Path | None = None, imported_from: str | None = None) -> Run:
+        """A new run directory holding `config`, not queued yet; `imported_from` names the file of an adapter that was
+        made elsewhere.
+
+        Raises:
+            OSError: the directory can't be written (`errors.explain` puts it into words).
+        """
+        if config.start_from:  # by its id, whatever it was called by: names can be given again
+            config = config.model_copy(update={"start_from": cls.open(config.start_from, root).id})
+        slug = re.sub(r"[^a-z0-9]+", "-", (config.name or config.method).lower()).strip("-")[:40]
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        path = runs_root(root) / f"{stamp}-{slug or 'run'}-{secrets.token_hex(2)}"
+        path.mkdir(parents=True)
+        content = {"format": FORMAT, "config": config.model_dump(mode="json")}
+        if imported_from is not None:
+            content["imported_from"] = imported_from
+        try:
+            write_atomically(path / "config.json", json.dumps(content, ensure_ascii=False))
+        except OSError:
+            shutil.rmtree(path, ignore_errors=True)  # no half-made run stays behind
+            raise
+        return cls(path)
+
+    @classmethod
+    def open(cls, name: str | Path, root: str | Path | None = None) -> Run:
+        """The run of this id, directory or name; 'latest' is the newest one.
+
+        Raises:
+            UserError: no run, or more than one, is called that.
+        """
+        if (Path(name) / "config.json").is_file():
+            return cls(Path(name).resolve())
+        everything = list_runs(root)
+        if name == "latest" and everything:
+            return everything[0]
+        text = str(name)
+        found = [r for r in everything if r.id == text] or [
+            r for r in everything if r.readable and (r.config.name == text or r.id.startswith(text))
+        ]
+        if len(found) == 1:
+            return found[0]
+        where = runs_root(root)
+        if not found:
+            known = ", ".join(r.id for r in everything[:5]) or "none yet"
+            raise UserError(f"There is no run '{name}' in {where}. Runs there: {known}. See all with `tunelab runs`.")
+        ids = ", ".join(r.id for r in found)
+        raise UserError(f"{len(found)} runs are called '{name}': {ids}. Give one of these ids.")
+
+    @property
+    def id(self) -> str:
+        return self.path.name
+
+    @property
+    def root(self) -> Path:
+        return self.path.parent
+
+    @property
+    def events_path(self) -> Path:
+        return self.path / "events.jsonl"
+
+    @property
+    def adapter_path(self) -> Path:
+        """Where the result is kept: an adapter, or a whole model for full fine-tuning."""
+        return self.path / self.config.technique.result_folder
+
+    def stage_path(self, stage: int) -> Path:
+        """Where the result at the end of a stage is kept, counted from 0."""
+        return self.path / "stages" / str(stage + 1)
+
+    @property
+    def checkpoints_path(self) -> Path:
+        return self.path / "checkpoints"
+
+    @cached_property
+    def config(self) -> RunConfig:
+        """The run's configuration.
+
+        Raises:
+            UserError: it was written by another version, or is damaged.
+        """
+        from tunelab.config import RunConfig
+
+        try:
+            content = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
+            version = content["format"]
+            if version != FORMAT:
+                raise UserError(
+                    f"Run {self.id} has format {version}; this version of tunelab reads format {FORMAT}. "
+                    "Open it with the version that wrote it, or train again."
+                )
+            return RunConfig.model_validate(content["config"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            if isinstance(error, ValidationError):
+                error = ValueError(f"{error.error_count()} fields this version does not know or allow")
+            raise UserError(f"Run {self.id} can't be read: its config.json is damaged ({error}).") from None
+
+    @cached_property
+    def imported_from(self) -> str | None:
+        """The file the adapter came from; None for a run that was trained here."""
+        content = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
+        return content.get("imported_from")
+
+    @property
+    def readable(self) -> bool:
+        try:
+            return self.config is not None
+        except UserError:
+            return False
+
+    @property
+    def name(self) -> str:
+        """What to call the run in a list: the name it was given, else what it is."""
+        if not self.readable:
+            return self.id
+        return self.config.name or f"{self.config.method} on {self.config.stages[-1].data.title}"
+
+    @property
+    def base_spec(self) -> ModelSpec:
+        """The base it was trained on, in the precision that was measured to be fast then."""
+        started = self.progress().started
+        return self.config.model.model_copy(update={"dtype": started.dtype}) if started else self.config.model
+
+    # events
+
+    def append(self, event: TrainingEvent) -> None:
+        """Add one line to `events.jsonl`. A line torn by the death of a process is closed first."""
+        line = event.model_dump_json().encode() + b"\n"
+        with open(self.events_path, "ab+") as file:
+            if file.tell() > 0:
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":
+                    line = b"\n" + line
+            file.write(line)
+
+    def events(self) -> Iterator[TrainingEvent]:
+        """Every event, in order; torn or unknown lines are passed over."""
+        if not self.events_path.is_file():
+            return
+        with open(self.events_path, "rb") as file:
+            for line in file:
+                if line.endswith(b"\n") and line.strip():
+                    try:
+                        yield parse_event(line)
+                    except ValidationError:
+                        continue
+
+    # requests, each a file: they work between processes and survive all of them
+
+    def queue(self) -> None:
+        """Ask for the run to be trained, or resumed, when its turn comes."""
+        (self.path / "stop").unlink(missing_ok=True)
+        (self.path / "queued").touch()
+
+    def request_stop(self) -> None:
+        """Ask the process that trains to stop after the step it is in; a queued run leaves the queue."""
+        # also where it seems to wait: a process may be starting on it
+        (self.path / "stop").touch()
+        if (self.path / "queued").exists() and not self.is_alive:
+            (self.path / "queued").unlink(missing_ok=True)
+            last = self.progress()
+            self.append(Stopped(step=last.step, reason="taken out of the queue", adapter=None))
+
+    @property
+    def stop_requested(self) -> bool:
+        return (self.path / "stop").exists()
+
+    def take_from_queue(self) -> None:
+        """Say that its turn has come. A request to stop that came meanwhile stands."""
+        (self.path / "queued").unlink(missing_ok=True)
+
+    def clear_requests(self) -> None:
+        for name in ("queued", "stop"):
+            (self.path / name).unlink(missing_ok=True)
+
+    def roll_back(self, stage: int) -> None:
+        """Make the result what it was at the end of a stage (counted from 0). Every stage's result is kept, so this
+        goes forward again as well.
+
+        Raises:
+            UserError: the run is training, or has no result of that stage.
+        """
+        done = {event.stage: event.step for event in self.progress().stages}
+        kept = [number for number in done if self.stage_path(number).is_dir()]
+        if stage not in kept:
+            there = ", ".join(str(number + 1) for number in kept) or "none"
+            raise UserError(
+                f"Run {self.id} keeps no result of stage {stage + 1}; it keeps: {there}. Only runs with several stages "
+                "keep one for each."
+            )
+        if self.status != "finished":
+            raise UserError(f"Run {self.id} is {self.status}. Only a finished run can be rolled back: resume it first.")
+        forget_report(self.path)
+        with replacing(self.adapter_path) as temporary:
+            shutil.copytree(self.stage_path(stage), temporary, dirs_exist_ok=True)
+        self.append(RolledBack(step=done[stage], stage=stage))
+
+    def check_base(self, repo_id: str, sha256: str) -> None:
+        """Refuse a base with other weights than the one this run was trained on.
+
+        Raises:
+            UserError: with both hashes.
+        """
+        started = self.progress().started
+        if started and started.base_sha256 != sha256:
+            raise UserError(
+                f"Run {self.id} was trained on other weights than '{repo_id}' has now (sha256 "
+                f"{started.base_sha256[:12]}… then, {sha256[:12]}… now). Bring the old weights back, or train again."
+            )
+
+    @property
+    def lineage(self) -> list[str]:
+        """Ids of the runs this one started from, the nearest first."""
+        ids: list[str] = []
+        run = self
+        while run.readable and (before := run.config.start_from) and before not in ids:
+            ids.append(before)
+            run = Run(self.root / before)
+        return ids
+
+    @property
+    def status(self) -> Status:
+        return self.progress().status
+
+    @property
+    def has_adapter(self) -> bool:
+        return any((self.path / folder).is_dir() for folder in ("adapter", "model"))
+
+    @property
+    def can_resume(self) -> bool:
+        """Whether training can go on where it ended."""
+        return self.status in ("stopped", "failed", "lost")
+
+    def progress(self) -> Progress:
+        """Where the run stands."""
+        if not self.readable:
+            try:
+                _ = self.config
+            except UserError as error:
+                return Progress("unreadable", str(error))
+        events = history(self.events())
+        steps = [e for e in events if isinstance(e, StepDone)]
+        evaluations = [e for e in events if isinstance(e, Evaluated)]
+        started = next((e for e in reversed(events) if isinstance(e, Started)), None)
+        last = events[-1] if events else None
+        ending = last if isinstance(last, (Finished, Stopped, Failed, RolledBack)) else None
+        stages = [e for e in events if isinstance(e, StageDone)]
+        status, message = self._status(ending, last, steps)
+        if isinstance(ending, Finished) and status == "finished" and not self.imported_from:
+            message = how_it_finished(ending, started, stages)
+        step = steps[-1].step if steps else 0
+        return Progress(
+            status=status,
+            message=message,
+            step=step,
+            steps_total=started.steps_total if started else None,
+            started=started,
+            steps=steps,
+            evaluations=evaluations,
+            stages=stages,
+            ending=ending,
+        )
+
+    def _status(
+        self, ending: Finished | Stopped | Failed | RolledBack | None, last: TrainingEvent | None, steps: list[StepDone]
+    ) -> tuple[Status, str]:
+        if self.is_alive:
+            if isinstance(last, Preparing):
+                return "running", last.message
+            return "running", f"step {steps[-1].step}" if steps else "starting"
+        if (self.path / "queued").exists():
+            return "queued", "waiting for its turn"
+        if isinstance(ending, Finished):
+            origin = self.imported_from
+            return "finished", f"imported from {origin}" if origin else f"finished after {ending.step} steps"
+        if isinstance(ending, RolledBack):
+            return "finished", f"rolled back to the end of stage {ending.stage + 1} (step {ending.step})"
+        if isinstance(ending, Stopped):
+            return "stopped", f"stopped at step {ending.step}: {ending.reason}"
+        if isinstance(ending, Failed):
+            return "failed", ending.message
+        if last is None:
+            return "queued", "not started"
+        if shutil.disk_usage(self.path).free < FULL_DISK_BYTES:  # its process had no room to say so
+            return "lost", "the disk is full: free some space, then resume it to go on from its last checkpoint"
+        return "lost", "the process that trained it is gone; resume it to go on from its last checkpoint"
+
+
+def list_runs(root: str | Path | None = None) -> list[Run]:
+    """Every run under the runs root, the newest first."""
+    folder = runs_root(root)
+    if not folder.is_dir():
+        return []
+    return [Run(p) for p in sorted(folder.iterdir(), reverse=True) if (p / "config.json").is_file()]

@@ -1,0 +1,293 @@
+"""The training loop: one readable generator of events, on Accelerate.
+
+    for each step:  batches → loss → backward → clip → AdamW → schedule → StepDone
+    now and then:   held-out loss → Evaluated;  checkpoint → Saved
+
+Accelerate supplies device placement, loss scaling in fp16 and the processes of `torchrun`, so the same lines run on a
+laptop and on several GPUs. The loss of an optimiser step is normalised by the scored tokens of its whole accumulation
+window, over all processes: splitting a batch changes nothing. A test holds its losses equal to those of
+`transformers.Trainer` on the same batches.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+from transformers import get_scheduler
+
+from tunelab.data.batches import Batch, BatchOrder, collate
+from tunelab.data.encode import Encoded
+from tunelab.errors import UserError
+from tunelab.losses import Loss, Objective
+from tunelab.machine import hardware
+from tunelab.model.load import unwrapped
+from tunelab.run.events import Evaluated, Saved, StageDone, StepDone, TrainingEvent
+from tunelab.spec import TrainConfig
+from tunelab.train.checkpoints import (
+    Checkpoint,
+    Position,
+    copy_of,
+    optimizer_tensors,
+    restore,
+    restore_optimizer,
+    save_checkpoint,
+    trained_parameters,
+)
+
+
+@dataclass
+class StageData:
+    """The encoded rows of one stage."""
+
+    train: list[Encoded]
+    heldout: list[Encoded]
+
+
+class Trainer:
+    """Trains one stage. `position` says where it stands; `stopped` whether it was asked to stop before its end.
+
+    `folder` is where checkpoints go (None: none are written); `should_stop` is asked once per optimiser step.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Loss,
+        data: StageData,
+        config: TrainConfig,
+        learning_rate: float,
+        *,
+        pad_id: int,
+        accelerator: Accelerator | None = None,
+        position: Position | None = None,
+        folder: Path | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
+        adapter_off: Callable[[], Any] | None = None,
+    ) -> None:
+        self.model, self.loss, self.data, self.config = model, loss, data, config
+        self.pad_id, self.folder, self.should_stop, self.adapter_off = pad_id, folder, should_stop, adapter_off
+        self.accelerator = accelerator or Accelerator(cpu=next(model.parameters()).device.type == "cpu")
+        self.position = position or Position()
+        self.stopped = False
+        self.last_heldout_loss: float | None = None
+        self.best: dict[str, torch.Tensor] = {}
+        self.objective = Objective(loss, config, adapter_off)
+        self.weights = trained_parameters(model)
+        self.parameters = {name: _fp32(weight) for name, weight in self.weights.items()}
+        self.optimizer = make_optimizer(self.parameters, config, learning_rate)
+        if config.gradient_checkpointing is True:
+            unwrapped(model).gradient_checkpointing_enable({"use_reentrant": False})
+        self.schedule = get_scheduler(
+            config.schedule if config.schedule != "constant" else "constant_with_warmup",
+            self.optimizer,
+            num_warmup_steps=config.resolved_warmup_steps,
+            num_training_steps=config.steps,
+        )
+        lengths = [len(row.input_ids) for row in data.train]
+        self.order = BatchOrder(lengths, config.batch_size, config.seed, config.length_buckets)
+
+    def resume(self, checkpoint: Checkpoint) -> None:
+        """Go on exactly where `checkpoint` was taken."""
+        self._set(checkpoint.parameters)
+        restore_optimizer(self.optimizer, checkpoint.optimizer)
+        self.position, self.best = checkpoint.position, checkpoint.best
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the schedule moves without the optimiser: that is what resuming is
+            for _ in range(self.position.stage_step):
+                self.schedule.step()
+
+    def train(self) -> Iterator[TrainingEvent]:
+        """Every event of the stage, in order; the model is trained while they are read."""
+        config, position = self.config, self.position
+        while position.stage_step < config.steps:
+            if self.should_stop():
+                self.stopped = True
+                break
+            yield self._step()
+            last = position.stage_step == config.steps
+            if self.data.heldout and (position.stage_step == 1 or position.stage_step % config.eval_every == 0 or last):
+                yield self._evaluate()
+                hardware.release_free_memory()  # batches of many sizes leave holes
+                if self._out_of_patience():
+                    break
+            if position.stage_step % config.checkpoint_every == 0 and not last:
+                yield from self.save()
+        if self.stopped:
+            yield from self.save()
+            return
+        restored = self._restore_best() if config.keep_best else None
+        yield StageDone(step=position.step, stage=position.stage, restored_step=restored)
+
+    def _step(self) -> StepDone:
+        started = time.perf_counter()
+        window = self._window()
+        counts = torch.tensor([[batch.scored_tokens, batch.tokens] for batch in window]).sum(0)
+        scored, tokens = self.accelerator.reduce(counts.to(self.accelerator.device), "sum").tolist()
+        if not self.model.training:
+            self.model.train()  # which looks at hundreds of modules
+        sums = torch.zeros(2, device=self.accelerator.device)  # the loss; what is minimised
+        for batch in window:
+            minimised, nll = self.objective(batch)
+            self.accelerator.backward(minimised / scored)
+            sums += torch.stack((nll, minimised.detach()))
+        self._collect_gradients()
+        norm = self.accelerator.clip_grad_norm_(self.parameters.values(), self.config.max_grad_norm)
+        learning_rate = self.schedule.get_last_lr()[0]
+        self.optimizer.step()
+        self._spread_weights()
+        self.schedule.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        total, objective = self.accelerator.reduce(sums, "sum").tolist()
+        self.position.step += 1
+        self.position.stage_step += 1
+        self._check_finite(total / scored)
+        return StepDone(
+            step=self.position.step,
+            stage=self.position.stage,
+            loss=total / scored,
+            scored_tokens=scored,
+            tokens=tokens,
+            seconds=time.perf_counter() - started,
+            gradient_norm=float(norm),
+            learning_rate=learning_rate,
+            penalty=(objective - total) / scored,
+        )
+
+    def _collect_gradients(self) -> None:
+        """Hand the gradients of weights in half precision to their fp32 copies, and add up those of all processes."""
+        for name, weight in self.weights.items():
+            copy = self.parameters[name]
+            if copy is not weight and weight.grad is not None:
+                copy.grad, weight.grad = weight.grad.float(), None
+        if self.accelerator.num_processes > 1:
+            for parameter in self.parameters.values():
+                # a process may have had no gradient for a weight that others had one for
+                mine = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                parameter.grad = self.accelerator.reduce(mine, "sum")
+
+    @torch.no_grad()
+    def _spread_weights(self) -> None:
+        """Bring weights in half precision up to date with their fp32 copies."""
+        for name, weight in self.weights.items():
+            if self.parameters[name] is not weight:
+                weight.copy_(self.parameters[name])
+
+    def _set(self, values: dict[str, torch.Tensor]) -> None:
+        restore(self.parameters, values)
+        self._spread_weights()
+
+    def _window(self) -> list[Batch]:
+        """The batches of the next optimiser step that belong to this process."""
+        n, processes = self.config.gradient_accumulation_steps, self.accelerator.num_processes
+        first = self.position.stage_step * n * processes + self.accelerator.process_index
+        indices = range(first, first + n * processes, processes)
+        return [self.batch([self.data.train[row] for row in self.order.batch(i)]) for i in indices]
+
+    def batch(self, rows: list[Encoded]) -> Batch:
+        return collate(rows, self.pad_id).to(self.accelerator.device)
+
+    def _check_finite(self, loss: float) -> None:
+        if not math.isfinite(loss):
+            raise UserError(
+                f"The loss became {loss} at step {self.position.step}: training diverged. Lower learning_rate "
+                "(a tenth is a good try) or max_grad_norm; checkpoints before this step are kept."
+            )
+
+    def _evaluate(self) -> Evaluated:
+        started = time.perf_counter()
+        rows = self.data.heldout[: self.config.eval_rows]
+        loss, scored = heldout_loss(self, rows)
+        base = None
+        if self.adapter_off is not None and self.position.stage_step == 1:
+            with self.adapter_off():
+                base = heldout_loss(self, rows)[0]
+        self.last_heldout_loss = loss
+        position = self.position
+        best = position.best_loss is None or loss < position.best_loss
+        if best:
+            position.best_loss, position.best_step, position.evaluations_without_gain = loss, position.step, 0
+            if self.config.keep_best:
+                self.best = copy_of(self.parameters)
+        else:
+            position.evaluations_without_gain += 1
+        return Evaluated(
+            step=position.step,
+            stage=position.stage,
+            heldout_loss=loss,
+            base_loss=base,
+            rows=len(rows),
+            scored_tokens=scored,
+            seconds=time.perf_counter() - started,
+            best=best,
+        )
+
+    def _out_of_patience(self) -> bool:
+        patience = self.config.early_stopping_patience
+        return patience is not None and self.position.evaluations_without_gain >= patience
+
+    def _restore_best(self) -> int | None:
+        """Put the best parameters back; the step they are of, None if they are the last ones anyway."""
+        if not self.best or self.position.best_step == self.position.step:
+            return None
+        self._set(self.best)
+        return self.position.best_step
+
+    def save(self) -> Iterator[Saved]:
+        """Write a checkpoint of this moment."""
+        if self.folder is None or not self.accelerator.is_main_process:
+            return
+        parameters = {name: p.detach().cpu() for name, p in self.parameters.items()}  # written before they move again
+        checkpoint = Checkpoint(self.position, parameters, optimizer_tensors(self.optimizer), self.best)
+        path = save_checkpoint(self.folder, checkpoint)
+        size = sum(file.stat().st_size for file in path.iterdir())
+        yield Saved(step=self.position.step, path=f"{self.folder.name}/{path.name}", bytes=size)
+
+
+def _fp32(weight: nn.Parameter) -> nn.Parameter:
+    """The weight itself where it is fp32, else an fp32 copy for the optimiser: in half precision a weight of 1 and a
+    step of 0.001 add up to 1 (Micikevicius et al. 2018, "Mixed Precision Training", section 3.1)."""
+    return weight if weight.dtype == torch.float32 else nn.Parameter(weight.detach().float())
+
+
+def make_optimizer(
+    parameters: dict[str, nn.Parameter], config: TrainConfig, learning_rate: float
+) -> torch.optim.Optimizer:
+    """AdamW, its weight decay on matrices only.
+
+    Raises:
+        UserError: 8-bit moments were asked for, and the parameters are not on a CUDA GPU.
+    """
+    # factors per channel are no matrices, whatever their shape: at zero they would switch the channel off
+    matrices = {name for name, p in parameters.items() if p.ndim >= 2 and min(p.shape) > 1}
+    decayed = [p for name, p in parameters.items() if name in matrices]
+    others = [p for name, p in parameters.items() if name not in matrices]
+    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=learning_rate, fused=True)
+    if any(p.device.type != "cuda" for p in parameters.values()):
+        raise UserError("optimizer = 'adamw_8bit' needs a CUDA GPU. Choose 'adamw'.")
+    import bitsandbytes as bnb
+
+    return bnb.optim.AdamW8bit(groups, lr=learning_rate)
+
+
+@torch.no_grad()
+def heldout_loss(trainer: Trainer, rows: list[Encoded], batch_size: int = 16) -> tuple[float, int]:
+    """Mean -log p over the scored tokens of `rows`, in nats, and how many tokens those are."""
+    trainer.model.eval()
+    ordered = sorted(rows, key=lambda row: len(row.input_ids))
+    total, scored = 0.0, 0
+    for start in range(0, len(ordered), batch_size):
+        batch = trainer.batch(ordered[start : start + batch_size])
+        total += float(trainer.loss(batch))
+        scored += batch.scored_tokens
+    return total / scored, scored

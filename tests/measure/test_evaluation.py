@@ -1,0 +1,147 @@
+"""A run measured against its base: the figures are those of the plain loss and of plain answers, row by row."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from tests.helpers import ROWS
+from tests.techniques.test_invariants import config, spec_of
+from tests.test_chain import two_stages
+from tunelab import (
+    BottleneckAdapter,
+    DataSpec,
+    FullFineTuning,
+    LoRA,
+    PrefixTuning,
+    UserError,
+    evaluate,
+    finetune,
+    load,
+    read_data,
+    read_report,
+)
+from tunelab.cli import main
+from tunelab.data.batches import collate
+from tunelab.data.encode import encode_all
+from tunelab.losses import PlainLoss
+from tunelab.measure.evaluation import row_losses
+from tunelab.measure.metrics import ChrF, ExactMatch, main_metric
+
+
+@pytest.mark.parametrize(
+    "technique",
+    [LoRA(r=4), LoRA(r=4, use_dora=True), FullFineTuning(), PrefixTuning(num_virtual_tokens=6), BottleneckAdapter()],
+    ids=["lora", "dora", "full", "prefix", "bottleneck"],
+)
+def test_losses_and_answers_are_those_of_the_models_themselves(tiny, technique):
+    from tunelab import Comparer
+
+    run = finetune(config(tiny, technique, steps=6))
+    report = evaluate(run, rows=4, max_new_tokens=6)
+    assert report.selected_on == 4  # there are no others, and it says so
+    held = read_data(run.config.stages[0].data).heldout
+    fresh = load(run.base_spec)
+    rows = encode_all(held, fresh.tokenizer, 512)[0]
+    with torch.no_grad():
+        losses = [float(PlainLoss(fresh.model)(collate([row], 2))) for row in rows]
+    tokens = sum(sum(row.scored[1:]) for row in rows)
+    assert report.heldout_loss.base == pytest.approx(sum(losses) / tokens, rel=1e-4)
+    tuned = technique.load(load(run.base_spec), run.adapter_path).eval()
+    with torch.no_grad():
+        losses = [float(PlainLoss(tuned)(collate([row], 2))) for row in rows]
+    assert report.heldout_loss.tuned == pytest.approx(sum(losses) / tokens, rel=1e-4)
+    assert report.heldout_loss.change.value == pytest.approx(report.heldout_loss.tuned - report.heldout_loss.base)
+
+    with Comparer(run.root) as comparer:
+        answers = comparer.answers([run], [row.asked for row in held], max_new_tokens=6)
+    references = [row.answer for row in held]
+    for column, side in ((0, "base"), (1, "tuned")):
+        expected = sum(ChrF().rows([a[column] for a in answers], references)) / len(held)
+        assert getattr(report.metrics["chrf"], side) == pytest.approx(expected)
+    assert report.probe_rows == 60
+    assert read_report(run.path) == report
+
+
+def test_losses_of_rows_in_one_batch_are_those_of_each_alone(tiny):
+    base = load(spec_of(tiny))
+    rows = encode_all(read_data(DataSpec(rows=ROWS, heldout=4)).train, base.tokenizer, 512)[0]
+    together = row_losses(PlainLoss(base.model), rows, base)
+    with torch.no_grad():
+        alone = [float(PlainLoss(base.model)(collate([row], 2))) for row in rows]
+    assert [loss for loss, _count in together] == pytest.approx(alone, rel=1e-4)
+    assert [count for _loss, count in together] == [sum(row.scored[1:]) for row in rows]
+
+
+def test_the_bases_side_is_kept_for_other_runs_on_the_same_rows(tiny, tmp_path):
+    folder = tmp_path / "cache"
+    first, second = (finetune(config(tiny, LoRA(r=4), steps=2, seed=seed)) for seed in (0, 1))
+    alone = evaluate(second, rows=4, max_new_tokens=4)
+    evaluate(first, rows=4, max_new_tokens=4, cache=folder)
+    (kept,) = folder.iterdir()
+    cached = evaluate(second, rows=4, max_new_tokens=4, cache=folder)
+    assert [kept] == list(folder.iterdir())
+    assert cached.heldout_loss == alone.heldout_loss
+    assert cached.metrics == alone.metrics
+    evaluate(second, rows=3, max_new_tokens=4, cache=folder)
+    assert len(list(folder.iterdir())) == 2
+
+
+def test_the_metric_fits_the_task():
+    assert main_metric(["card", "pin", "card", "pin", "card"]) == ExactMatch.name
+    assert main_metric(["a text", "another one", "a third"]) == ChrF.name
+
+
+def test_each_stage_can_be_measured_and_plain_text_has_no_answers(tiny):
+    run = finetune(two_stages(tiny, LoRA(r=4)))
+    text = evaluate(run, rows=2, stage=0)
+    assert text.metrics == {}
+    assert text.main is None
+    assert text.verdict == text.heldout_loss.verdict
+    assert evaluate(run, rows=4, max_new_tokens=4).main_metric == "chrf"
+    with pytest.raises(UserError, match=r"stage = 3: run .* has the stages 1 to 2"):
+        evaluate(run, stage=2)
+
+
+def test_on_the_command_line(tiny, tmp_path, capsys):
+    run = finetune(config(tiny, LoRA(r=4), steps=2))
+    assert main(["evaluate", run.id, "--rows", "4", "--max-new-tokens", "4"]) == 0
+    printed = capsys.readouterr().out
+    assert "Verdict on 4 held-out rows:" in printed
+    assert "a rise is forgetting" in printed
+    assert main(["evaluate", run.id, "--rows", "4", "--max-new-tokens", "4", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["rows"] == 4
+    for arguments, message in ((["--rows", "1"], "rows = 1: at least 2"), (["--max-new-tokens", "0"], "allowed are 1")):
+        assert main(["evaluate", run.id, *arguments]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_rows_that_chose_the_result_are_left_out_where_there_are_others(tiny):
+    run = finetune(config(tiny, LoRA(r=4), steps=2, eval_rows=1))
+    report = evaluate(run, rows=3, max_new_tokens=4)
+    held = read_data(run.config.stages[0].data).heldout
+    base = load(run.base_spec)
+    rows = encode_all(held[1:], base.tokenizer, 512)[0]
+    losses = row_losses(PlainLoss(base.model), rows, base)
+    assert report.selected_on == 0
+    assert report.heldout_loss.base == pytest.approx(sum(a for a, _ in losses) / sum(n for _, n in losses), rel=1e-4)
+
+
+def test_a_report_goes_when_the_result_changes(tiny):
+    run = finetune(two_stages(tiny, LoRA(r=4)))
+    evaluate(run, rows=4, max_new_tokens=4)
+    assert read_report(run.path)
+    run.roll_back(0)
+    assert read_report(run.path) is None
+
+
+def test_another_base_under_the_same_name_is_refused(tiny, tmp_path):
+    from tests.helpers import tiny_llama
+
+    folder = tmp_path / "model"
+    run = finetune(config(str(tiny_llama(folder)), LoRA(r=4), steps=1))
+    tiny_llama(folder, seed=1)
+    with pytest.raises(UserError, match="was trained on other weights"):
+        evaluate(run, rows=4)

@@ -1,0 +1,191 @@
+"""Several stages in one run, the way back, and a run that starts from another's result."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+
+from tests.helpers import ROWS, tiny_llama
+from tests.techniques.test_invariants import config, until
+from tunelab import (
+    BottleneckAdapter,
+    DataSpec,
+    FullFineTuning,
+    LoRA,
+    PrefixTuning,
+    Run,
+    Stage,
+    TrainConfig,
+    UserError,
+    compare,
+    finetune,
+    train_run,
+)
+from tunelab.cli import main
+from tunelab.measure.charts import loss_chart
+
+TEXT = Stage(
+    data=DataSpec(rows=[{"text": f"words to read {i} " * 5} for i in range(12)], heldout=2),
+    learn="text",
+    training=TrainConfig(steps=3, batch_size=2, learning_rate=3e-3, eval_every=1, warmup_steps=0),
+    name="domain text",
+)
+
+
+def two_stages(tiny, technique):
+    after = config(tiny, technique, steps=4)
+    return after.model_copy(update={"stages": (TEXT, *after.stages)})
+
+
+def weights(folder):
+    return {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in folder.glob("*.safetensors")}
+
+
+@pytest.mark.parametrize("technique", [LoRA(r=4), BottleneckAdapter(size=8), FullFineTuning()], ids=lambda t: t.kind)
+def test_each_stage_has_its_curve_its_result_and_a_way_back(tiny, technique, capsys):
+    run = finetune(two_stages(tiny, technique))
+    progress = run.progress()
+    assert {e.stage for e in progress.evaluations} == {0, 1}
+    # the base is measured on each stage's own rows
+    assert sum(e.base_loss is not None for e in progress.evaluations) == 2
+    assert "domain text" in loss_chart(progress, run.config)
+    assert "stage 2" in loss_chart(progress, run.config)
+
+    last = weights(run.adapter_path)
+    assert last == weights(run.stage_path(1))
+    assert last != weights(run.stage_path(0))
+    assert main(["rollback", run.id, "--stage", "1"]) == 0
+    assert "rolled back to the end of stage 1 (step 3)" in capsys.readouterr().out
+    assert weights(run.adapter_path) == weights(run.stage_path(0))
+    assert run.status == "finished"
+    assert compare(run, "say red", max_new_tokens=2).done
+    run.roll_back(1)
+    assert weights(run.adapter_path) == last
+    with pytest.raises(UserError, match="keeps no result of stage 3; it keeps: 1, 2"):
+        run.roll_back(2)
+
+
+def test_a_run_stopped_in_its_second_stage_resumes_there(tiny):
+    alone = finetune(two_stages(tiny, LoRA(r=4)))
+    run = Run.create(two_stages(tiny, LoRA(r=4)))
+    list(until(run, 5))
+    assert run.status == "stopped"
+    list(train_run(run))
+    assert [e.loss for e in run.progress().steps] == [e.loss for e in alone.progress().steps]
+
+
+@pytest.mark.parametrize("technique", [LoRA(r=4), FullFineTuning(), PrefixTuning(num_virtual_tokens=6)],
+                         ids=lambda t: t.kind)  # fmt: skip
+def test_a_run_starts_from_anothers_result_and_says_so(tiny, technique):
+    first = finetune(config(tiny, technique, steps=6))
+    second = finetune(config(tiny, technique, steps=2).model_copy(update={"start_from": first.id, "name": "second"}))
+    assert second.lineage == [first.id]
+    third = finetune(config(tiny, technique, steps=1).model_copy(update={"start_from": second.id}))
+    assert third.lineage == [second.id, first.id]
+    fresh = finetune(config(tiny, technique, steps=2))
+    assert second.progress().steps[0].loss < fresh.progress().steps[0].loss
+    # the base's loss stays the base's
+    assert second.progress().evaluations[0].base_loss == pytest.approx(fresh.progress().evaluations[0].base_loss)
+
+
+def test_what_does_not_fit_is_refused_by_name(tiny, tmp_path):
+    first = finetune(config(tiny, LoRA(r=4), steps=1))
+    with pytest.raises(UserError, match=r"r is 4 there and 8 here\. Take the same technique and settings"):
+        finetune(config(tiny, LoRA(r=8)).model_copy(update={"start_from": first.id}))
+    other = str(tiny_llama(tmp_path / "other", seed=1))
+    with pytest.raises(UserError, match="Take the same base"):
+        finetune(config(other, LoRA(r=4)).model_copy(update={"start_from": first.id}))
+    with pytest.raises(UserError, match="There is no run 'nobody'"):
+        finetune(config(tiny, LoRA(r=4)).model_copy(update={"start_from": "nobody"}))
+    waiting = Run.create(config(tiny, LoRA(r=4)))
+    with pytest.raises(UserError, match="has no adapter yet"):
+        finetune(config(tiny, LoRA(r=4)).model_copy(update={"start_from": waiting.id}))
+
+
+def test_the_command_line_starts_from_a_run_by_its_name(tiny, tmp_path, capsys):
+    import json
+
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("\n".join(json.dumps(row) for row in ROWS))
+    shared = ["--data", str(rows), "--heldout", "4", "--model", tiny, "--dtype", "float32", "--r", "4", "--steps", "2"]
+    assert main(["train", *shared, "--name", "first"]) == 0
+    assert main(["train", *shared, "--name", "second", "--start-from", "first"]) == 0
+    assert Run.open("second").lineage == [Run.open("first").id]
+    capsys.readouterr()
+    assert main(["runs"]) == 0
+    assert "started from" in capsys.readouterr().out
+
+
+def test_a_name_or_latest_is_kept_as_the_id_of_that_run(tiny):
+    first = finetune(config(tiny, LoRA(r=4), steps=1).model_copy(update={"name": "parent"}))
+    second = finetune(config(tiny, LoRA(r=4), steps=1).model_copy(update={"start_from": "latest"}))
+    third = finetune(config(tiny, LoRA(r=4), steps=1).model_copy(update={"start_from": "parent"}))
+    assert second.lineage == third.lineage == [first.id]
+
+
+def test_only_a_finished_run_is_rolled_back(tiny):
+    run = Run.create(two_stages(tiny, LoRA(r=4)))
+    list(until(run, 5))
+    with pytest.raises(UserError, match=r"is stopped\. Only a finished run"):
+        run.roll_back(0)
+
+
+def test_figures_of_a_run_are_those_of_its_last_stage(tiny):
+    progress = finetune(two_stages(tiny, LoRA(r=4))).progress()
+    last = [e for e in progress.evaluations if e.stage == 1]
+    assert progress.heldout_loss == min(e.heldout_loss for e in last)
+    assert progress.base_loss == last[0].base_loss
+
+
+@pytest.mark.parametrize("technique", [LoRA(r=4), BottleneckAdapter(size=8), FullFineTuning()], ids=lambda t: t.kind)
+def test_answers_follow_the_result_when_it_is_rolled_back(tiny, technique):
+    from tunelab import Comparer
+
+    after = config(tiny, technique, steps=30, learning_rate=2e-2)
+    run = finetune(after.model_copy(update={"stages": (TEXT, *after.stages)}))
+    with Comparer(run.root) as comparer:
+
+        def answer():
+            *_, last = comparer.stream([run], "say red", max_new_tokens=12)
+            return last.answers[1].text
+
+        tuned = answer()
+        run.roll_back(0)
+        before = answer()
+        run.roll_back(1)
+        assert answer() == tuned
+    assert before != tuned
+
+
+def test_two_who_replace_a_directory_at_once_leave_one_whole_and_nothing_else(tmp_path):
+    from concurrent.futures import ThreadPoolExecutor
+
+    from tunelab.machine.files import replacing
+
+    def put(number):
+        with replacing(tmp_path / "adapter") as folder:
+            (folder / "a").write_text(str(number))
+            (folder / "b").write_text(str(number))
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(put, range(200)))
+    assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
+    assert (tmp_path / "adapter" / "a").read_text() == (tmp_path / "adapter" / "b").read_text()
+
+
+def test_a_directory_that_is_not_finished_leaves_the_old_one(tmp_path):
+    from tunelab.machine.files import replacing
+
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "a").write_text("old")
+
+    def put():
+        with replacing(tmp_path / "adapter") as folder:
+            (folder / "a").write_text("new")
+            raise OSError("full")
+
+    with pytest.raises(OSError, match="full"):
+        put()
+    assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
+    assert (tmp_path / "adapter" / "a").read_text() == "old"
