@@ -20,6 +20,7 @@ from tunelab.errors import UserError
 from tunelab.run.run import Run, list_runs
 
 if TYPE_CHECKING:
+    from tunelab.answer.decoders import Resident
     from tunelab.data import Message
     from tunelab.model.load import Base
 
@@ -86,21 +87,6 @@ class _Question:
 
 
 _END = object()
-_MakeDecoders = Callable[[int, int], list[Any]]  # for so many prompts of up to so many tokens
-_Pass = tuple[list[int], _MakeDecoders]
-
-
-def _batched(llama: Any, runs: list[Run]) -> _MakeDecoders:
-    """One decoder for the base and every run, row by row."""
-    from tunelab.fast.decode import FastDecoder
-    from tunelab.techniques import LoRA
-
-    adapters: list[Any] = [None]
-    for run in runs:
-        technique = run.config.technique
-        assert isinstance(technique, LoRA), technique
-        adapters.append(technique.factors(run.adapter_path))
-    return lambda rows, capacity: [FastDecoder(llama, [a for a in adapters for _ in range(rows)], capacity)]
 
 
 def compare(
@@ -129,9 +115,7 @@ class Comparer:
         self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._start = threading.Lock()
-        self._base: Base | None = None
-        self._llama: Any = None  # the resident base as it decodes rows of different adapters
-        self._attached: tuple[tuple[str, int], Any, Any] | None = None
+        self._resident: Resident | None = None
 
     def __enter__(self) -> Comparer:
         return self
@@ -236,18 +220,21 @@ class Comparer:
         self._forget()
 
     def _forget(self) -> None:
-        self._base = self._llama = self._attached = None
+        self._resident = None
 
     def _answer(self, asked: _Question) -> Iterator[Comparison]:
+        from tunelab.answer.decoders import Result
         from tunelab.answer.generation import decode, end_ids, text_of
         from tunelab.data.encode import encode_prompt
         from tunelab.data.examples import Message
 
         spec = asked.runs[0].base_spec
-        if self._base is None or self._base.spec != spec:
-            swapping = f", in place of {self._base.spec.repo_id} ({self._base.precision})" if self._base else ""
+        before = self._resident.base if self._resident else None
+        if before is None or before.spec != spec:
+            swapping = f", in place of {before.spec.repo_id} ({before.precision})" if before else ""
             yield Comparison(asked.prompt, asked.system, (), False, f"loading {spec.repo_id}{swapping} …")
-        base = self._resident(asked.runs)
+        resident = self._made_resident(asked.runs)
+        base = resident.base
         turns = [Message("user", asked.prompt)]
         system = asked.system or _system_of(asked.runs[0])
         if system:
@@ -256,11 +243,11 @@ class Comparer:
         answers = _blank_answers(base, asked)
         note = _note(asked.runs)
         stops = end_ids(base.tokenizer, base.model)
-        for columns, make in self._passes(base, asked.runs):
-            generated: dict[int, list[int]] = {column: [] for column in columns}
+        for together in resident.passes([Result.of(run) for run in asked.runs]):
+            generated: dict[int, list[int]] = {column: [] for column in together.columns}
             started = time.perf_counter()
             for step in decode(
-                make(1, len(prompt) + asked.max_new_tokens),
+                together.decoders(1, len(prompt) + asked.max_new_tokens),
                 [prompt],
                 end_ids=stops,
                 max_new_tokens=asked.max_new_tokens,
@@ -268,7 +255,7 @@ class Comparer:
                 seed=asked.seed,
                 cancelled=asked.cancel.is_set,
             ):
-                for column, token in zip(columns, step, strict=True):
+                for column, token in zip(together.columns, step, strict=True):
                     if token is None:
                         continue
                     if token not in stops:
@@ -289,102 +276,40 @@ class Comparer:
         self, runs: tuple[Run, ...], prompts: Sequence[Sequence[Message]], max_new_tokens: int
     ) -> Iterator[tuple[list[int], list[list[str]]]]:
         """Indices of prompts and, for each, the answers of base and runs."""
+        from tunelab.answer.decoders import Result
         from tunelab.answer.generation import answer_many, end_ids, text_of
         from tunelab.data.encode import encode_prompt
 
-        base = self._resident(runs)
+        resident = self._made_resident(runs)
+        base = resident.base
         encoded = [encode_prompt(turns, base.tokenizer) for turns in prompts]
         answers = [[""] * (1 + len(runs)) for _ in prompts]
         waiting = [1 + len(runs)] * len(prompts)
-        for columns, make in self._passes(base, runs):
-            ends = end_ids(base.tokenizer, base.model)
-            padded = all(runs[column - 1].config.technique.rows_can_be_padded for column in columns if column)
-            answered = answer_many(encoded, make, end_ids=ends, max_new_tokens=max_new_tokens, padded=padded)
+        ends = end_ids(base.tokenizer, base.model)
+        for together in resident.passes([Result.of(run) for run in runs]):
+            answered = answer_many(
+                encoded, together.decoders, end_ids=ends, max_new_tokens=max_new_tokens, padded=together.padded
+            )
             for indices, made in answered:
                 for index, texts in zip(indices, made, strict=True):
-                    for column, ids in zip(columns, texts, strict=True):
+                    for column, ids in zip(together.columns, texts, strict=True):
                         answers[index][column] = text_of(base.tokenizer, ids)
-                    waiting[index] -= len(columns)
+                    waiting[index] -= len(together.columns)
                 done = [index for index in indices if not waiting[index]]
                 yield done, [answers[index] for index in done]
 
-    def _resident(self, runs: tuple[Run, ...]) -> Base:
+    def _made_resident(self, runs: tuple[Run, ...]) -> Resident:
         """The base of these runs, loaded in place of the one before if need be."""
+        from tunelab.answer.decoders import Resident
         from tunelab.model.load import load
 
         spec = runs[0].base_spec
-        if self._base is None or self._base.spec != spec:
+        if self._resident is None or self._resident.base.spec != spec:
             self._forget()  # release the old one before the new one is loaded
-            self._base = load(spec)
+            self._resident = Resident(load(spec))
         for run in runs:
-            run.check_base(spec.repo_id, self._base.sha256)
-        return self._base
-
-    def _passes(self, base: Base, runs: tuple[Run, ...]) -> Iterator[_Pass]:
-        """How the columns (0 the base, then the runs) are answered: which at once, and by which decoders.
-
-        The base and every run that can share a batch go first, in one. Where there is none, the base takes turns with
-        the first run, adapter off and on. Every other run follows in a pass of its own.
-        """
-        from tunelab.fast.llama import Unsupported
-
-        together = [n for n, run in enumerate(runs, 1) if run.config.technique.rows_can_differ]
-        llama = None
-        if together:
-            self._detach()
-            try:
-                llama = self._decoding(base)
-            except Unsupported:
-                together = []
-        alone = [n for n in range(1, len(runs) + 1) if n not in together]
-        if llama:
-            yield [0, *together], _batched(llama, [runs[n - 1] for n in together])
-        elif alone:
-            first = alone.pop(0)
-            yield [0, first], self._by_turns(base, runs[first - 1], with_base=True)
-        for number in alone:
-            yield [number], self._by_turns(base, runs[number - 1], with_base=False)
-
-    def _decoding(self, base: Base) -> Any:
-        """The resident base as `FastLlama`, made once; its weights packed where there is memory for it.
-
-        Raises:
-            Unsupported: it is a model that `FastLlama` can't compute.
-        """
-        from tunelab.fast.llama import FastLlama
-        from tunelab.machine import hardware
-
-        if self._llama is None:
-            size = sum(p.numel() for p in base.model.parameters()) * base.dtype.itemsize
-            spacious = base.spec.keep_dequantized is not False and hardware.affords(size)
-            self._llama = FastLlama(base.model, packed=spacious)
-        return self._llama
-
-    def _by_turns(self, base: Base, run: Run, with_base: bool) -> _MakeDecoders:
-        from contextlib import nullcontext
-
-        from tunelab.answer.generation import PlainDecoder
-
-        technique = run.config.technique
-        # a result that was rolled back, or trained further, is another one
-        result = (run.id, run.adapter_path.stat().st_mtime_ns)
-        if self._attached is None or self._attached[0] != result:
-            self._detach()
-            self._attached = (result, technique, technique.load(base, run.adapter_path).eval())
-        model = self._attached[2]
-
-        def make(rows: int, _capacity: int) -> list[Any]:
-            tuned = PlainDecoder(model, nullcontext, rows)
-            return [PlainDecoder(model, lambda: technique.off(model), rows), tuned] if with_base else [tuned]
-
-        return make
-
-    def _detach(self) -> None:
-        """Take an attached adapter off the resident base."""
-        if self._attached:
-            _run_id, technique, model = self._attached
-            technique.detach(model)
-            self._attached = None
+            run.check_base(spec.repo_id, self._resident.base.sha256)
+        return self._resident
 
 
 def _check_decoding(max_new_tokens: int, temperature: float) -> None:

@@ -126,13 +126,18 @@ class _Measured:
     def __init__(
         self, run: Run, examples: Sequence[Example], max_new_tokens: int, on_progress: Callable[[str], None]
     ) -> None:
+        from tunelab.answer.decoders import Resident, Result
         from tunelab.data.encode import encode_all
         from tunelab.fast import choose_loss
+        from tunelab.fast.llama import FastLoss
 
         self.run, self.max_new_tokens, self.say = run, max_new_tokens, on_progress
         self.technique = run.config.technique
         self.base, self.model = loaded(run)
         self.loss = choose_loss(self.model, self.technique)
+        self.result = Result.of(run)
+        llama = self.loss.llama if isinstance(self.loss, FastLoss) else None
+        self.resident = Resident.measured(self.base, self.result, self.model, llama)
         longest = run.config.model.max_length
         self.examples = examples
         self.rows = rows_to_score(examples, self.base, longest)
@@ -182,31 +187,14 @@ class _Measured:
         prompts = [encode_prompt(example.asked, tokenizer) for example in self.answered]
         texts = [""] * len(prompts)
         ends = end_ids(tokenizer, self.base.model)
+        (one,) = self.resident.passes([self.result], columns=[int(tuned)])
         answered = answer_many(
-            prompts,
-            self._decoders(tuned),
-            end_ids=ends,
-            max_new_tokens=self.max_new_tokens,
-            padded=self.technique.rows_can_be_padded or not tuned,
+            prompts, one.decoders, end_ids=ends, max_new_tokens=self.max_new_tokens, padded=one.padded
         )
         for indices, answers in answered:
             for index, columns in zip(indices, answers, strict=True):
                 texts[index] = text_of(tokenizer, columns[0])
         return texts
-
-    def _decoders(self, tuned: bool) -> Callable[[int, int], list[Any]]:
-        """Decoders of one column, the tuned model or the base."""
-        from tunelab.answer.generation import PlainDecoder
-        from tunelab.fast.decode import FastDecoder
-        from tunelab.fast.llama import FastLoss
-        from tunelab.techniques import LoRA
-
-        loss = self.loss
-        if isinstance(loss, FastLoss) and isinstance(self.technique, LoRA):
-            factors = self.technique.factors(self.run.adapter_path) if tuned else None
-            return lambda rows, capacity: [FastDecoder(loss.llama, [factors] * rows, capacity)]
-        around = nullcontext if tuned else lambda: self.technique.off(self.model)
-        return lambda rows, _capacity: [PlainDecoder(self.model, around, rows)]
 
 
 def compare_sides(
