@@ -7,7 +7,9 @@
 #
 #     make playground TORCH_INDEX=https://download.pytorch.org/whl/cpu
 #
-# Options: PYTHON (the interpreter to build the environment from), PORT, RUNS.
+# While working on it: make check (format, lint, types), make test-fast (that, and the quick tests).
+#
+# Options: PYTHON (the interpreter to build the environment from), PORT, RUNS, WORKERS (processes that run the tests).
 
 # the first one that runs and is new enough: a version manager's shim may be there and not run
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
@@ -15,22 +17,29 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 TORCH_INDEX ?=
 PORT ?= 7860
 RUNS ?=
+# two at most: each takes up to 3 GB of memory
+WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1); [ $$n -lt 2 ] && echo 1 || echo 2)
 
 VENV := .venv
 BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help playground test check format bench notebooks clean
+.PHONY: help playground test test-fast check format bench notebooks clean
 
 help:
-	@sed -n '2,11s/^# \{0,1\}//p' Makefile
+	@sed -n '2,13s/^# \{0,1\}//p' Makefile
 
 playground: $(VENV)/starter
 	@$(BIN)/python -m playground --port $(PORT) $(if $(RUNS),--runs "$(RUNS)")
 
 test: $(VENV)/starter $(VENV)/test-tools check
 	@echo "running the tests"
-	@$(BIN)/python -m pytest
+	@$(PYTEST)
+
+test-fast: $(VENV)/test-tools check
+	@echo "running the quick tests"
+	@$(PYTEST) -m "not slow"
 
 check: $(VENV)/test-tools
 	@echo "checking format, lint and types"

@@ -80,7 +80,6 @@ def test_greedy_tokens_equal_those_of_transformers_generate(run):
         assert ours == [transformers_answer(fresh, ids, 12), transformers_answer(tuned_model, ids, 12)]
 
 
-@pytest.mark.starter
 def test_greedy_tokens_of_the_starter_equal_those_of_transformers_generate_on_fifty_prompts(starter):
     base = load(ModelSpec(repo_id=starter, dtype="float32"))
     rows = read_data(DataSpec(source="python-docs", heldout=50)).heldout

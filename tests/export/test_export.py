@@ -500,7 +500,6 @@ def test_tokenizers_that_have_no_gguf_here_are_refused_with_the_reason(trained, 
         export_gguf(trained, tmp_path / "a.gguf", "q4_0")
 
 
-@pytest.mark.starter
 def test_of_the_starter_we_write_what_llama_cpp_s_converter_wrote(starter, wheel, tmp_path):  # noqa: F811
     from gguf import GGUFReader, GGUFWriter, dequantize
     from transformers import AutoConfig, AutoTokenizer
@@ -531,7 +530,6 @@ def test_of_the_starter_we_write_what_llama_cpp_s_converter_wrote(starter, wheel
         assert torch.equal(rows, torch.from_numpy(there[f"blk.0.attn_{part}.weight"]).bfloat16().float())
 
 
-@pytest.mark.starter
 def test_the_starter_with_an_adapter_goes_to_gguf_and_names_its_rounding(starter, tmp_path):
     folder = peft_adapter(starter, tmp_path / "made", std=0.05, target_modules=["q_proj", "k_proj"])
     run = import_adapter(folder, ModelSpec(repo_id="starter"))
