@@ -1,6 +1,11 @@
 """Faster computations of what `PlainLoss` and `generate()` compute, for the models they are written for.
 
 Each is switchable and tested for parity with the plain one; a model they do not know is computed by the plain one.
+
+    linear, layout ──> attention ──> blocks ──> head ──> llama (trains, scores), decode (answers)
+
+Shapes: N tokens (the flat rows of a batch), C hidden size, F intermediate size of the MLP, H query heads, K key heads,
+D head size, R sum of the ranks of stacked adapters, O sum of their output sizes, V vocabulary.
 """
 
 from __future__ import annotations

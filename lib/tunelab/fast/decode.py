@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tunelab.fast.functions import norm, rotate_, signed, swiglu
+from tunelab.fast.attention import rotate_, signed
+from tunelab.fast.blocks import norm, swiglu
 from tunelab.fast.llama import FastLlama, Linears
 from tunelab.fast.weights import Weight
 

@@ -19,22 +19,11 @@ from torch.nn import functional
 
 from tunelab import hardware, quantization
 from tunelab.data.batches import Batch
-from tunelab.fast.functions import (
-    Adapters,
-    AttentionBlock,
-    AttentionPart,
-    Head,
-    Heads,
-    Joined,
-    Layout,
-    Mask,
-    MLPBlock,
-    MLPPart,
-    Norm,
-    ScoredHead,
-    Stack,
-    signed,
-)
+from tunelab.fast.attention import signed
+from tunelab.fast.blocks import AttentionBlock, AttentionPart, MLPBlock, MLPPart
+from tunelab.fast.head import Head, Norm, ScoredHead
+from tunelab.fast.layout import Heads, Layout, Mask
+from tunelab.fast.linear import Adapters, Joined, Stack
 from tunelab.fast.weights import Packed, Plain, Weight, can_pack
 from tunelab.models import inner
 
@@ -99,7 +88,7 @@ class _Step:
 
 
 class FastLlama:
-    """The layers of a (PEFT-wrapped) `LlamaForCausalLM`, computed by `functions.py`.
+    """The layers of a (PEFT-wrapped) `LlamaForCausalLM`, computed by `blocks.py`.
 
     `packed`: with weights that are laid out for the CPU beforehand, to answer and not to train (`weights.py`).
 
@@ -176,7 +165,7 @@ class FastLlama:
         return MLPBlock.apply(x, part, *part.matrices)
 
     def kept_bytes(self, layout: Layout, scored: int) -> int:
-        """What the blocks keep for their backward (`save_for_backward` in `functions.py`): per token x twice, mixed
+        """What the blocks keep for their backward (`save_for_backward` in `blocks.py`): per token x twice, mixed
         values, gate and up, what attention needs, and what the adapters' first factors give. Below the lowest adapter
         there is no backward, and the last MLP sees scored positions only."""
         item, hidden = self.embedding.element_size(), self.embedding.shape[1]

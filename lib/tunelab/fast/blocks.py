@@ -1,0 +1,165 @@
+"""The two sublayers of a Llama layer, each as one differentiable function with the backward it deserves.
+
+The base is frozen, so no weight gradient is computed for it, and each sublayer keeps only what its backward can't
+cheaply make again: 12 to 14 KB per token and layer of a 135M model in bf16, a third of what autograd keeps. The
+forwards are built from plain functions with a backward twin beside them. Each is tested against the plain formula.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.nn import functional
+
+from tunelab.fast.attention import attention, attention_backward, rotate_
+from tunelab.fast.layout import Heads, Layout, Mask
+from tunelab.fast.linear import Stack
+
+
+def norm(x: Tensor, weight: Tensor, epsilon: float, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """x / rms(x) · weight, in fp32 inside, and 1 / rms (N, 1). Zhang and Sennrich 2019."""
+    wide = x.float()
+    inverse = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(epsilon).rsqrt_()
+    y = torch.empty_like(x) if out is None else out
+    if wide is x:  # fp32: `float()` made no copy that could be overwritten
+        return torch.mul(x, inverse, out=y).mul_(weight), inverse
+    return y.copy_(wide.mul_(inverse)).mul_(weight), inverse
+
+
+def unscaled(x: Tensor, inverse: Tensor) -> Tensor:
+    """x / rms(x) in fp32, from the 1 / rms that `norm` gave."""
+    return x * inverse if x.dtype == torch.float32 else x.float().mul_(inverse)
+
+
+def norm_backward(dy: Tensor, unscaled: Tensor, weight: Tensor, inverse: Tensor) -> Tensor:
+    """Gradient of x, in dy's dtype, from x / rms(x)."""
+    d_unscaled = (dy * weight).float()
+    inner = torch.linalg.vecdot(d_unscaled, unscaled)[:, None].div_(-dy.shape[-1])
+    return d_unscaled.addcmul_(unscaled, inner).mul_(inverse).to(dy.dtype)
+
+
+def swiglu(gate_up: Tensor, out: Tensor | None = None) -> Tensor:
+    """silu(gate) · up of the stacked (N, 2F). Shazeer 2020."""
+    gate, up = gate_up.chunk(2, dim=-1)
+    return (functional.silu(gate) if out is None else torch.ops.aten.silu.out(gate, out=out)).mul_(up)
+
+
+def swiglu_backward(d: Tensor, gate_up: Tensor, silu: Tensor) -> Tensor:
+    """Gradient of gate_up (N, 2F), with silu(gate) as it was in the forward."""
+    gate, up = gate_up.chunk(2, dim=-1)
+    both = torch.empty_like(gate_up)
+    d_gate, d_up = both.chunk(2, dim=-1)
+    torch.ops.aten.silu_backward.grad_input(d * up, gate, grad_input=d_gate)
+    torch.mul(d, silu, out=d_up)
+    return both
+
+
+@dataclass
+class AttentionPart:
+    """What the first sublayer of a layer computes with, in this step."""
+
+    norm_weight: Tensor
+    epsilon: float
+    qkv: Stack
+    out: Stack
+    heads: Heads
+    layout: Layout
+    rotation: tuple[Tensor, Tensor]  # cos and sin (N, 1, D)
+    mask: Mask
+
+    @property
+    def matrices(self) -> tuple[Tensor | None, ...]:
+        """The adapters', in the order of their gradients."""
+        return self.qkv.matrices + self.out.matrices
+
+
+class AttentionBlock(Function):
+    """x + out(attention(qkv(norm(x)))) for x (N, C); apply to (x, part, *part.matrices)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, part: AttentionPart, *matrices: Tensor | None) -> Tensor:
+        normed, place = part.qkv.room(x)
+        _, inverse = norm(x, part.norm_weight, part.epsilon, out=place)
+        qkv = part.qkv.forward(normed)
+        rotate_(_turning(qkv, part.heads), *part.rotation)
+        mixed, place = part.out.room(x)
+        kept = attention(qkv, part.heads, part.layout, part.mask, out=place)
+        y = part.out.forward(mixed, residual=x)
+        ctx.part = part
+        ctx.save_for_backward(x, inverse, part.qkv.inner(normed), mixed, *kept)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> Any:
+        part: AttentionPart = ctx.part
+        x, inverse, inner_qkv, mixed, *kept = ctx.saved_tensors
+        width = part.out.inputs
+        d_mixed, *of_out = part.out.backward(dy, mixed[:, :width], mixed[:, width:])
+        d_qkv = attention_backward(d_mixed, kept, part.heads, part.layout, part.mask)
+        cos, sin = part.rotation
+        rotate_(_turning(d_qkv, part.heads), cos, -sin)
+        dx, *of_qkv = _through_norm(ctx, part.qkv, d_qkv, x, inverse, inner_qkv, dy)
+        return dx, None, *of_qkv, *of_out
+
+
+@dataclass
+class MLPPart:
+    """What the second sublayer of a layer computes with, in this step."""
+
+    norm_weight: Tensor
+    epsilon: float
+    gate_up: Stack
+    down: Stack
+
+    @property
+    def matrices(self) -> tuple[Tensor | None, ...]:
+        return self.gate_up.matrices + self.down.matrices
+
+
+class MLPBlock(Function):
+    """x + down(swiglu(gate_up(norm(x)))) for x (N, C); apply to (x, part, *part.matrices)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, part: MLPPart, *matrices: Tensor | None) -> Tensor:
+        normed, place = part.gate_up.room(x)
+        _, inverse = norm(x, part.norm_weight, part.epsilon, out=place)
+        gate_up = part.gate_up.forward(normed)
+        mixed, place = part.down.room(x)
+        swiglu(gate_up, out=place)
+        y = part.down.forward(mixed, residual=x)
+        ctx.part = part
+        ctx.save_for_backward(x, inverse, gate_up, part.gate_up.inner(normed), part.down.inner(mixed))
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> Any:
+        part: MLPPart = ctx.part
+        x, inverse, gate_up, inner_gate_up, inner_down = ctx.saved_tensors
+        gate, up = gate_up.chunk(2, dim=-1)
+        silu = functional.silu(gate)
+        d, *of_down = part.down.backward(dy, silu * up, inner_down)
+        d_gate_up = swiglu_backward(d, gate_up, silu)
+        dx, *of_gate_up = _through_norm(ctx, part.gate_up, d_gate_up, x, inverse, inner_gate_up, dy)
+        return dx, None, *of_gate_up, *of_down
+
+
+def _through_norm(
+    ctx: Any, stack: Stack, d: Tensor, x: Tensor, inverse: Tensor, inner: Tensor, residual: Tensor
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """From the gradient of what the first stack of a sublayer gave: that of x, with the residual's, and of the
+    stack's matrices."""
+    weight = ctx.part.norm_weight
+    scaled = unscaled(x, inverse)
+    dx, of_a, of_b = stack.backward(d, scaled.to(x.dtype).mul(weight), inner, wanted=ctx.needs_input_grad[0])
+    if dx is not None:
+        dx = norm_backward(dx, scaled, weight, inverse).add_(residual)
+    return dx, of_a, of_b
+
+
+def _turning(qkv: Tensor, heads: Heads) -> Tensor:
+    """The part that is rotated, q and k (N, H + K, D): a view."""
+    return qkv.view(qkv.shape[0], -1, heads.size)[:, : heads.queries + heads.keys]

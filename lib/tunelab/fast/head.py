@@ -1,0 +1,104 @@
+"""What stands behind the last layer: the norm, and the head over scored positions only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from tunelab.fast.blocks import norm, norm_backward, unscaled
+
+HEAD_CHUNK = 256  # scored positions whose (chunk, V) logits exist at a time
+SOFTMAX_ROWS = 16  # of those, how many are in fp32 at a time on a CPU: they stay in its cache
+
+
+class Norm(Function):
+    """`norm` alone, for the last one before the head. Its weight is frozen."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+        y, inverse = norm(x, weight, epsilon)
+        ctx.save_for_backward(x, weight, inverse)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> Any:
+        x, weight, inverse = ctx.saved_tensors
+        return norm_backward(dy, unscaled(x, inverse), weight, inverse), None, None
+
+
+def softmax_rows(device: torch.device) -> int:
+    """How many rows of logits are in fp32 at a time."""
+    return SOFTMAX_ROWS if device.type == "cpu" else HEAD_CHUNK
+
+
+class Head:
+    """The frozen output matrix E (V, C), with room for the logits of a chunk that is used again at every step: memory
+    of that size comes from the operating system anew each time, which takes longer than what is computed in it."""
+
+    def __init__(self, matrix: Tensor) -> None:
+        self.matrix = matrix
+        self.room: tuple[Tensor, Tensor] | None = None
+
+    def logits(self, x: Tensor) -> Tensor:
+        """x Eᵀ (n, V) of x (n, C): overwritten by the next."""
+        return torch.mm(x, self.matrix.T, out=self._room()[0][: len(x)])
+
+    def wide(self, rows: int) -> Tensor:
+        """Room for rows of logits in fp32 (rows, V)."""
+        return self._room()[1][:rows]
+
+    @property
+    def rows_at_a_time(self) -> int:
+        """How many rows there is room for in fp32."""
+        return softmax_rows(self.matrix.device)
+
+    def _room(self) -> tuple[Tensor, Tensor]:
+        if self.room is None:
+            width = self.matrix.shape[0]
+            wide = self.matrix.new_empty(self.rows_at_a_time, width, dtype=torch.float32)
+            self.room = self.matrix.new_empty(HEAD_CHUNK, width), wide
+        return self.room
+
+
+class ScoredHead(Function):
+    """The sum over N scored positions of -log softmax(x Eᵀ)[target], with its gradient computed on the way; rows of x
+    (N or more, C) without a target (N,) count nothing.
+
+    The head is frozen, so the gradient of x is all there is: it is made in the forward, chunk by chunk, and the
+    (N, V) logits never exist as a whole.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, head: Head, targets: Tensor) -> Tensor:
+        wanted = ctx.needs_input_grad[0]
+        dx = torch.empty_like(x) if wanted else None
+        total = x.new_zeros((), dtype=torch.float32)
+        chunks = max(1, -(-len(x) // HEAD_CHUNK))
+        size = -(-len(x) // chunks // SOFTMAX_ROWS) * SOFTMAX_ROWS or 1  # alike: few rows would cost as much as many
+        for start in range(0, len(x), size):
+            rows = slice(start, start + size)
+            logits, known = head.logits(x[rows]), targets[rows]
+            logits[len(known) :].zero_()
+            parts = logits[: len(known)].split(head.rows_at_a_time)
+            for part, of_part in zip(parts, known.split(head.rows_at_a_time), strict=True):
+                # in place: a call that makes its own fp32 copy waits longer for that memory than it computes
+                wide = head.wide(len(part)).copy_(part)
+                wide.sub_(wide.amax(1, keepdim=True))
+                of_target = wide.gather(1, of_part[:, None])
+                normaliser = wide.exp_().sum(1, keepdim=True)
+                total += (normaliser.log() - of_target).sum()
+                if dx is not None:
+                    p = wide.div_(normaliser)
+                    part.copy_(p.scatter_add_(1, of_part[:, None], p.new_full((len(p), 1), -1.0)))
+            if dx is not None:
+                torch.mm(logits, head.matrix, out=dx[rows])
+        ctx.save_for_backward(dx)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, d_total: Tensor) -> Any:
+        (dx,) = ctx.saved_tensors
+        return dx * d_total.to(dx.dtype), None, None

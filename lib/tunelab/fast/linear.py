@@ -1,0 +1,109 @@
+"""Frozen linear layers that read the same input, and their LoRA factors, as one product: forward and backward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+
+class Adapters:
+    """The LoRA factors of linear layers that read the same x, as two matrices: y += (x Aᵀ) Bᵀ.
+
+    A (R, C) holds the A_i of all layers, times the scale, B (O, R) their B_i on its diagonal blocks. One product for
+    all costs less than a thin one for each. Hu et al. 2021, section 4.1. The matrices are copies in the model's dtype;
+    `Joined` makes them anew from the parameters.
+    """
+
+    def __init__(self, factors: Sequence[Tensor], scale: float, dtype: torch.dtype, b: Tensor | None = None) -> None:
+        """`factors`: A_1 (r_1, C), B_1 (O_1, r_1), A_2, …; `b`: where B is to lie, zero."""
+        self.factors = list(factors)
+        self.ranks = [a.shape[0] for a in factors[::2]]
+        self.widths = [b.shape[0] for b in factors[1::2]]
+        self.scale = scale
+        self.a = factors[0].new_zeros((sum(self.ranks), factors[0].shape[1]), dtype=dtype, requires_grad=False)
+        self.b = self.a.new_zeros(sum(self.widths), sum(self.ranks)) if b is None else b
+        self.blocks = self.of_factors(self.a, self.b)
+
+    def of_factors(self, a: Tensor, b: Tensor) -> list[Tensor]:
+        """Where the factors lie in matrices like A and B, in their order: views."""
+        blocks: list[Tensor] = []
+        rank = out = 0
+        for r, width in zip(self.ranks, self.widths, strict=True):
+            blocks += (a[rank : rank + r], b[out : out + width, rank : rank + r])
+            rank, out = rank + r, out + width
+        return blocks
+
+
+class Joined(Function):
+    """The matrices A and B of every stack, from the factors of all: apply to (adapters, *factors of all adapters).
+
+    All at once, in both directions: there are hundreds of factors, and a call for each costs more than its copy.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, adapters: Sequence[Adapters], *factors: Tensor) -> tuple[Tensor, ...]:
+        torch._foreach_copy_([block for x in adapters for block in x.blocks], list(factors))
+        torch._foreach_mul_([x.a for x in adapters], [x.scale for x in adapters])
+        ctx.adapters = adapters
+        return tuple(matrix.detach() for x in adapters for matrix in (x.a, x.b))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        adapters: Sequence[Adapters] = ctx.adapters
+        pairs = zip(adapters, gradients[::2], gradients[1::2], strict=True)
+        blocks = [block for x, d_a, d_b in pairs for block in x.of_factors(d_a, d_b)]
+        of_factors = [torch.empty_like(factor) for x in adapters for factor in x.factors]
+        torch._foreach_copy_(of_factors, blocks)
+        torch._foreach_mul_(of_factors[::2], [x.scale for x in adapters for _ in x.ranks])
+        return None, *of_factors
+
+
+@dataclass
+class Stack:
+    """Frozen linear layers side by side with their adapters: y = [x, x Aᵀ] [W, B]ᵀ.
+
+    With W and B side by side, one product gives what takes two: y in the forward, the gradients of x and of x Aᵀ in
+    the backward. So the input comes with R columns of room behind it.
+    """
+
+    joined: Callable[[], Tensor]  # W and B: (O, C + R)
+    inputs: int  # C
+    a: Tensor | None = None  # (R, C); None: without adapters
+    b: Tensor | None = None  # (O, R), for its gradient
+
+    @property
+    def matrices(self) -> tuple[Tensor | None, Tensor | None]:
+        """The adapters', as a `Function` is applied to them."""
+        return self.a, self.b
+
+    def room(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """For the input of as many rows as `like` has: what `forward` takes (N, C + R), and the part to fill (N, C)."""
+        whole = like.new_empty(len(like), self.inputs + (0 if self.a is None else len(self.a)))
+        return whole, whole[:, : self.inputs]
+
+    def inner(self, x: Tensor) -> Tensor:
+        """x Aᵀ (N, R), as `forward` left it in what it was given: a copy, the rest need not stay."""
+        return x[:, self.inputs :].clone()
+
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """y (N, O) of x (N, C + R), whose room is filled; plus the residual."""
+        if self.a is not None:
+            torch.mm(x[:, : self.inputs], self.a.T, out=x[:, self.inputs :])
+        weight = self.joined()[:, : x.shape[1]].T
+        return x @ weight if residual is None else torch.addmm(residual, x, weight)
+
+    def backward(self, dy: Tensor, x: Tensor, inner: Tensor, wanted: bool = True) -> tuple[Any, Any, Any]:
+        """Gradients of x (N, C), None unless `wanted`, and of the adapters' A and B."""
+        joined = self.joined()
+        if self.a is None:
+            return dy @ joined[:, : self.inputs] if wanted else None, None, None
+        if not wanted:
+            d_inner = dy @ joined[:, self.inputs :]
+            return None, d_inner.T @ x, dy.T @ inner
+        dx, d_inner = (dy @ joined).split([self.inputs, len(self.a)], dim=1)
+        return dx.addmm_(d_inner, self.a), d_inner.T @ x, dy.T @ inner
