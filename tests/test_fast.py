@@ -13,9 +13,9 @@ from tunelab.fast import choose_loss
 from tunelab.fast.attention import rotate_, signed
 from tunelab.fast.blocks import norm
 from tunelab.fast.decode import FastDecoder
-from tunelab.fast.layout import Layout
+from tunelab.fast.layout import Layout, shared_prefix
 from tunelab.fast.linear import Adapters, Joined
-from tunelab.fast.llama import FastLlama, FastLoss, shared_prefix
+from tunelab.fast.llama import FastLlama, FastLoss
 from tunelab.fast.weights import Packed, can_pack
 from tunelab.losses import PlainLoss
 

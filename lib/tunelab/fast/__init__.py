@@ -2,7 +2,7 @@
 
 Each is switchable and tested for parity with the plain one; a model they do not know is computed by the plain one.
 
-    linear, layout ──> attention ──> blocks ──> head ──> llama (trains, scores), decode (answers)
+    linear, layout ──> attention ──> blocks ──> head ──> structure, frozen ──> llama (trains, scores), decode (answers)
 
 Shapes: N tokens (the flat rows of a batch), C hidden size, F intermediate size of the MLP, H query heads, K key heads,
 D head size, R sum of the ranks of stacked adapters, O sum of their output sizes, V vocabulary.
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 def choose_loss(model: Any, technique: Technique, training: TrainConfig | None = None) -> Loss:
     """The loss to train or score with: the fast one if it is asked for and computes this model, this technique and
     these settings, else the plain one."""
-    from tunelab.fast.llama import FastLoss, Unsupported
+    from tunelab.fast.llama import FastLoss
+    from tunelab.fast.structure import Unsupported
 
     training = training or TrainConfig()
     recomputed = training.gradient_checkpointing is True

@@ -17,7 +17,8 @@ from torch.nn import functional
 
 from tunelab.fast.attention import rotate_, signed
 from tunelab.fast.blocks import norm, swiglu
-from tunelab.fast.llama import FastLlama, Linears
+from tunelab.fast.llama import FastLlama
+from tunelab.fast.structure import Linears
 from tunelab.fast.weights import Weight
 
 # name of a layer in the base -> A (r, in), B (out, r), scale

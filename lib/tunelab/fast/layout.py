@@ -7,6 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tunelab.data.batches import Batch
+
+SHORTEST_PREFIX = 8  # tokens; below, dealing it out costs more than it saves
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -143,3 +147,21 @@ class Heads:
         """(N, (H + 2K) · D) -> q (N, H, D), k (N, K, D), v (N, K, D), all views."""
         heads = qkv.view(-1, self.queries + 2 * self.keys, self.size)
         return heads.split([self.queries, self.keys, self.keys], dim=1)
+
+
+def layout_of(batch: Batch) -> Layout:
+    """How the rows of a batch lie flat, with what they all begin with once."""
+    rows, length = batch.input_ids.shape
+    prefix = shared_prefix(batch)
+    return Layout(prefix, rows, length - prefix)
+
+
+def shared_prefix(batch: Batch) -> int:
+    """How many tokens all rows begin with, those that predict a scored token left out; 0 where it is not worth it."""
+    if len(batch.input_ids) == 1:
+        return 0
+    differs = (batch.input_ids != batch.input_ids[:1]).any(0)
+    predicts = batch.scored.any(0).roll(-1)
+    ends = (differs | predicts).nonzero()
+    length = int(ends[0]) if len(ends) else 0
+    return length if length >= SHORTEST_PREFIX else 0
