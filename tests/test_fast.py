@@ -79,7 +79,7 @@ def test_what_is_shared_holds_nothing_that_predicts_a_learned_token():
     assert shared_prefix(collate(rows(20, 31, common=12, scored_from=12), 2)) == 11
     assert shared_prefix(collate(rows(20, 31, common=7), 2)) == 0
     assert shared_prefix(collate(rows(20, common=12), 2)) == 0
-    assert Layout(3, 2, 2).positions.tolist() == [0, 1, 3, 4, 2, 2, 3, 4]  # dealt out, its padding at the end
+    assert Layout(3, 2, 2).positions.tolist() == [0, 1, 3, 4, 2, 2, 3, 4]  # sharded, its padding at the end
     assert Layout(0, 2, 3).positions.tolist() == [0, 1, 2, 0, 1, 2]
 
 

@@ -30,16 +30,16 @@ def norm(x: Tensor, weight: Tensor, epsilon: float, out: Tensor | None = None) -
     return y.copy_(wide.mul_(inverse)).mul_(weight), inverse
 
 
-def unscaled(x: Tensor, inverse: Tensor) -> Tensor:
-    """x / rms(x) in fp32, from the 1 / rms that `norm` gave."""
+def normalised(x: Tensor, inverse: Tensor) -> Tensor:
+    """x̂ = x / rms(x) in fp32, from the 1 / rms that `norm` gave."""
     return x * inverse if x.dtype == torch.float32 else x.float().mul_(inverse)
 
 
-def norm_backward(dy: Tensor, unscaled: Tensor, weight: Tensor, inverse: Tensor) -> Tensor:
-    """Gradient of x, in dy's dtype, from x / rms(x)."""
-    d_unscaled = (dy * weight).float()
-    inner = torch.linalg.vecdot(d_unscaled, unscaled)[:, None].div_(-dy.shape[-1])
-    return d_unscaled.addcmul_(unscaled, inner).mul_(inverse).to(dy.dtype)
+def norm_backward(dy: Tensor, x_hat: Tensor, weight: Tensor, inverse: Tensor) -> Tensor:
+    """Gradient of x, in dy's dtype, from x̂ = x / rms(x)."""
+    d_x_hat = (dy * weight).float()
+    minus_mean = torch.linalg.vecdot(d_x_hat, x_hat)[:, None].div_(-dy.shape[-1])
+    return d_x_hat.addcmul_(x_hat, minus_mean).mul_(inverse).to(dy.dtype)
 
 
 def swiglu(gate_up: Tensor, out: Tensor | None = None) -> Tensor:
@@ -82,27 +82,27 @@ class AttentionBlock(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, part: AttentionPart, *matrices: Tensor | None) -> Tensor:
-        normed, place = part.qkv.room(x)
+        normed, place = part.qkv.input_buffer(x)
         _, inverse = norm(x, part.norm_weight, part.epsilon, out=place)
         qkv = part.qkv.forward(normed)
-        rotate_(_turning(qkv, part.heads), *part.rotation)
-        mixed, place = part.out.room(x)
+        rotate_(_queries_and_keys(qkv, part.heads), *part.rotation)
+        mixed, place = part.out.input_buffer(x)
         kept = attention(qkv, part.heads, part.layout, part.mask, out=place)
         y = part.out.forward(mixed, residual=x)
         ctx.part = part
-        ctx.save_for_backward(x, inverse, part.qkv.inner(normed), mixed, *kept)
+        ctx.save_for_backward(x, inverse, part.qkv.low_rank(normed), mixed, *kept)
         return y
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> Any:
         part: AttentionPart = ctx.part
-        x, inverse, inner_qkv, mixed, *kept = ctx.saved_tensors
+        x, inverse, low_rank_qkv, mixed, *kept = ctx.saved_tensors
         width = part.out.inputs
         d_mixed, *of_out = part.out.backward(dy, mixed[:, :width], mixed[:, width:])
         d_qkv = attention_backward(d_mixed, kept, part.heads, part.layout, part.mask)
         cos, sin = part.rotation
-        rotate_(_turning(d_qkv, part.heads), cos, -sin)
-        dx, *of_qkv = _through_norm(ctx, part.qkv, d_qkv, x, inverse, inner_qkv, dy)
+        rotate_(_queries_and_keys(d_qkv, part.heads), cos, -sin)
+        dx, *of_qkv = _through_norm(ctx, part.qkv, d_qkv, x, inverse, low_rank_qkv, dy)
         return dx, None, *of_qkv, *of_out
 
 
@@ -125,41 +125,41 @@ class MLPBlock(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, part: MLPPart, *matrices: Tensor | None) -> Tensor:
-        normed, place = part.gate_up.room(x)
+        normed, place = part.gate_up.input_buffer(x)
         _, inverse = norm(x, part.norm_weight, part.epsilon, out=place)
         gate_up = part.gate_up.forward(normed)
-        mixed, place = part.down.room(x)
+        gated, place = part.down.input_buffer(x)
         swiglu(gate_up, out=place)
-        y = part.down.forward(mixed, residual=x)
+        y = part.down.forward(gated, residual=x)
         ctx.part = part
-        ctx.save_for_backward(x, inverse, gate_up, part.gate_up.inner(normed), part.down.inner(mixed))
+        ctx.save_for_backward(x, inverse, gate_up, part.gate_up.low_rank(normed), part.down.low_rank(gated))
         return y
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> Any:
         part: MLPPart = ctx.part
-        x, inverse, gate_up, inner_gate_up, inner_down = ctx.saved_tensors
+        x, inverse, gate_up, low_rank_gate_up, low_rank_down = ctx.saved_tensors
         gate, up = gate_up.chunk(2, dim=-1)
         silu = functional.silu(gate)
-        d, *of_down = part.down.backward(dy, silu * up, inner_down)
+        d, *of_down = part.down.backward(dy, silu * up, low_rank_down)
         d_gate_up = swiglu_backward(d, gate_up, silu)
-        dx, *of_gate_up = _through_norm(ctx, part.gate_up, d_gate_up, x, inverse, inner_gate_up, dy)
+        dx, *of_gate_up = _through_norm(ctx, part.gate_up, d_gate_up, x, inverse, low_rank_gate_up, dy)
         return dx, None, *of_gate_up, *of_down
 
 
 def _through_norm(
-    ctx: Any, stack: Stack, d: Tensor, x: Tensor, inverse: Tensor, inner: Tensor, residual: Tensor
+    ctx: Any, stack: Stack, d: Tensor, x: Tensor, inverse: Tensor, low_rank: Tensor, residual: Tensor
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """From the gradient of what the first stack of a sublayer gave: that of x, with the residual's, and of the
     stack's matrices."""
     weight = ctx.part.norm_weight
-    scaled = unscaled(x, inverse)
-    dx, of_a, of_b = stack.backward(d, scaled.to(x.dtype).mul(weight), inner, wanted=ctx.needs_input_grad[0])
+    x_hat, needs_dx = normalised(x, inverse), ctx.needs_input_grad[0]
+    dx, of_a, of_b = stack.backward(d, x_hat.to(x.dtype).mul(weight), low_rank, needs_dx)
     if dx is not None:
-        dx = norm_backward(dx, scaled, weight, inverse).add_(residual)
+        dx = norm_backward(dx, x_hat, weight, inverse).add_(residual)
     return dx, of_a, of_b
 
 
-def _turning(qkv: Tensor, heads: Heads) -> Tensor:
-    """The part that is rotated, q and k (N, H + K, D): a view."""
+def _queries_and_keys(qkv: Tensor, heads: Heads) -> Tensor:
+    """The part that is rotated (N, H + K, D): a view."""
     return qkv.view(qkv.shape[0], -1, heads.size)[:, : heads.queries + heads.keys]

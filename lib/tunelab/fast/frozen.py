@@ -39,8 +39,8 @@ class FrozenCache:
         return frozen
 
     def _keep(self, keys: list[bytes], lengths: list[int], x: Tensor, layout: Layout) -> None:
-        dealt, own = layout.parts(x)
-        shared = dealt.flatten(0, 1)[: layout.prefix]
+        shards, own = layout.parts(x)
+        shared = shards.flatten(0, 1)[: layout.prefix]
         for key, length, row in zip(keys, lengths, own, strict=True):
             if key not in self.rows:
                 self.rows[key] = torch.cat((shared, row[: length - layout.prefix]))

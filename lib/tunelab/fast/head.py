@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from tunelab.fast.blocks import norm, norm_backward, unscaled
+from tunelab.fast.blocks import norm, norm_backward, normalised
 
 HEAD_CHUNK = 256  # scored positions whose (chunk, V) logits exist at a time
 SOFTMAX_ROWS = 16  # of those, how many are in fp32 at a time on a CPU: they stay in its cache
@@ -26,7 +26,7 @@ class Norm(Function):
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> Any:
         x, weight, inverse = ctx.saved_tensors
-        return norm_backward(dy, unscaled(x, inverse), weight, inverse), None, None
+        return norm_backward(dy, normalised(x, inverse), weight, inverse), None, None
 
 
 def softmax_rows(device: torch.device) -> int:
@@ -35,32 +35,35 @@ def softmax_rows(device: torch.device) -> int:
 
 
 class Head:
-    """The frozen output matrix E (V, C), with room for the logits of a chunk that is used again at every step: memory
-    of that size comes from the operating system anew each time, which takes longer than what is computed in it."""
+    """The frozen output matrix E (V, C), with buffers for the logits of a chunk.
+
+    They are used again at every step: memory of that size comes from the operating system anew each time, which takes
+    longer than what is computed in it.
+    """
 
     def __init__(self, matrix: Tensor) -> None:
         self.matrix = matrix
-        self.room: tuple[Tensor, Tensor] | None = None
+        self._made: tuple[Tensor, Tensor] | None = None
 
     def logits(self, x: Tensor) -> Tensor:
         """x Eᵀ (n, V) of x (n, C): overwritten by the next."""
-        return torch.mm(x, self.matrix.T, out=self._room()[0][: len(x)])
+        return torch.mm(x, self.matrix.T, out=self._buffers()[0][: len(x)])
 
-    def wide(self, rows: int) -> Tensor:
-        """Room for rows of logits in fp32 (rows, V)."""
-        return self._room()[1][:rows]
+    def scratch(self, rows: int) -> Tensor:
+        """An fp32 buffer for as many rows of logits (rows, V): overwritten by the next."""
+        return self._buffers()[1][:rows]
 
     @property
     def rows_at_a_time(self) -> int:
-        """How many rows there is room for in fp32."""
+        """How many rows `scratch` holds."""
         return softmax_rows(self.matrix.device)
 
-    def _room(self) -> tuple[Tensor, Tensor]:
-        if self.room is None:
+    def _buffers(self) -> tuple[Tensor, Tensor]:
+        if self._made is None:
             width = self.matrix.shape[0]
-            wide = self.matrix.new_empty(self.rows_at_a_time, width, dtype=torch.float32)
-            self.room = self.matrix.new_empty(HEAD_CHUNK, width), wide
-        return self.room
+            scratch = self.matrix.new_empty(self.rows_at_a_time, width, dtype=torch.float32)
+            self._made = self.matrix.new_empty(HEAD_CHUNK, width), scratch
+        return self._made
 
 
 class ScoredHead(Function):
@@ -73,8 +76,7 @@ class ScoredHead(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, head: Head, targets: Tensor) -> Tensor:
-        wanted = ctx.needs_input_grad[0]
-        dx = torch.empty_like(x) if wanted else None
+        dx = torch.empty_like(x) if ctx.needs_input_grad[0] else None
         total = x.new_zeros((), dtype=torch.float32)
         chunks = max(1, -(-len(x) // HEAD_CHUNK))
         size = -(-len(x) // chunks // SOFTMAX_ROWS) * SOFTMAX_ROWS or 1  # alike: few rows would cost as much as many
@@ -85,7 +87,7 @@ class ScoredHead(Function):
             parts = logits[: len(known)].split(head.rows_at_a_time)
             for part, of_part in zip(parts, known.split(head.rows_at_a_time), strict=True):
                 # in place: a call that makes its own fp32 copy waits longer for that memory than it computes
-                wide = head.wide(len(part)).copy_(part)
+                wide = head.scratch(len(part)).copy_(part)
                 wide.sub_(wide.amax(1, keepdim=True))
                 of_target = wide.gather(1, of_part[:, None])
                 normaliser = wide.exp_().sum(1, keepdim=True)

@@ -9,33 +9,41 @@ from torch import Tensor
 
 from tunelab.data.batches import Batch
 
-SHORTEST_PREFIX = 8  # tokens; below, dealing it out costs more than it saves
+SHORTEST_PREFIX = 8  # tokens; below, sharding it costs more than it saves
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a batch lies in N = B · (s + T) flat rows. A prefix of P tokens that all B texts share is computed once,
-    dealt out to them: text b has s = ⌈P / B⌉ tokens of the prefix, from b · s on, then its own T tokens. So all attend
-    in the same products. Both are padded on the right."""
+    """How a batch lies in N = B · (s + T) flat rows.
+
+    A prefix of P tokens that all B texts begin with is computed once. It is sharded over the texts, so that all tokens
+    attend in the same products: text b holds one shard of s = ⌈P / B⌉ tokens of the prefix, from b · s on, and then its
+    own T tokens. Its queries are those of its shard and its own; its keys are the whole prefix and its own, since the
+    shards' keys are gathered again before they are asked. Prefix and texts are padded on the right. Of a prefix of
+    three tokens 0 1 2, and two texts that go on with a b and c d:
+
+        text 0:  0 1 | a b
+        text 1:  2 . | c d       s = 2, B · s = 4, one of them padding
+    """
 
     prefix: int  # P
     rows: int  # B
     length: int  # T
 
     @property
-    def share(self) -> int:
-        """s, how many tokens of the prefix each text has."""
+    def shard(self) -> int:
+        """s, how many tokens of the prefix each text holds."""
         return -(-self.prefix // self.rows)
 
     @property
-    def dealt(self) -> int:
-        """B · s, the prefix with its padding."""
-        return self.share * self.rows
+    def sharded(self) -> int:
+        """B · s, how many tokens the shards hold: the prefix with its padding."""
+        return self.shard * self.rows
 
     @property
     def tokens(self) -> int:
         """N, how many flat rows there are."""
-        return self.rows * (self.share + self.length)
+        return self.rows * (self.shard + self.length)
 
     @property
     def positions(self) -> Tensor:
@@ -45,12 +53,12 @@ class Layout:
 
     def lay(self, shared: Tensor, own: Tensor) -> Tensor:
         """Flat rows (N, …) of what belongs to the prefix (P, …) and to the texts (B, T, …)."""
-        padded = shared[torch.arange(self.dealt, device=shared.device).clamp(max=self.prefix - 1)]
-        return torch.cat((padded.unflatten(0, (self.rows, self.share)), own), dim=1).flatten(0, 1)
+        padded = shared[torch.arange(self.sharded, device=shared.device).clamp(max=self.prefix - 1)]
+        return torch.cat((padded.unflatten(0, (self.rows, self.shard)), own), dim=1).flatten(0, 1)
 
     def parts(self, flat: Tensor) -> tuple[Tensor, Tensor]:
-        """Of flat rows (N, …) those of the dealt prefix (B, s, …) and of the texts (B, T, …): views."""
-        shared, own = flat.unflatten(0, (self.rows, -1)).split([self.share, self.length], dim=1)
+        """Of flat rows (N, …) those of the shards (B, s, …) and of the texts (B, T, …): views."""
+        shared, own = flat.unflatten(0, (self.rows, -1)).split([self.shard, self.length], dim=1)
         return shared, own
 
     def kept(self, heads: Heads) -> int:
@@ -67,19 +75,22 @@ class Layout:
         return self.tokens * (heads.queries + 2 * heads.keys) * heads.size
 
     def _packed(self, heads: Heads) -> int:
-        seen = self.dealt + self.length
+        seen = self.sharded + self.length
         return self.tokens * heads.queries * (heads.size + seen) + 2 * self.rows * seen * heads.keys * heads.size
 
     def mask(self, per_group: int, like: Tensor) -> Mask:
         """What hides from each query what it may not look at: `per_group` queries of each token ask the same key."""
         ahead = float("-inf")
-        own = like.new_zeros(self.length, self.dealt + self.length)
-        own[:, self.prefix : self.dealt] = ahead
-        own[:, self.dealt :] = like.new_full((self.length, self.length), ahead).triu_(1)
-        of_prefix = like.new_zeros(self.share, self.dealt + self.length)
-        of_prefix[:, self.dealt :] = ahead
-        within = like.new_full((self.dealt, self.dealt), ahead).triu_(1).view(self.rows, 1, 1, self.share, self.dealt)
-        return Mask(torch.cat((of_prefix, own)).repeat(per_group, 1), within if self.prefix else None)
+        own = like.new_zeros(self.length, self.sharded + self.length)
+        own[:, self.prefix : self.sharded] = ahead
+        own[:, self.sharded :] = like.new_full((self.length, self.length), ahead).triu_(1)
+        of_prefix = like.new_zeros(self.shard, self.sharded + self.length)
+        of_prefix[:, self.sharded :] = ahead
+        everywhere = torch.cat((of_prefix, own)).repeat(per_group, 1)
+        if not self.prefix:
+            return Mask(everywhere, None)
+        causal = like.new_full((self.sharded, self.sharded), ahead).triu_(1)
+        return Mask(everywhere, causal.view(self.rows, 1, 1, self.shard, self.sharded))
 
 
 @dataclass(frozen=True)
@@ -92,10 +103,10 @@ class Mask:
     def add_within(self, scores: Tensor) -> None:
         """Adds the second part to packed scores (B · K, H / K · (s + T), B · s + T)."""
         if self.within is not None:
-            rows, _, _, share, dealt = self.within.shape
-            tokens = share + scores.shape[2] - dealt
+            rows, _, _, shard, sharded = self.within.shape
+            tokens = shard + scores.shape[2] - sharded
             of_texts = scores.unflatten(0, (rows, -1)).unflatten(2, (-1, tokens))
-            of_texts[:, :, :, :share, :dealt].add_(self.within)
+            of_texts[:, :, :, :shard, :sharded].add_(self.within)
 
 
 @dataclass(frozen=True)
@@ -128,19 +139,19 @@ class Heads:
     def pack_keys(self, flat: Tensor, layout: Layout) -> Tensor:
         """Keys or values (N, K, D) -> (B · K, B · s + T, D): every text has the whole prefix before its own."""
         shared, own = layout.parts(flat)
-        packed = flat.new_empty(layout.rows, self.keys, layout.dealt + layout.length, self.size)
+        packed = flat.new_empty(layout.rows, self.keys, layout.sharded + layout.length, self.size)
         if layout.prefix:
-            packed[:, :, : layout.dealt] = shared.flatten(0, 1).transpose(0, 1)
-        packed[:, :, layout.dealt :] = own.transpose(1, 2)
+            packed[:, :, : layout.sharded] = shared.flatten(0, 1).transpose(0, 1)
+        packed[:, :, layout.sharded :] = own.transpose(1, 2)
         return packed.flatten(0, 1)
 
     def unpack_keys(self, packed: Tensor, layout: Layout, out: Tensor) -> None:
         """Gradients of what `pack_keys` was given, into `out` (N, K, D): the prefix collects from every text."""
         shared, own = layout.parts(out)
         packed = packed.unflatten(0, (layout.rows, -1))
-        own.copy_(packed[:, :, layout.dealt :].transpose(1, 2))
+        own.copy_(packed[:, :, layout.sharded :].transpose(1, 2))
         if layout.prefix:
-            total = packed[:, :, : layout.dealt].sum(0, dtype=torch.float32)  # (K, B · s, D)
+            total = packed[:, :, : layout.sharded].sum(0, dtype=torch.float32)  # (K, B · s, D)
             shared.copy_(total.transpose(0, 1).unflatten(0, (layout.rows, -1)))
 
     def split(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:

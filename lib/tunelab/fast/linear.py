@@ -68,7 +68,7 @@ class Stack:
     """Frozen linear layers side by side with their adapters: y = [x, x Aᵀ] [W, B]ᵀ.
 
     With W and B side by side, one product gives what takes two: y in the forward, the gradients of x and of x Aᵀ in
-    the backward. So the input comes with R columns of room behind it.
+    the backward. So the input lies in a buffer with R spare columns behind it.
     """
 
     joined: Callable[[], Tensor]  # W and B: (O, C + R)
@@ -81,29 +81,29 @@ class Stack:
         """The adapters', as a `Function` is applied to them."""
         return self.a, self.b
 
-    def room(self, like: Tensor) -> tuple[Tensor, Tensor]:
+    def input_buffer(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """For the input of as many rows as `like` has: what `forward` takes (N, C + R), and the part to fill (N, C)."""
-        whole = like.new_empty(len(like), self.inputs + (0 if self.a is None else len(self.a)))
-        return whole, whole[:, : self.inputs]
+        buffer = like.new_empty(len(like), self.inputs + (0 if self.a is None else len(self.a)))
+        return buffer, buffer[:, : self.inputs]
 
-    def inner(self, x: Tensor) -> Tensor:
-        """x Aᵀ (N, R), as `forward` left it in what it was given: a copy, the rest need not stay."""
-        return x[:, self.inputs :].clone()
+    def low_rank(self, buffer: Tensor) -> Tensor:
+        """x Aᵀ (N, R), as `forward` left it in its buffer: a copy, the rest need not stay."""
+        return buffer[:, self.inputs :].clone()
 
-    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        """y (N, O) of x (N, C + R), whose room is filled; plus the residual."""
+    def forward(self, buffer: Tensor, residual: Tensor | None = None) -> Tensor:
+        """y (N, O) of the x in a buffer (N, C + R), whose spare columns are filled; plus the residual."""
         if self.a is not None:
-            torch.mm(x[:, : self.inputs], self.a.T, out=x[:, self.inputs :])
-        weight = self.joined()[:, : x.shape[1]].T
-        return x @ weight if residual is None else torch.addmm(residual, x, weight)
+            torch.mm(buffer[:, : self.inputs], self.a.T, out=buffer[:, self.inputs :])
+        weight = self.joined()[:, : buffer.shape[1]].T
+        return buffer @ weight if residual is None else torch.addmm(residual, buffer, weight)
 
-    def backward(self, dy: Tensor, x: Tensor, inner: Tensor, wanted: bool = True) -> tuple[Any, Any, Any]:
-        """Gradients of x (N, C), None unless `wanted`, and of the adapters' A and B."""
+    def backward(self, dy: Tensor, x: Tensor, low_rank: Tensor, needs_dx: bool = True) -> tuple[Any, Any, Any]:
+        """Gradients of x (N, C), None unless `needs_dx`, and of the adapters' A and B."""
         joined = self.joined()
         if self.a is None:
-            return dy @ joined[:, : self.inputs] if wanted else None, None, None
-        if not wanted:
-            d_inner = dy @ joined[:, self.inputs :]
-            return None, d_inner.T @ x, dy.T @ inner
-        dx, d_inner = (dy @ joined).split([self.inputs, len(self.a)], dim=1)
-        return dx.addmm_(d_inner, self.a), d_inner.T @ x, dy.T @ inner
+            return dy @ joined[:, : self.inputs] if needs_dx else None, None, None
+        if not needs_dx:
+            d_low_rank = dy @ joined[:, self.inputs :]
+            return None, d_low_rank.T @ x, dy.T @ low_rank
+        dx, d_low_rank = (dy @ joined).split([self.inputs, len(self.a)], dim=1)
+        return dx.addmm_(d_low_rank, self.a), d_low_rank.T @ x, dy.T @ low_rank

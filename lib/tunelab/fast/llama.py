@@ -80,8 +80,8 @@ class FastLlama:
         """The lowest layer with an adapter: what lies below is the same at every step. 0 where there is none."""
         return next((i for i, layer in enumerate(self.layers) if any(p.adapters for p in layer.linears)), 0)
 
-    def hidden(self, input_ids: Tensor, layout: Layout, wanted: Tensor, frozen: FrozenLayers | None = None) -> Tensor:
-        """Hidden states (M, C) before the last norm, at the flat rows `wanted` (M,) of input_ids (N,). `frozen`: what
+    def hidden(self, input_ids: Tensor, layout: Layout, scored: Tensor, frozen: FrozenLayers | None = None) -> Tensor:
+        """Hidden states (M, C) before the last norm, at the flat rows `scored` (M,) of input_ids (N,). `frozen`: what
         stands for the layers below the lowest adapter."""
         x = self.embedding[input_ids]
         cos, sin = self.rotation(layout.positions.to(x.device), x)
@@ -92,8 +92,8 @@ class FastLlama:
             first = self.first_adapted
             x = frozen(lambda: self._through(x, self.layers[:first], step))
         x = self._through(x, self.layers[first:-1], step)
-        x = self._attended(x, self.layers[-1], step)
-        return self._mixed(x[wanted], self.layers[-1], step)  # nothing after this looks at other positions
+        x = self._attention(x, self.layers[-1], step)
+        return self._mlp(x[scored], self.layers[-1], step)  # nothing after this looks at other positions
 
     def _matrices(self) -> dict[Adapters | None, tuple[Tensor, Tensor]]:
         """The adapters' matrices as their parameters are now; empty where they are switched off."""
@@ -104,16 +104,16 @@ class FastLlama:
 
     def _through(self, x: Tensor, layers: list[Layer], step: _Step) -> Tensor:
         for layer in layers:
-            x = self._mixed(self._attended(x, layer, step), layer, step)
+            x = self._mlp(self._attention(x, layer, step), layer, step)
         return x
 
-    def _attended(self, x: Tensor, layer: Layer, step: _Step) -> Tensor:
+    def _attention(self, x: Tensor, layer: Layer, step: _Step) -> Tensor:
         qkv, out = layer.qkv.stack(step.matrices), layer.out.stack(step.matrices)
         norm_weight, heads = layer.norm_in.weight, self.heads
         part = AttentionPart(norm_weight, self.epsilon, qkv, out, heads, step.layout, step.rotation, step.mask)
         return AttentionBlock.apply(x, part, *part.matrices)
 
-    def _mixed(self, x: Tensor, layer: Layer, step: _Step) -> Tensor:
+    def _mlp(self, x: Tensor, layer: Layer, step: _Step) -> Tensor:
         gate_up, down = layer.gate_up.stack(step.matrices), layer.down.stack(step.matrices)
         part = MLPPart(layer.norm_mlp.weight, self.epsilon, gate_up, down)
         return MLPBlock.apply(x, part, *part.matrices)
@@ -176,9 +176,9 @@ class FastLoss:
         llama, ids, layout = self.llama, batch.input_ids, layout_of(batch)
         # the hidden state at i predicts token i + 1; the prefix holds no scored token, nor the one before the first
         row, position = batch.scored[:, 1:].nonzero(as_tuple=True)
-        wanted = row * (layout.share + layout.length) + layout.share + position - layout.prefix
-        wanted = functional.pad(wanted, (0, -len(wanted) % ROWS))
+        scored = row * (layout.shard + layout.length) + layout.shard + position - layout.prefix
+        scored = functional.pad(scored, (0, -len(scored) % ROWS))
         frozen = self.cache.of(batch, layout) if self.cache else None
         flat = layout.lay(ids[0, : layout.prefix], ids[:, layout.prefix :])
-        hidden = llama.hidden(flat, layout, wanted, frozen)
+        hidden = llama.hidden(flat, layout, scored, frozen)
         return Norm.apply(hidden, llama.norm.weight, llama.epsilon), ids[row, position + 1]
