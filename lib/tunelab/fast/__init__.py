@@ -6,6 +6,10 @@ Each is switchable and tested for parity with the plain one; a model they do not
 
 Shapes: N tokens (the flat rows of a batch), C hidden size, F intermediate size of the MLP, H query heads, K key heads,
 D head size, R sum of the ranks of stacked adapters, O sum of their output sizes, V vocabulary.
+
+Equations: a b is the product of matrices, a · b that of their elements; dy, of y's shape, is the gradient of the loss
+with respect to y. A change δy changes the loss by Σ dy · δy; with what a change δx makes of y put in for δy, dx is what
+stands beside δx.
 """
 
 from __future__ import annotations

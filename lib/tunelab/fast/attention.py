@@ -14,8 +14,14 @@ SOFTMAX_NUMBERS = 2**17  # of attention scores, how many are in fp32 at a time, 
 
 
 def rotate_(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary position embedding in place: x · cos + (x₂, x₁) · sin with x = (x₁, x₂) the halves of the last dimension,
-    and `signed` sin (Su et al. 2021, section 3.2). Its backward is the rotation by -sin."""
+    """Rotary position embedding of x (…, D), in place, with x = (x₁, x₂) the halves of its last dimension:
+
+        (x₁, x₂) -> (x₁ · cos - x₂ · sin, x₂ · cos + x₁ · sin)  =  x · cos + (x₂, x₁) · signed(sin)
+
+    A rotation's transpose is its inverse: the gradient of x is the gradient of what it became, turned by -sin.
+
+    Source: Su et al. 2021, section 3.4.2, with halves where they pair neighbours, as Llama has it.
+    """
     swapped = x.roll(x.shape[-1] // 2, dims=-1)
     return x.mul_(cos).addcmul_(swapped, sin)
 
@@ -37,17 +43,36 @@ def softmax(scores: Tensor) -> Tensor:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Mask) -> tuple[Tensor, Tensor]:
-    """Packed q (G, M, D), k and v (G, S, D) -> mixed values (G, M, D) and attention weights (G, M, S)."""
+    """Mixed values o (G, M, D) and attention weights P (G, M, S) of packed q (G, M, D), k and v (G, S, D):
+
+        S = q kᵀ / √D + mask        scores; the mask is 0 or -inf
+        P = softmax(S)              over each row
+        o = P v
+
+    Source: Vaswani et al. 2017, section 3.2.1.
+    """
     scores = torch.baddbmm(mask.everywhere, q, k.transpose(1, 2), alpha=q.shape[-1] ** -0.5)
     mask.add_within(scores)
     weights = softmax(scores)
     return torch.bmm(weights, v), weights
 
 
-def attend_backward(d: Tensor, q: Tensor, k: Tensor, v: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of packed q, k and v."""
-    d_v = torch.bmm(weights.transpose(1, 2), d)
-    d_weights = torch.bmm(d, v.transpose(1, 2))
+def attend_backward(d_o: Tensor, q: Tensor, k: Tensor, v: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of the packed q, k and v that `attend` was given, from do (G, M, D) and P:
+
+        dv = Pᵀ do
+        dP = do vᵀ
+        dS = P · (dP - rowsum(P · dP))
+        dq = dS k / √D
+        dk = dSᵀ q / √D
+
+    The softmax of a row: ∂P_j/∂S_i = P_j (1[i = j] - P_i), so dS_i = Σ_j dP_j ∂P_j/∂S_i = P_i (dP_i - Σ_j P_j dP_j).
+    Where the mask hides a key, P is 0, and dS with it: the backward needs no mask.
+
+    Source: Dao et al. 2022, appendix B.2, without its tiles.
+    """
+    d_v = torch.bmm(weights.transpose(1, 2), d_o)
+    d_weights = torch.bmm(d_o, v.transpose(1, 2))
     d_scores = torch._softmax_backward_data(d_weights, weights, -1, weights.dtype).mul_(q.shape[-1] ** -0.5)
     return torch.bmm(d_scores, k), torch.bmm(d_scores.transpose(1, 2), q), d_v
 

@@ -21,7 +21,13 @@ from tunelab.fast.linear import Stack
 
 
 def norm(x: Tensor, weight: Tensor, epsilon: float, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """x / rms(x) · weight, in fp32 inside, and 1 / rms (N, 1). Zhang and Sennrich 2019."""
+    """y (N, C) and r (N, 1) of x (N, C), in fp32 inside, with g (C) the weight:
+
+        r = 1 / √(mean(x · x) + epsilon)        the inverse of the root mean square of each row
+        y = g · x̂   with x̂ = r · x
+
+    Source: Zhang and Sennrich 2019, section 4, equation 4; epsilon as in Llama.
+    """
     wide = x.float()
     inverse = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(epsilon).rsqrt_()
     y = torch.empty_like(x) if out is None else out
@@ -31,30 +37,46 @@ def norm(x: Tensor, weight: Tensor, epsilon: float, out: Tensor | None = None) -
 
 
 def normalised(x: Tensor, inverse: Tensor) -> Tensor:
-    """x̂ = x / rms(x) in fp32, from the 1 / rms that `norm` gave."""
+    """x̂ = r · x (N, C) in fp32, from the r that `norm` gave."""
     return x * inverse if x.dtype == torch.float32 else x.float().mul_(inverse)
 
 
 def norm_backward(dy: Tensor, x_hat: Tensor, weight: Tensor, inverse: Tensor) -> Tensor:
-    """Gradient of x, in dy's dtype, from x̂ = x / rms(x)."""
+    """Gradient of the x that `norm` was given, in dy's dtype:
+
+        dx̂ = g · dy
+        dx = r · (dx̂ - x̂ · mean(dx̂ · x̂))
+
+    For x̂ = r · x, and r falls with x: ∂r/∂x_j = -r³ x_j / C = -r² x̂_j / C. So dx_j = r dx̂_j + Σ_i dx̂_i x_i ∂r/∂x_j,
+    in which r x_i is x̂_i. g is frozen.
+    """
     d_x_hat = (dy * weight).float()
     minus_mean = torch.linalg.vecdot(d_x_hat, x_hat)[:, None].div_(-dy.shape[-1])
     return d_x_hat.addcmul_(x_hat, minus_mean).mul_(inverse).to(dy.dtype)
 
 
 def swiglu(gate_up: Tensor, out: Tensor | None = None) -> Tensor:
-    """silu(gate) · up of the stacked (N, 2F). Shazeer 2020."""
+    """y = silu(a) · b (N, F) of gate a and up b, stacked (N, 2F), with silu(a) = a σ(a).
+
+    Source: Shazeer 2020, section 2, equation 6, without biases.
+    """
     gate, up = gate_up.chunk(2, dim=-1)
     return (functional.silu(gate) if out is None else torch.ops.aten.silu.out(gate, out=out)).mul_(up)
 
 
-def swiglu_backward(d: Tensor, gate_up: Tensor, silu: Tensor) -> Tensor:
-    """Gradient of gate_up (N, 2F), with silu(gate) as it was in the forward."""
+def swiglu_backward(dy: Tensor, gate_up: Tensor, silu: Tensor) -> Tensor:
+    """Gradient of the gate a and up b that `swiglu` was given, stacked (N, 2F), from dy (N, F):
+
+        da = dy · b · silu'(a)   with silu'(a) = σ(a) (1 + a (1 - σ(a)))
+        db = dy · silu(a)
+
+    by the product rule, and σ' = σ (1 - σ). `silu` is silu(a) (N, F).
+    """
     gate, up = gate_up.chunk(2, dim=-1)
     both = torch.empty_like(gate_up)
     d_gate, d_up = both.chunk(2, dim=-1)
-    torch.ops.aten.silu_backward.grad_input(d * up, gate, grad_input=d_gate)
-    torch.mul(d, silu, out=d_up)
+    torch.ops.aten.silu_backward.grad_input(dy * up, gate, grad_input=d_gate)
+    torch.mul(dy, silu, out=d_up)
     return both
 
 
@@ -68,7 +90,7 @@ class AttentionPart:
     out: Stack
     heads: Heads
     layout: Layout
-    rotation: tuple[Tensor, Tensor]  # cos and sin (N, 1, D)
+    rotation: tuple[Tensor, Tensor]  # cos and signed sin (N, 1, D)
     mask: Mask
 
     @property
@@ -78,7 +100,10 @@ class AttentionPart:
 
 
 class AttentionBlock(Function):
-    """x + out(attention(qkv(norm(x)))) for x (N, C); apply to (x, part, *part.matrices)."""
+    """x + out(attention(rotate(qkv(norm(x))))) for x (N, C); apply to (x, part, *part.matrices).
+
+    The backward is that of each part in turn, from the last; the residual adds dy to dx as it is.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, part: AttentionPart, *matrices: Tensor | None) -> Tensor:
@@ -121,7 +146,10 @@ class MLPPart:
 
 
 class MLPBlock(Function):
-    """x + down(swiglu(gate_up(norm(x)))) for x (N, C); apply to (x, part, *part.matrices)."""
+    """x + down(swiglu(gate_up(norm(x)))) for x (N, C); apply to (x, part, *part.matrices).
+
+    The backward is that of each part in turn, from the last; the residual adds dy to dx as it is.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, part: MLPPart, *matrices: Tensor | None) -> Tensor:
@@ -150,8 +178,8 @@ class MLPBlock(Function):
 def _through_norm(
     ctx: Any, stack: Stack, d: Tensor, x: Tensor, inverse: Tensor, low_rank: Tensor, residual: Tensor
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """From the gradient of what the first stack of a sublayer gave: that of x, with the residual's, and of the
-    stack's matrices."""
+    """Gradients of x, None where nothing below is trained, and of the matrices of a sublayer's first stack: from the
+    gradient of what that stack gave, and the residual's."""
     weight = ctx.part.norm_weight
     x_hat, needs_dx = normalised(x, inverse), ctx.needs_input_grad[0]
     dx, of_a, of_b = stack.backward(d, x_hat.to(x.dtype).mul(weight), low_rank, needs_dx)

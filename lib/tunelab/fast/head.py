@@ -15,7 +15,7 @@ SOFTMAX_ROWS = 16  # of those, how many are in fp32 at a time on a CPU: they sta
 
 
 class Norm(Function):
-    """`norm` alone, for the last one before the head. Its weight is frozen."""
+    """`norm` alone and its `norm_backward`, for the last one, before the head; apply to (x, weight, epsilon)."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
@@ -67,11 +67,19 @@ class Head:
 
 
 class ScoredHead(Function):
-    """The sum over N scored positions of -log softmax(x Eᵀ)[target], with its gradient computed on the way; rows of x
-    (N or more, C) without a target (N,) count nothing.
+    """The cross-entropy summed over N scored positions, with its gradient computed on the way; apply to (x, head,
+    targets). Rows of x (N or more, C) without a target (N,) count nothing. With t the targets:
 
-    The head is frozen, so the gradient of x is all there is: it is made in the forward, chunk by chunk, and the
-    (N, V) logits never exist as a whole.
+        z = x Eᵀ                                    logits (N, V)
+        loss = Σ_n log Σ_v exp(z_nv) - z_n,t_n      = -Σ_n log softmax(z_n)[t_n]
+
+        dz = softmax(z) - onehot(t)                 as ∂(log Σ exp z)/∂z_v = exp(z_v) / Σ exp z
+        dx = dz E                                   (N, C), times the gradient of the loss
+
+    The head is frozen, so dx is all there is: it is made in the forward, chunk by chunk, dz in the place of z, and
+    (N, V) logits never exist as a whole. Each row is moved by its greatest logit before exp, which changes neither.
+
+    Source: Hsu et al. 2024 (Liger Kernel), section 3.2, fused linear cross-entropy.
     """
 
     @staticmethod

@@ -14,9 +14,11 @@ from torch.autograd import Function
 class Adapters:
     """The LoRA factors of linear layers that read the same x, as two matrices: y += (x Aᵀ) Bᵀ.
 
-    A (R, C) holds the A_i of all layers, times the scale, B (O, R) their B_i on its diagonal blocks. One product for
-    all costs less than a thin one for each. Hu et al. 2021, section 4.1. The matrices are copies in the model's dtype;
-    `Joined` makes them anew from the parameters.
+    Layer i alone adds scale · x A_iᵀ B_iᵀ. A (R, C) holds scale · A_i of all layers below each other, B (O, R) their
+    B_i on its diagonal blocks, zero elsewhere. One product for all costs less than a thin one for each. The matrices
+    are copies in the model's dtype; `Joined` makes them anew from the parameters.
+
+    Source: Hu et al. 2021, section 4.1, equation 3, with scale = lora_alpha / r.
     """
 
     def __init__(self, factors: Sequence[Tensor], scale: float, dtype: torch.dtype, b: Tensor | None = None) -> None:
@@ -42,7 +44,9 @@ class Adapters:
 class Joined(Function):
     """The matrices A and B of every stack, from the factors of all: apply to (adapters, *factors of all adapters).
 
-    All at once, in both directions: there are hundreds of factors, and a call for each costs more than its copy.
+    The gradients of the factors are the blocks where they lie: dA_i = scale · (rows i of dA), dB_i = block i of dB;
+    what dB holds beside the blocks belongs to zeros that nobody trains. All at once, in both directions: there are
+    hundreds of factors, and a call for each costs more than its copy.
     """
 
     @staticmethod
@@ -65,16 +69,26 @@ class Joined(Function):
 
 @dataclass
 class Stack:
-    """Frozen linear layers side by side with their adapters: y = [x, x Aᵀ] [W, B]ᵀ.
+    """Frozen linear layers side by side with their adapters, for x (N, C) and its low-rank part h = x Aᵀ (N, R):
 
-    With W and B side by side, one product gives what takes two: y in the forward, the gradients of x and of x Aᵀ in
-    the backward. So the input lies in a buffer with R spare columns behind it.
+        y = x Wᵀ + h Bᵀ = [x, h] [W, B]ᵀ        (N, O)
+
+        [g, dh] = dy [W, B]                     (N, C + R), g through W alone
+        dx = g + dh A                           (N, C), through W and through h
+        dA = dhᵀ x                              (R, C)
+        dB = dyᵀ h                              (O, R)
+
+    For y changes by δx Wᵀ + δh Bᵀ + h δBᵀ and h by δx Aᵀ + x δAᵀ; W is frozen. With W and B side by side, one product
+    gives what takes two: y in the forward, g and dh in the backward. So x lies in a buffer with R spare columns behind
+    it, for h.
+
+    Source: Hu et al. 2021, section 4.1, equation 3; the gradients are derived here.
     """
 
     joined: Callable[[], Tensor]  # W and B: (O, C + R)
     inputs: int  # C
     a: Tensor | None = None  # (R, C); None: without adapters
-    b: Tensor | None = None  # (O, R), for its gradient
+    b: Tensor | None = None  # (O, R): lies in `joined`, stands here to be given its gradient
 
     @property
     def matrices(self) -> tuple[Tensor | None, Tensor | None]:
@@ -87,7 +101,7 @@ class Stack:
         return buffer, buffer[:, : self.inputs]
 
     def low_rank(self, buffer: Tensor) -> Tensor:
-        """x Aᵀ (N, R), as `forward` left it in its buffer: a copy, the rest need not stay."""
+        """h = x Aᵀ (N, R), as `forward` left it in its buffer: a copy, the rest need not stay."""
         return buffer[:, self.inputs :].clone()
 
     def forward(self, buffer: Tensor, residual: Tensor | None = None) -> Tensor:
@@ -98,7 +112,7 @@ class Stack:
         return buffer @ weight if residual is None else torch.addmm(residual, buffer, weight)
 
     def backward(self, dy: Tensor, x: Tensor, low_rank: Tensor, needs_dx: bool = True) -> tuple[Any, Any, Any]:
-        """Gradients of x (N, C), None unless `needs_dx`, and of the adapters' A and B."""
+        """Gradients of x (N, C), None unless `needs_dx`, and of the adapters' A and B, from dy (N, O), x and h."""
         joined = self.joined()
         if self.a is None:
             return dy @ joined[:, : self.inputs] if needs_dx else None, None, None
