@@ -10,9 +10,12 @@ from tunelab import DataSpec, LoRA, ModelSpec, RunConfig, Stage, TrainConfig, fi
 from tunelab.data.batches import collate
 from tunelab.data.encode import Encoded
 from tunelab.fast import choose_loss
+from tunelab.fast.attention import rotate_, signed
+from tunelab.fast.blocks import norm
 from tunelab.fast.decode import FastDecoder
-from tunelab.fast.functions import Adapters, Joined, Layout, norm, rotate_, signed
-from tunelab.fast.llama import FastLlama, FastLoss, shared_prefix
+from tunelab.fast.layout import Layout, shared_prefix
+from tunelab.fast.linear import Adapters, Joined
+from tunelab.fast.llama import FastLlama, FastLoss
 from tunelab.fast.weights import Packed, can_pack
 from tunelab.losses import PlainLoss
 
@@ -76,7 +79,7 @@ def test_what_is_shared_holds_nothing_that_predicts_a_learned_token():
     assert shared_prefix(collate(rows(20, 31, common=12, scored_from=12), 2)) == 11
     assert shared_prefix(collate(rows(20, 31, common=7), 2)) == 0
     assert shared_prefix(collate(rows(20, common=12), 2)) == 0
-    assert Layout(3, 2, 2).positions.tolist() == [0, 1, 3, 4, 2, 2, 3, 4]  # dealt out, its padding at the end
+    assert Layout(3, 2, 2).positions.tolist() == [0, 1, 3, 4, 2, 2, 3, 4]  # sharded, its padding at the end
     assert Layout(0, 2, 3).positions.tolist() == [0, 1, 2, 0, 1, 2]
 
 

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from tunelab.answer.generation import Decoder, PlainDecoder
 from tunelab.fast.decode import FastDecoder
-from tunelab.fast.llama import FastLlama, Unsupported
+from tunelab.fast.llama import FastLlama
+from tunelab.fast.structure import Unsupported
 from tunelab.machine import hardware
 from tunelab.techniques import LoRA, Technique
 

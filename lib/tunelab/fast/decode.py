@@ -15,8 +15,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tunelab.fast.functions import norm, rotate_, signed, swiglu
-from tunelab.fast.llama import FastLlama, Linears
+from tunelab.fast.attention import rotate_, signed
+from tunelab.fast.blocks import norm, swiglu
+from tunelab.fast.llama import FastLlama
+from tunelab.fast.structure import Linears
 from tunelab.fast.weights import Weight
 
 # name of a layer in the base -> A (r, in), B (out, r), scale
@@ -59,7 +61,7 @@ class FastDecoder:
     @torch.inference_mode()
     def __call__(self, input_ids: Tensor, padding: Tensor | None = None) -> Tensor:
         """Logits (rows, V) after input_ids (rows, T), which follow everything given before; `padding` (rows,) tokens at
-        the left of each row, told with the first ones, are none."""
+        the left of each row, given with the first ones, are hidden from all others."""
         llama, heads, count = self.llama, self.llama.heads, input_ids.shape[1]
         start, end = self.length, self.length + count
         x = llama.embedding[input_ids.to(llama.embedding.device)]

@@ -194,7 +194,7 @@ def _weights(config: RunConfig, base: Base) -> dict[str, int]:
 
 def _working(base: Base, tokens: int, scored: int, fast: bool, grad: bool) -> int:
     """Bytes of what lives for a moment: a chunk of logits with its gradient, and the widest results of one layer."""
-    from tunelab.fast.functions import HEAD_CHUNK, softmax_rows
+    from tunelab.fast.head import HEAD_CHUNK, softmax_rows
     from tunelab.losses import CHUNK
 
     config, item = base.model.config, base.dtype.itemsize

@@ -1,0 +1,114 @@
+"""What stands behind the last layer: the norm, and the head over scored positions only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from tunelab.fast.blocks import norm, norm_backward, normalised
+
+HEAD_CHUNK = 256  # scored positions whose (chunk, V) logits exist at a time
+SOFTMAX_ROWS = 16  # of those, how many are in fp32 at a time on a CPU: they stay in its cache
+
+
+class Norm(Function):
+    """`norm` alone and its `norm_backward`, for the last one, before the head; apply to (x, weight, epsilon)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+        y, inverse = norm(x, weight, epsilon)
+        ctx.save_for_backward(x, weight, inverse)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> Any:
+        x, weight, inverse = ctx.saved_tensors
+        return norm_backward(dy, normalised(x, inverse), weight, inverse), None, None
+
+
+def softmax_rows(device: torch.device) -> int:
+    """How many rows of logits are in fp32 at a time."""
+    return SOFTMAX_ROWS if device.type == "cpu" else HEAD_CHUNK
+
+
+class Head:
+    """The frozen output matrix E (V, C), with buffers for the logits of a chunk.
+
+    They are used again at every step: memory of that size comes from the operating system anew each time, which takes
+    longer than what is computed in it.
+    """
+
+    def __init__(self, matrix: Tensor) -> None:
+        self.matrix = matrix
+        self._made: tuple[Tensor, Tensor] | None = None
+
+    def logits(self, x: Tensor) -> Tensor:
+        """x Eᵀ (n, V) of x (n, C): overwritten by the next."""
+        return torch.mm(x, self.matrix.T, out=self._buffers()[0][: len(x)])
+
+    def scratch(self, rows: int) -> Tensor:
+        """An fp32 buffer for as many rows of logits (rows, V): overwritten by the next."""
+        return self._buffers()[1][:rows]
+
+    @property
+    def rows_at_a_time(self) -> int:
+        """How many rows `scratch` holds."""
+        return softmax_rows(self.matrix.device)
+
+    def _buffers(self) -> tuple[Tensor, Tensor]:
+        if self._made is None:
+            width = self.matrix.shape[0]
+            scratch = self.matrix.new_empty(self.rows_at_a_time, width, dtype=torch.float32)
+            self._made = self.matrix.new_empty(HEAD_CHUNK, width), scratch
+        return self._made
+
+
+class ScoredHead(Function):
+    """The cross-entropy summed over N scored positions, with its gradient computed on the way; apply to (x, head,
+    targets). Rows of x (N or more, C) without a target (N,) count nothing. With t the targets:
+
+        z = x Eᵀ                                    logits (N, V)
+        loss = Σ_n log Σ_v exp(z_nv) - z_n,t_n      = -Σ_n log softmax(z_n)[t_n]
+
+        dz = softmax(z) - onehot(t)                 as ∂(log Σ exp z)/∂z_v = exp(z_v) / Σ exp z
+        dx = dz E                                   (N, C), times the gradient of the loss
+
+    The head is frozen, so dx is all there is: it is made in the forward, chunk by chunk, dz in the place of z, and
+    (N, V) logits never exist as a whole. Each row is moved by its greatest logit before exp, which changes neither.
+
+    Source: Hsu et al. 2024 (Liger Kernel), section 3.2, fused linear cross-entropy.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, head: Head, targets: Tensor) -> Tensor:
+        dx = torch.empty_like(x) if ctx.needs_input_grad[0] else None
+        total = x.new_zeros((), dtype=torch.float32)
+        chunks = max(1, -(-len(x) // HEAD_CHUNK))
+        size = -(-len(x) // chunks // SOFTMAX_ROWS) * SOFTMAX_ROWS or 1  # alike: few rows would cost as much as many
+        for start in range(0, len(x), size):
+            rows = slice(start, start + size)
+            logits, known = head.logits(x[rows]), targets[rows]
+            logits[len(known) :].zero_()
+            parts = logits[: len(known)].split(head.rows_at_a_time)
+            for part, of_part in zip(parts, known.split(head.rows_at_a_time), strict=True):
+                # in place: a call that makes its own fp32 copy waits longer for that memory than it computes
+                wide = head.scratch(len(part)).copy_(part)
+                wide.sub_(wide.amax(1, keepdim=True))
+                of_target = wide.gather(1, of_part[:, None])
+                normaliser = wide.exp_().sum(1, keepdim=True)
+                total += (normaliser.log() - of_target).sum()
+                if dx is not None:
+                    p = wide.div_(normaliser)
+                    part.copy_(p.scatter_add_(1, of_part[:, None], p.new_full((len(p), 1), -1.0)))
+            if dx is not None:
+                torch.mm(logits, head.matrix, out=dx[rows])
+        ctx.save_for_backward(dx)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, d_total: Tensor) -> Any:
+        (dx,) = ctx.saved_tensors
+        return dx * d_total.to(dx.dtype), None, None
