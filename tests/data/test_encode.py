@@ -107,7 +107,7 @@ def test_every_epoch_holds_every_row_once_and_follows_from_the_seed(buckets):
 
     def epoch(number, seed=3):
         order = BatchOrder(lengths, 8, seed, buckets)
-        return [order.batch(i) for i in range(number * order.per_epoch, (number + 1) * order.per_epoch)]
+        return [order.step(i) for i in range(number * order.per_epoch, (number + 1) * order.per_epoch)]
 
     assert sorted(row for batch in epoch(0) for row in batch) == list(range(103))
     assert epoch(1) == epoch(1)
@@ -115,12 +115,25 @@ def test_every_epoch_holds_every_row_once_and_follows_from_the_seed(buckets):
     assert epoch(0) != epoch(0, seed=4)
 
 
+@pytest.mark.parametrize("buckets", [True, False])
+def test_a_step_holds_the_same_rows_however_they_are_split(buckets):
+    lengths = [(n * 37) % 90 + 10 for n in range(103)]
+    whole = BatchOrder(lengths, 12, 1, buckets)
+    for size, parts in ((12, 1), (6, 2), (1, 12)):
+        order = BatchOrder(lengths, size, 1, buckets, parts)
+        for index in range(3 * whole.per_epoch):
+            batches = order.batches(index)
+            assert [row for rows in batches for row in rows] == whole.step(index)
+            assert all(0 < len(rows) <= size for rows in batches)
+            assert len(batches) <= parts
+
+
 def test_length_buckets_pad_less():
     lengths = [(n * 37) % 90 + 10 for n in range(400)]
 
     def positions(buckets):
         order = BatchOrder(lengths, 8, 0, buckets)
-        return sum(max(lengths[r] for r in order.batch(i)) * 8 for i in range(50))
+        return sum(max(lengths[r] for r in order.step(i)) * 8 for i in range(50))
 
     assert positions(True) < 1.05 * sum(lengths) < positions(False)
 

@@ -156,7 +156,7 @@ def test_full_fine_tuning_equals_plain_adamw_on_every_weight(tiny):
 
     order = BatchOrder([len(r.input_ids) for r in rows], 4, 0)
     for step in range(3):
-        batch = collate([rows[row] for row in order.batch(step)], 2)
+        batch = collate([rows[row] for row in order.step(step)], 2)
         logits, targets = scored_logits(plain, batch)
         functional.cross_entropy(logits, targets).backward()
         torch.nn.utils.clip_grad_norm_(plain.parameters(), 1.0)

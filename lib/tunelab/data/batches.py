@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tunelab.data.encode import Encoded
 
-CHUNK_BATCHES = 50  # length buckets: rows are sorted within chunks of this many batches
+CHUNK_STEPS = 50  # length buckets: rows are sorted within chunks of this many steps
 
 
 @dataclass(frozen=True)
@@ -47,32 +47,42 @@ def collate(rows: list[Encoded], pad_id: int) -> Batch:
 
 
 class BatchOrder:
-    """Which rows form the i-th batch: a pure function of (seed, i), so that resuming needs no state.
+    """Which rows the i-th optimiser step sees: a pure function of (seed, i), so that resuming needs no state.
 
-    Each epoch holds every row once. With length buckets, rows of similar length share a batch: fewer padded positions.
+    Each epoch holds every row once. With length buckets, rows of similar length share a step: fewer padded positions.
+    A step has `batch_size` · `parts` rows, whether one forward pass takes them or several do, one after the other
+    (gradient accumulation) or in several processes: splitting changes memory, not what is learned.
     """
 
-    def __init__(self, lengths: list[int], batch_size: int, seed: int, length_buckets: bool = True) -> None:
+    def __init__(
+        self, lengths: list[int], batch_size: int, seed: int, length_buckets: bool = True, parts: int = 1
+    ) -> None:
         self.lengths, self.batch_size, self.seed, self.length_buckets = lengths, batch_size, seed, length_buckets
-        self.per_epoch = -(-len(lengths) // batch_size)
+        self.step_size = batch_size * parts
+        self.per_epoch = -(-len(lengths) // self.step_size)  # steps
         self._epoch: tuple[int, list[list[int]]] = (-1, [])
 
-    def batch(self, index: int) -> list[int]:
-        """Row indices of batch `index` of an endless stream."""
+    def step(self, index: int) -> list[int]:
+        """Row indices of step `index` of an endless stream."""
         epoch, position = divmod(index, self.per_epoch)
         if self._epoch[0] != epoch:
-            self._epoch = (epoch, self._batches_of(epoch))
+            self._epoch = (epoch, self._steps_of(epoch))
         return self._epoch[1][position]
 
-    def _batches_of(self, epoch: int) -> list[list[int]]:
+    def batches(self, index: int) -> list[list[int]]:
+        """The same rows in batches of `batch_size`; at the end of an epoch there can be fewer than `parts`."""
+        rows = self.step(index)
+        return [rows[start : start + self.batch_size] for start in range(0, len(rows), self.batch_size)]
+
+    def _steps_of(self, epoch: int) -> list[list[int]]:
         generator = random.Random(f"{self.seed}:{epoch}")
         rows = list(range(len(self.lengths)))
         generator.shuffle(rows)
         if self.length_buckets:
-            chunk = self.batch_size * CHUNK_BATCHES
+            chunk = self.step_size * CHUNK_STEPS
             chunks = [rows[start : start + chunk] for start in range(0, len(rows), chunk)]
             rows = [row for part in chunks for row in sorted(part, key=lambda r: self.lengths[r])]
-        batches = [rows[start : start + self.batch_size] for start in range(0, len(rows), self.batch_size)]
+        steps = [rows[start : start + self.step_size] for start in range(0, len(rows), self.step_size)]
         if self.length_buckets:
-            generator.shuffle(batches)
-        return batches
+            generator.shuffle(steps)
+        return steps

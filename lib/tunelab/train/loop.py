@@ -93,7 +93,8 @@ class Trainer:
             num_training_steps=config.steps,
         )
         lengths = [len(row.input_ids) for row in data.train]
-        self.order = BatchOrder(lengths, config.batch_size, config.seed, config.length_buckets)
+        parts = config.gradient_accumulation_steps * self.accelerator.num_processes
+        self.order = BatchOrder(lengths, config.batch_size, config.seed, config.length_buckets, parts)
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Go on exactly where `checkpoint` was taken."""
@@ -130,7 +131,7 @@ class Trainer:
     def _step(self) -> StepDone:
         started = time.perf_counter()
         window = self._window()
-        counts = torch.tensor([[batch.scored_tokens, batch.tokens] for batch in window]).sum(0)
+        counts = torch.tensor([sum(batch.scored_tokens for batch in window), sum(batch.tokens for batch in window)])
         scored, tokens = self.accelerator.reduce(counts.to(self.accelerator.device), "sum").tolist()
         if not self.model.training:
             self.model.train()  # which looks at hundreds of modules
@@ -186,11 +187,10 @@ class Trainer:
         self._spread_weights()
 
     def _window(self) -> list[Batch]:
-        """The batches of the next optimiser step that belong to this process."""
-        n, processes = self.config.gradient_accumulation_steps, self.accelerator.num_processes
-        first = self.position.stage_step * n * processes + self.accelerator.process_index
-        indices = range(first, first + n * processes, processes)
-        return [self.batch([self.data.train[row] for row in self.order.batch(i)]) for i in indices]
+        """The batches of the next optimiser step that belong to this process; at the end of an epoch perhaps none."""
+        batches = self.order.batches(self.position.stage_step)
+        mine = batches[self.accelerator.process_index :: self.accelerator.num_processes]
+        return [self.batch([self.data.train[row] for row in rows]) for rows in mine]
 
     def batch(self, rows: list[Encoded]) -> Batch:
         return collate(rows, self.pad_id).to(self.accelerator.device)

@@ -167,10 +167,14 @@ def largest_batch(rows: list[Encoded], training: TrainConfig) -> Batch:
     from tunelab.data.batches import BatchOrder, collate
 
     order = BatchOrder(
-        [len(row.input_ids) for row in rows], training.batch_size, training.seed, training.length_buckets
+        [len(row.input_ids) for row in rows],
+        training.batch_size,
+        training.seed,
+        training.length_buckets,
+        training.gradient_accumulation_steps,
     )
-    count = min(training.steps * training.gradient_accumulation_steps, order.per_epoch)
-    batches = (order.batch(index) for index in range(count))
+    steps = range(min(training.steps, order.per_epoch))
+    batches = (batch for step in steps for batch in order.batches(step))
     largest = max(batches, key=lambda batch: len(batch) * max(len(rows[row].input_ids) for row in batch))
     return collate([rows[row] for row in largest], 0)
 
