@@ -201,7 +201,7 @@ def _ours(options: argparse.Namespace) -> Iterator[Any]:
     yield floor, _heldout(model, base.tokenizer, held)
     for event in trainer.train():
         if isinstance(event, StepDone):
-            batch = trainer.batch([rows[row] for row in trainer.order.batch(index)])
+            batch = trainer.batch([rows[row] for row in trainer.order.step(index)])
             index += 1
             yield event.tokens, layout_of(batch).tokens
 

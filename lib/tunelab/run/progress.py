@@ -66,6 +66,33 @@ class Progress:
         return (self.steps_total - self.step) * sum(s.seconds for s in last) / len(last)
 
 
+@dataclass(frozen=True)
+class Summary:
+    """The events of a run that count, by kind: those voided by a resume left out."""
+
+    started: Started | None  # the newest
+    steps: list[StepDone]
+    evaluations: list[Evaluated]
+    stages: list[StageDone]
+    last: TrainingEvent | None
+
+    @property
+    def ending(self) -> Finished | Stopped | Failed | RolledBack | None:
+        return self.last if isinstance(self.last, (Finished, Stopped, Failed, RolledBack)) else None
+
+
+def summarise(events: Iterable[TrainingEvent]) -> Summary:
+    """What counts of the events of a run."""
+    counting = history(events)
+    return Summary(
+        started=next((e for e in reversed(counting) if isinstance(e, Started)), None),
+        steps=[e for e in counting if isinstance(e, StepDone)],
+        evaluations=[e for e in counting if isinstance(e, Evaluated)],
+        stages=[e for e in counting if isinstance(e, StageDone)],
+        last=counting[-1] if counting else None,
+    )
+
+
 def how_it_finished(ending: Finished, started: Started | None, stages: list[StageDone]) -> str:
     """One line: the steps, whether it ended early, and which step's adapter was kept."""
     message = f"finished after {ending.step} steps"

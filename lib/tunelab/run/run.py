@@ -32,20 +32,17 @@ from pydantic import ValidationError
 from tunelab.errors import UserError
 from tunelab.machine.files import replacing, write_atomically
 from tunelab.run.events import (
-    Evaluated,
     Failed,
     Finished,
     Preparing,
     RolledBack,
-    StageDone,
-    Started,
     StepDone,
     Stopped,
     TrainingEvent,
-    parse_event,
 )
 from tunelab.run.heartbeat import Beating
-from tunelab.run.progress import Progress, Status, history, how_it_finished
+from tunelab.run.log import log_of
+from tunelab.run.progress import Progress, Status, how_it_finished
 from tunelab.run.reports import forget_report
 
 if TYPE_CHECKING:
@@ -216,16 +213,8 @@ class Run(Beating):
             file.write(line)
 
     def events(self) -> Iterator[TrainingEvent]:
-        """Every event, in order; torn or unknown lines are passed over."""
-        if not self.events_path.is_file():
-            return
-        with open(self.events_path, "rb") as file:
-            for line in file:
-                if line.endswith(b"\n") and line.strip():
-                    try:
-                        yield parse_event(line)
-                    except ValidationError:
-                        continue
+        """Every event up to now, in order; torn or unknown lines are passed over."""
+        return iter(log_of(self.events_path).events())
 
     # requests, each a file: they work between processes and survive all of them
 
@@ -320,16 +309,11 @@ class Run(Beating):
                 _ = self.config
             except UserError as error:
                 return Progress("unreadable", str(error))
-        events = history(self.events())
-        steps = [e for e in events if isinstance(e, StepDone)]
-        evaluations = [e for e in events if isinstance(e, Evaluated)]
-        started = next((e for e in reversed(events) if isinstance(e, Started)), None)
-        last = events[-1] if events else None
-        ending = last if isinstance(last, (Finished, Stopped, Failed, RolledBack)) else None
-        stages = [e for e in events if isinstance(e, StageDone)]
-        status, message = self._status(ending, last, steps)
+        known = log_of(self.events_path).summary()
+        started, steps, ending = known.started, known.steps, known.ending
+        status, message = self._status(ending, known.last, steps)
         if isinstance(ending, Finished) and status == "finished" and not self.imported_from:
-            message = how_it_finished(ending, started, stages)
+            message = how_it_finished(ending, started, known.stages)
         step = steps[-1].step if steps else 0
         return Progress(
             status=status,
@@ -338,8 +322,8 @@ class Run(Beating):
             steps_total=started.steps_total if started else None,
             started=started,
             steps=steps,
-            evaluations=evaluations,
-            stages=stages,
+            evaluations=known.evaluations,
+            stages=known.stages,
             ending=ending,
         )
 
