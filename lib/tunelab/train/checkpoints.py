@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,6 @@ class Position:
     best_loss: float | None = None
     best_step: int | None = None
     evaluations_without_gain: int = 0
-    tokens: int = 0
 
 
 @dataclass
@@ -115,23 +114,37 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int = KEEP) -> P
         (temporary / "state.json").write_text(json.dumps(asdict(checkpoint.position)))
         sums = {file.name: _sha256(file) for file in temporary.iterdir()}
         (temporary / MANIFEST).write_text(json.dumps(sums, indent=1))
-    for old in sorted(folder.glob("step-*"))[:-keep]:
+    for old in _oldest_first(folder)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return target
 
 
 def newest_checkpoint(folder: Path) -> Checkpoint | None:
     """The newest checkpoint that verifies; damaged ones are passed over."""
-    for path in sorted(folder.glob("step-*"), reverse=True):
+    for path in reversed(_oldest_first(folder)):
         if _verifies(path):
             best = path / "best.safetensors"
             return Checkpoint(
-                position=Position(**json.loads((path / "state.json").read_text())),
+                position=_position(json.loads((path / "state.json").read_text())),
                 parameters=load_file(path / "parameters.safetensors"),
                 optimizer=load_file(path / "optimizer.safetensors"),
                 best=load_file(best) if best.is_file() else {},
             )
     return None
+
+
+def _oldest_first(folder: Path) -> list[Path]:
+    """The checkpoints of a run by their step: of names, 'step-1000000' would come before 'step-999999'."""
+    return sorted(
+        (path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdigit()),
+        key=lambda path: int(path.name.removeprefix("step-")),
+    )
+
+
+def _position(state: dict[str, Any]) -> Position:
+    """A position as it was written, without what this version does not know."""
+    known = {field.name for field in fields(Position)}
+    return Position(**{name: value for name, value in state.items() if name in known})
 
 
 def _verifies(path: Path) -> bool:
