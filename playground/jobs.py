@@ -109,10 +109,11 @@ class Jobs:
         Raises:
             UserError: it is being climbed already.
         """
-        if ladder.is_alive:
-            raise UserError(f"Ladder {ladder.id} is being climbed already.")
+        with self._lock:  # a button can be pressed twice
+            if ladder.is_alive:
+                raise UserError(f"Ladder {ladder.id} is being climbed already.")
+            ladder.beat()  # so that the page sees it at once
         ladder.clear_requests()
-        ladder.beat()  # so that the page sees it at once
         self._spawn([*self.climber, str(ladder.path), "--runs", str(self.root)], ladder.path / "log.txt")
 
     def keep_upload(self, upload: str) -> str:

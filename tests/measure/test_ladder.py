@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -119,11 +122,44 @@ def test_other_rows_are_another_ladder(tiny, tmp_path):
     assert ladder.rung("ia3").status == "done"
 
 
-def test_one_process_climbs_a_ladder(tiny):
+def test_one_process_climbs_a_ladder_and_the_one_that_comes_too_late_disturbs_nothing(tiny):
     ladder = Ladder.create(config(tiny, "ia3"))
-    ladder.beat()
-    with pytest.raises(UserError, match="is being climbed by another process"):
-        next(climb(ladder))
+    climbing = climb(ladder)
+    next(climbing)
+    late = [sys.executable, "-m", "tunelab.measure.climb", str(ladder.path)]
+    result = subprocess.run(late, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert "is being climbed by another process" in result.stderr
+    assert ladder.is_alive
+    climbing.close()
+    assert not ladder.is_alive
+
+
+def test_a_ladder_whose_process_was_killed_can_be_gone_on_with_at_once(tiny):
+    ladder = Ladder.create(config(tiny, "ia3"))
+    process = subprocess.Popen([sys.executable, "-m", "tunelab.measure.climb", str(ladder.path)])
+    while not ladder.is_alive:
+        time.sleep(0.1)
+    process.kill()
+    process.wait()
+    assert next(climb(ladder))
+
+
+def test_two_presses_start_one_climber(tiny, tmp_path):
+    from playground.jobs import Jobs
+
+    ladder = Ladder.create(config(tiny, "ia3"), root=tmp_path)
+    told = tmp_path / "told"
+    jobs = Jobs(tmp_path, climber=[sys.executable, "-c", f"open({str(told)!r}, 'a').write('.')"])
+    with ThreadPoolExecutor(8) as presses:
+        asked = [presses.submit(jobs.climb, ladder) for _ in range(8)]
+    refused = [press.exception() for press in asked if press.exception()]
+    assert len(refused) == 7
+    assert all("is being climbed already" in str(error) for error in refused)
+    while not told.is_file():
+        time.sleep(0.1)
+    time.sleep(0.5)
+    assert told.read_text() == "."
 
 
 def measured(low, value, high):

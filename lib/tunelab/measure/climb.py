@@ -16,9 +16,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from tunelab.errors import EXIT_USER_ERROR, UserError, explain
@@ -42,13 +44,11 @@ def climb(ladder: Ladder, should_stop: Callable[[], bool] = lambda: False) -> It
     Raises:
         UserError: another process climbs this ladder.
     """
-    if ladder.is_alive:
-        raise UserError(f"Ladder {ladder.id} is being climbed by another process. Wait for it, or stop it first.")
 
     def stop() -> bool:
         return ladder.stop_requested or should_stop()
 
-    with ladder.beating():
+    with _the_only_one(ladder), ladder.beating():
         ladder.pin_data()
         for name in ladder.config.techniques:
             before = None
@@ -63,6 +63,26 @@ def climb(ladder: Ladder, should_stop: Callable[[], bool] = lambda: False) -> It
                 break
         ladder.clear_requests()
         write_results(ladder)
+
+
+@contextmanager
+def _the_only_one(ladder: Ladder) -> Iterator[None]:
+    """Inside, nobody else climbs this ladder: a lock, which the operating system releases when its holder dies.
+
+    Raises:
+        UserError: somebody does.
+    """
+    lock = FileLock(ladder.path / "climbing.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(
+            f"Ladder {ladder.id} is being climbed by another process. Wait for it, or stop it first."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def write_results(ladder: Ladder) -> None:
@@ -144,7 +164,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     libraries.prepare()
     ladder = Ladder(options.ladder.resolve(), options.runs)
-    ladder.end_beat()  # the app's, which announced this process
     try:
         for _rung in climb(ladder):
             pass
