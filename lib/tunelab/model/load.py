@@ -236,7 +236,7 @@ def _load_weights(
         local_files_only=True,
         trust_remote_code=False,
         use_safetensors=True,
-        attn_implementation=attention or ("sdpa" if device.type != "cpu" else hardware.best_cpu_attention(dtype)),
+        attn_implementation=_attention(folder, device, dtype, attention),
         **options,
     )
     if spec.quantization == "none":
@@ -248,6 +248,19 @@ def _load_weights(
     if device.type == "cpu":
         _leave_file(model)
     return model
+
+
+def _attention(folder: Path, device: torch.device, dtype: torch.dtype, asked: str | None) -> str:
+    """'eager' or 'sdpa': what is asked for, or faster here. Models whose scores are changed before the softmax (Gemma 2
+    caps them, BLOOM adds ALiBi) have no 'sdpa'."""
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    if not getattr(kind, "_supports_sdpa", False):
+        return "eager"
+    return asked or ("sdpa" if device.type != "cpu" else hardware.best_cpu_attention(dtype))
 
 
 def _leave_file(model: PreTrainedModel) -> None:
