@@ -19,7 +19,7 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunelab.config import RunConfig
 from tunelab.errors import UserError, explain
@@ -30,6 +30,11 @@ from tunelab.run.reports import forget_report
 from tunelab.run.run import Run, list_runs, training_lock
 from tunelab.spec import Stage
 from tunelab.techniques import Technique
+
+if TYPE_CHECKING:
+    from tunelab.data.examples import DataSplit
+    from tunelab.train.checkpoints import Checkpoint
+    from tunelab.train.loop import StageData, Trainer
 
 
 def finetune(
@@ -111,92 +116,59 @@ class _Chain:
         self.run, self.should_stop = run, should_stop
         self.config = run.config
         self.stages = list(self.config.stages)  # with what 'auto' came to
+        self.began = time.perf_counter()
+        self.before: Started | None = None
+        self.checkpoint: Checkpoint | None = None
         self.libraries_bytes = 0
         self.base: Any = None
         self.model: Any = None
+        self.rows: list[StageData] = []  # of each stage
+        self.splits: list[DataSplit] = []
+        self.notes: list[str] = []
+        self.loss: Any = None
+        self.step = 0
+        self.heldout_loss: float | None = None
 
     def events(self) -> Generator[TrainingEvent, None, None]:
-        import torch
+        """The whole chain, a line for each of its steps."""
+        self._look_back()
+        yield from self._load_and_read()
+        self._attach()
+        forecast_bytes = self._look_ahead()
+        yield from self._begin(forecast_bytes)
+        for index in self._stages_to_train():
+            stopped = yield from self._train(index)
+            if stopped:
+                return
+        yield self._finish()
 
-        from tunelab.fast import choose_loss
+    def _look_back(self) -> None:
+        """What a run that is resumed was: its measured choices, and its newest checkpoint."""
+        from tunelab.train.checkpoints import newest_checkpoint
+
+        self.before = self.run.progress().started if self.run.checkpoints_path.is_dir() else None
+        self.checkpoint = newest_checkpoint(self.run.checkpoints_path)
+
+    def _load_and_read(self) -> Iterator[TrainingEvent]:
+        """The base, and the rows of every stage, read and encoded while the weights are loaded and quantised."""
         from tunelab.model.load import load_tokenizer
-        from tunelab.train.checkpoints import newest_checkpoint, trained_parameters
-        from tunelab.train.loop import Trainer
 
-        began = time.perf_counter()
-        before = self.run.progress().started if self.run.checkpoints_path.is_dir() else None
-        checkpoint = newest_checkpoint(self.run.checkpoints_path)
         yield Preparing(message=f"loading {self.config.model.repo_id} and the data")
         messages: list[str] = []
-        # the tokenizer comes first, so that rows are read and encoded while the weights are loaded and quantised
         tokenizer = load_tokenizer(self.config.model, messages.append)
         with ThreadPoolExecutor(1, "reading") as reader:
             reading = reader.submit(self._read, tokenizer)
-            self._load(before, messages.append)
+            self._load(messages.append)
         for message in messages:
             yield Preparing(message=message)
-        stages, splits, notes = reading.result()
-        torch.manual_seed(self.config.stages[0].training.seed)
-        self._attach(stages[0].train)
-        if not trained_parameters(self.model):
-            raise UserError(f"{self.config.technique!r} trains nothing in this model. Choose other layers or modules.")
-        forecast_bytes, told = self._look_ahead(stages, before)
-        loss = choose_loss(self.model, self.config.technique, self.stages[0].training)
-        yield self._started(before, loss, splits, [*notes, *told], forecast_bytes)
-        if checkpoint or self.run.progress().steps:
-            # without a checkpoint it begins anew: what the log says of steps is void
-            yield Resumed(step=checkpoint.position.step if checkpoint else 0)
-        _check_disk(self.run.path, trained_parameters(self.model))
+        self.rows, self.splits, self.notes = reading.result()
 
-        heldout = None
-        position = checkpoint.position if checkpoint else None
-        for index, stage in enumerate(self.stages):
-            if position and index < position.stage:
-                continue
-            trainer = Trainer(
-                self.model,
-                loss if index == 0 else choose_loss(self.model, self.config.technique, stage.training),
-                stages[index],
-                stage.training,
-                self._learning_rate(stage),
-                pad_id=self.base.tokenizer.pad_token_id,
-                position=_start_of(index, self.config.stages),
-                folder=self.run.checkpoints_path,
-                should_stop=self.should_stop,
-                adapter_off=lambda: self.config.technique.off(self.model),
-            )
-            torch.manual_seed(stage.training.seed)
-            if checkpoint and checkpoint.position.stage == index:
-                trainer.resume(checkpoint)
-            try:
-                yield from trainer.train()
-            except GeneratorExit:
-                with contextlib.suppress(Exception):  # nobody reads any more; what was saved before is intact
-                    list(trainer.save())
-                    self._save_adapter()
-                raise
-            heldout = trainer.position.best_loss if stage.training.keep_best else trainer.last_heldout_loss
-            if trainer.stopped:
-                self._save_adapter()
-                yield Stopped(step=trainer.position.step, reason="as asked", adapter=_adapter_of(self.run))
-                return
-            if len(self.config.stages) > 1:
-                self._save_adapter(self.run.stage_path(index))
-        self._save_adapter()
-        yield Finished(
-            step=trainer.position.step,
-            seconds=time.perf_counter() - began,
-            heldout_loss=heldout,
-            adapter=str(_adapter_of(self.run)),
-            peak_memory_bytes=hardware.peak_memory_bytes(),
-            gpu_peak_memory_bytes=hardware.gpu_peak_memory_bytes(),
-        )
-
-    def _load(self, before: Started | None, progress: Callable[[str], None]) -> None:
+    def _load(self, progress: Callable[[str], None]) -> None:
         import torch
 
         from tunelab.model.load import load
 
+        before = self.before
         self.libraries_bytes = hardware.resident_bytes()
         # a resumed run computes as it did before, whatever a new measurement would say
         spec = self.config.model.model_copy(update={"dtype": before.dtype} if before else {})
@@ -210,38 +182,6 @@ class _Chain:
                     f"changed (sha256 {before.base_sha256[:12]}… then, {self.base.sha256[:12]}… now). "
                     "Bring the old weights back, or train again."
                 )
-
-    def _attach(self, rows: list[Any]) -> None:
-        technique, before = self.config.technique, self.config.start_from
-        if before is None:
-            self.model = technique.attach(self.base, rows)
-            return
-        parent = Run.open(before, self.run.root)
-        check_lineage(self.config, parent, self.base.sha256)
-        self.model = technique.load(self.base, parent.adapter_path, trainable=True)
-
-    def _look_ahead(self, stages: list[Any], before: Started | None) -> tuple[int, list[str]]:
-        """Bytes of memory that the run will take at most, and what to say of it; 'auto' is settled on the way: by what
-        is free now, or as it was when the run started."""
-        from tunelab.train.memory import forecast
-
-        rows = [(stage.train, stage.heldout) for stage in stages]
-        free = hardware.available_memory_bytes() + hardware.resident_bytes()
-        automatic = all(stage.training.gradient_checkpointing == "auto" for stage in self.stages)
-        possible = automatic and self.config.technique.activations_can_be_recomputed
-        try:
-            ahead = forecast(self.config, self.base, rows, libraries=self.libraries_bytes)
-            needed = before.gradient_checkpointing if before else ahead.total > free
-            if not possible or not needed:
-                return ahead.total, [ahead.note(free)]
-            again = forecast(self.config, self.base, rows, libraries=self.libraries_bytes, checkpointing=True)
-        except (RuntimeError, NotImplementedError, TypeError) as error:  # a model whose forward looks into its tensors
-            return 0, [f"memory: no forecast for this model ({type(error).__name__})"]
-        settled = {"gradient_checkpointing": True}
-        self.stages = [
-            stage.model_copy(update={"training": stage.training.model_copy(update=settled)}) for stage in self.stages
-        ]
-        return again.total, [f"memory: {ahead.total / 1e9:.1f} GB would not do", again.note(free)]
 
     def _read(self, tokenizer: Any) -> tuple[list[Any], list[Any], list[str]]:
         from tunelab.data import encode_all, pack, read_data
@@ -286,17 +226,129 @@ class _Chain:
             raise UserError(f"{stage.replayed.title}: no row to replay fits into max_length.")
         return chosen, [f"{wanted} rows of {stage.replayed.title} are replayed among {count} training rows"]
 
+    def _attach(self) -> None:
+        """The technique on the base, fresh or as another run left it."""
+        import torch
+
+        from tunelab.train.checkpoints import trained_parameters
+
+        technique, before = self.config.technique, self.config.start_from
+        torch.manual_seed(self.config.stages[0].training.seed)
+        if before is None:
+            self.model = technique.attach(self.base, self.rows[0].train)
+        else:
+            parent = Run.open(before, self.run.root)
+            check_lineage(self.config, parent, self.base.sha256)
+            self.model = technique.load(self.base, parent.adapter_path, trainable=True)
+        if not trained_parameters(self.model):
+            raise UserError(f"{technique!r} trains nothing in this model. Choose other layers or modules.")
+
+    def _look_ahead(self) -> int:
+        """Bytes of memory that the run will take at most; what there is to say of it is noted. 'auto' is settled on the
+        way: by what is free now, or as it was when the run started."""
+        from tunelab.train.memory import forecast
+
+        rows = [(stage.train, stage.heldout) for stage in self.rows]
+        free = hardware.available_memory_bytes() + hardware.resident_bytes()
+        automatic = all(stage.training.gradient_checkpointing == "auto" for stage in self.stages)
+        possible = automatic and self.config.technique.activations_can_be_recomputed
+        try:
+            ahead = forecast(self.config, self.base, rows, libraries=self.libraries_bytes)
+            needed = self.before.gradient_checkpointing if self.before else ahead.total > free
+            if not possible or not needed:
+                self.notes.append(ahead.note(free))
+                return ahead.total
+            again = forecast(self.config, self.base, rows, libraries=self.libraries_bytes, checkpointing=True)
+        except (RuntimeError, NotImplementedError, TypeError) as error:  # a model whose forward looks into its tensors
+            self.notes.append(f"memory: no forecast for this model ({type(error).__name__})")
+            return 0
+        settled = {"gradient_checkpointing": True}
+        self.stages = [
+            stage.model_copy(update={"training": stage.training.model_copy(update=settled)}) for stage in self.stages
+        ]
+        self.notes += [f"memory: {ahead.total / 1e9:.1f} GB would not do", again.note(free)]
+        return again.total
+
+    def _begin(self, forecast_bytes: int) -> Iterator[TrainingEvent]:
+        """What the run uses, and from where it goes on."""
+        from tunelab.fast import choose_loss
+        from tunelab.train.checkpoints import trained_parameters
+
+        self.loss = choose_loss(self.model, self.config.technique, self.stages[0].training)
+        yield self._started(forecast_bytes)
+        if self.checkpoint or self.run.progress().steps:
+            # without a checkpoint it begins anew: what the log says of steps is void
+            yield Resumed(step=self.checkpoint.position.step if self.checkpoint else 0)
+        _check_disk(self.run.path, trained_parameters(self.model))
+
+    def _stages_to_train(self) -> range:
+        return range(self.checkpoint.position.stage if self.checkpoint else 0, len(self.stages))
+
+    def _train(self, index: int) -> Generator[TrainingEvent, None, bool]:
+        """Train one stage; whether it was asked to stop before its end."""
+        trainer = self._trainer(index)
+        try:
+            yield from trainer.train()
+        except GeneratorExit:
+            with contextlib.suppress(Exception):  # nobody reads any more; what was saved before is intact
+                list(trainer.save())
+                self._save_adapter()
+            raise
+        self.step = trainer.position.step
+        keep_best = self.stages[index].training.keep_best
+        self.heldout_loss = trainer.position.best_loss if keep_best else trainer.last_heldout_loss
+        if trainer.stopped:
+            self._save_adapter()
+            yield Stopped(step=self.step, reason="as asked", adapter=_adapter_of(self.run))
+        elif len(self.stages) > 1:
+            self._save_adapter(self.run.stage_path(index))
+        return trainer.stopped
+
+    def _trainer(self, index: int) -> Trainer:
+        """What trains a stage, from its beginning or from the checkpoint that was taken in it."""
+        import torch
+
+        from tunelab.fast import choose_loss
+        from tunelab.train.loop import Trainer
+
+        stage = self.stages[index]
+        trainer = Trainer(
+            self.model,
+            self.loss if index == 0 else choose_loss(self.model, self.config.technique, stage.training),
+            self.rows[index],
+            stage.training,
+            self._learning_rate(stage),
+            pad_id=self.base.tokenizer.pad_token_id,
+            position=_start_of(index, self.config.stages),
+            folder=self.run.checkpoints_path,
+            should_stop=self.should_stop,
+            adapter_off=lambda: self.config.technique.off(self.model),
+        )
+        torch.manual_seed(stage.training.seed)
+        if self.checkpoint and self.checkpoint.position.stage == index:
+            trainer.resume(self.checkpoint)
+        return trainer
+
+    def _finish(self) -> Finished:
+        self._save_adapter()
+        return Finished(
+            step=self.step,
+            seconds=time.perf_counter() - self.began,
+            heldout_loss=self.heldout_loss,
+            adapter=str(_adapter_of(self.run)),
+            peak_memory_bytes=hardware.peak_memory_bytes(),
+            gpu_peak_memory_bytes=hardware.gpu_peak_memory_bytes(),
+        )
+
     def _learning_rate(self, stage: Stage) -> float:
         asked = stage.training.learning_rate
         return self.config.technique.default_learning_rate if asked == "auto" else asked
 
-    def _started(
-        self, before: Started | None, loss: Any, splits: list[Any], notes: list[str], forecast_bytes: int
-    ) -> Started:
+    def _started(self, forecast_bytes: int) -> Started:
         import torch
 
-        hashes = tuple(split.sha256 for split in splits)
-        if before and before.data_sha256 != hashes:
+        hashes = tuple(split.sha256 for split in self.splits)
+        if self.before and self.before.data_sha256 != hashes:
             raise UserError(
                 f"The data of run {self.run.id} has changed since it started, so it can't go on where it was. "
                 "Bring the old files back, or train again."
@@ -305,21 +357,21 @@ class _Chain:
             device=str(self.base.device),
             dtype=self.base.dtype_name,
             quantization=self.config.model.quantization,
-            attention=loss.attention,
-            fast=loss.fast,
+            attention=self.loss.attention,
+            fast=self.loss.fast,
             threads=torch.get_num_threads(),
             base_sha256=self.base.sha256,
             trainable_parameters=self.config.technique.trainable_parameters(self.model),
             total_parameters=sum(p.numel() for p in self.model.parameters()),
             steps_total=sum(stage.training.steps for stage in self.config.stages),
             learning_rates=tuple(self._learning_rate(stage) for stage in self.config.stages),
-            train_rows=tuple(len(split.train) for split in splits),
-            heldout_rows=tuple(len(split.heldout) for split in splits),
+            train_rows=tuple(len(split.train) for split in self.splits),
+            heldout_rows=tuple(len(split.heldout) for split in self.splits),
             data_sha256=hashes,
             forecast_bytes=forecast_bytes,
             gradient_checkpointing=any(stage.training.gradient_checkpointing is True for stage in self.stages),
             libraries_bytes=self.libraries_bytes,
-            notes=tuple(notes),
+            notes=tuple(self.notes),
         )
 
     def _save_adapter(self, folder: Path | None = None) -> None:
