@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING, Any
 
 from tunelab.config import RunConfig
 from tunelab.errors import UserError, explain
-from tunelab.machine import hardware, libraries
+from tunelab.machine import hardware, libraries, processes
 from tunelab.machine.files import replacing
 from tunelab.run.events import Failed, Finished, Preparing, Resumed, Started, Stopped, TrainingEvent
 from tunelab.run.reports import forget_report
 from tunelab.run.run import Run, list_runs, training_lock
-from tunelab.spec import Stage
+from tunelab.spec import ModelSpec, Stage
 from tunelab.techniques import Technique
 
 if TYPE_CHECKING:
@@ -48,11 +48,21 @@ def finetune(
     Raises:
         UserError: a model, file or setting is wrong; the run says so too (`run.progress()`).
     """
-    run = Run.create(config, root)
+    run = create_run(config, root)
     for event in train_run(run):
         if on_event:
             on_event(event)
     return run
+
+
+def create_run(config: RunConfig, root: str | Path | None = None) -> Run:
+    """A new run of `config`: one, however many processes `torchrun` has started.
+
+    Raises:
+        OSError: as `Run.create`.
+    """
+    processes.join(config.model.device)
+    return Run(processes.agreed(lambda: Run.create(config, root).path))
 
 
 def train_run(run: Run, should_stop: Callable[[], bool] = lambda: False) -> Iterator[TrainingEvent]:
@@ -60,33 +70,42 @@ def train_run(run: Run, should_stop: Callable[[], bool] = lambda: False) -> Iter
 
     Waits for its turn when another run trains. Stops at the next step when asked by `should_stop`, by
     `run.request_stop()`, or by Ctrl-C; a generator closed early keeps a checkpoint and the adapter as well.
+
+    Under `torchrun` every process comes here with the same run. The first one holds the lock, records and saves.
     """
+    first = processes.is_first()
 
     def record(event: TrainingEvent) -> TrainingEvent:
-        run.append(event)
+        if first:
+            run.append(event)
         return event
 
     libraries.prepare()
+    processes.join(run.config.model.device)
     with ExitStack() as stack:
-        stack.enter_context(run.beating())
-        lock = training_lock(run.root)
-        stack.callback(lock.release)
-        waiting = ""
         interrupted = stack.enter_context(interruptible())
-        while not _acquired(lock):
-            if run.stop_requested or interrupted() or should_stop():
-                run.clear_requests()
+
+        def stop() -> bool:
+            return processes.agreed(lambda: run.stop_requested or interrupted() or should_stop())
+
+        lock = training_lock(run.root)
+        if first:
+            stack.enter_context(run.beating())
+            stack.callback(lock.release)
+        waiting = ""
+        while not processes.agreed(lambda: _acquired(lock)):
+            if stop():
+                if first:
+                    run.clear_requests()
                 yield record(Stopped(step=run.progress().step, reason="stopped while it waited", adapter=None))
                 return
             message = _waiting_for(run)
             if message != waiting:
                 waiting = message
                 yield record(Preparing(message=message))
-        run.take_from_queue()
-        forget_report(run.path)  # it is of the result before
-
-        def stop() -> bool:
-            return run.stop_requested or interrupted() or should_stop()
+        if first:
+            run.take_from_queue()
+            forget_report(run.path)  # it is of the result before
 
         try:
             # closed before its end is recorded, so that what it saves then is in the record
@@ -106,7 +125,8 @@ def train_run(run: Run, should_stop: Callable[[], bool] = lambda: False) -> Iter
                 raise UserError(known) from error
             raise
         finally:
-            run.clear_requests()
+            if first:
+                run.clear_requests()
 
 
 class _Chain:
@@ -171,8 +191,9 @@ class _Chain:
         before = self.before
         self.libraries_bytes = hardware.resident_bytes()
         # a resumed run computes as it did before, whatever a new measurement would say
-        spec = self.config.model.model_copy(update={"dtype": before.dtype} if before else {})
         attention = before.attention if before and before.attention in ("eager", "sdpa") else None
+        dtype = before.dtype if before else processes.agreed(lambda: _dtype_of(self.config.model))
+        spec = self.config.model.model_copy(update={"dtype": dtype})
         self.base = load(spec, progress, attention=attention)
         if before:
             torch.set_num_threads(before.threads)
@@ -249,7 +270,8 @@ class _Chain:
         from tunelab.train.memory import forecast
 
         rows = [(stage.train, stage.heldout) for stage in self.rows]
-        free = hardware.available_memory_bytes() + hardware.resident_bytes()
+        free = processes.agreed(lambda: hardware.available_memory_bytes() + hardware.resident_bytes())
+        free //= processes.on_this_machine()
         automatic = all(stage.training.gradient_checkpointing == "auto" for stage in self.stages)
         possible = automatic and self.config.technique.activations_can_be_recomputed
         try:
@@ -375,8 +397,17 @@ class _Chain:
         )
 
     def _save_adapter(self, folder: Path | None = None) -> None:
+        if not processes.is_first():
+            return
         with replacing(folder or self.run.adapter_path) as temporary:
             self.config.technique.save(self.model, temporary, self.base)
+
+
+def _dtype_of(spec: ModelSpec) -> str:
+    """The precision a base of `spec` is computed in here, by its name."""
+    from tunelab.model.load import choose_device, choose_dtype
+
+    return str(choose_dtype(spec, choose_device(spec))).removeprefix("torch.")
 
 
 def check_lineage(config: RunConfig, parent: Run, base_sha256: str | None = None) -> None:
@@ -440,7 +471,7 @@ def _acquired(lock: Any) -> bool:
 
 
 def _waiting_for(run: Run) -> str:
-    holder = next((r for r in list_runs(run.root) if r.id != run.id and r.progress().started and r.is_alive), None)
+    holder = next((r for r in list_runs(run.root) if r.id != run.id and r.is_alive and r.progress().started), None)
     return f"waiting until {holder.id} has finished: one run trains at a time" if holder else "waiting for its turn"
 
 

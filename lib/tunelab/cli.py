@@ -13,14 +13,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunelab.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError, explain
-from tunelab.machine import libraries
+from tunelab.machine import libraries, processes
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -35,6 +37,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = build_parser()
     options = parser.parse_args(arguments)
     libraries.prepare()
+    with ExitStack() as stack:
+        if not processes.is_first():  # of several that train together, one speaks
+            quiet = stack.enter_context(open(os.devnull, "w"))
+            stack.enter_context(redirect_stdout(quiet))
+            stack.enter_context(redirect_stderr(quiet))
+        return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
+    """The command that was asked for; its exit code."""
     try:
         return options.command(options) or 0
     except KeyboardInterrupt:
@@ -283,19 +295,22 @@ def _role_and_column(pair: str) -> tuple[str, str]:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from tunelab.run.run import Run
+    from tunelab.chain import create_run
 
     config = _config(options)
-    run = Run.create(config, options.root)
+    run = create_run(config, options.root)
     print(f"run {run.id}: {config.method} on {config.model.repo_id}, {config.stages[0].data.title}")
     return _follow(run)
 
 
 def _resume(options: argparse.Namespace) -> int:
+    from tunelab.run.run import RESUMABLE
+
     run = _opened(options.run, options)
-    _ = run.config  # one of another version says so
-    if not run.can_resume:
-        raise UserError(f"Run {run.id} can't be resumed: it is {run.status}. Allowed: stopped, failed or lost runs.")
+    processes.join(run.config.model.device)  # reading it, one of another version says so
+    status = processes.agreed(lambda: run.status)
+    if status not in RESUMABLE:
+        raise UserError(f"Run {run.id} can't be resumed: it is {status}. Allowed: stopped, failed or lost runs.")
     print(f"run {run.id}: going on")
     return _follow(run)
 

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 FULL_DISK_BYTES = 100_000
+RESUMABLE: tuple[Status, ...] = ("stopped", "failed", "lost")
 
 
 def runs_root(directory: str | Path | None = None) -> Path:
@@ -300,7 +301,7 @@ class Run(Beating):
     @property
     def can_resume(self) -> bool:
         """Whether training can go on where it ended."""
-        return self.status in ("stopped", "failed", "lost")
+        return self.status in RESUMABLE
 
     def progress(self) -> Progress:
         """Where the run stands."""

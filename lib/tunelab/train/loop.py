@@ -285,9 +285,14 @@ def heldout_loss(trainer: Trainer, rows: list[Encoded], batch_size: int = 16) ->
     """Mean -log p over the scored tokens of `rows`, in nats, and how many tokens those are."""
     trainer.model.eval()
     ordered = sorted(rows, key=lambda row: len(row.input_ids))
+    parts = [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
+    together = trainer.accelerator
     total, scored = 0.0, 0
-    for start in range(0, len(ordered), batch_size):
-        batch = trainer.batch(ordered[start : start + batch_size])
+    for part in parts[together.process_index :: together.num_processes]:
+        batch = trainer.batch(part)
         total += float(trainer.loss(batch))
         scored += batch.scored_tokens
-    return total / scored, scored
+    if together.num_processes > 1:  # the sum is the same in all of them, and so is what follows from it
+        sums = torch.tensor([total, scored], dtype=torch.float64, device=together.device)
+        total, scored = together.reduce(sums, "sum").tolist()
+    return total / scored, int(scored)
