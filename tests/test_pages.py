@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 from tests.helpers import ROWS
 from tests.test_ladder import config
 from tunelab import DataSpec, Ladder, LoRA, ModelSpec, Progress, RunConfig, Stage
-from tunelab.charts import interval_chart, line_chart, loss_chart
+from tunelab.charts import STYLES, interval_chart, line_chart, loss_chart
 from tunelab.pages import ladder_page
 
 NAME = '<script>alert(1)</script>&"'
@@ -67,3 +67,10 @@ def test_a_stages_name_is_text_in_the_chart_of_its_run():
     asked = RunConfig(model=ModelSpec(repo_id="starter"), technique=LoRA(), stages=stages)
     chart = Read(loss_chart(Progress("running", ""), asked))
     assert NAME in chart.texts
+
+
+def test_a_chart_draws_every_line_it_is_given():
+    names = [f"line {number}" for number in range(len(STYLES) + 3)]
+    chart = Read(line_chart({name: [(0, 1.0), (1, number)] for number, name in enumerate(names)}, title="t"))
+    assert chart.elements.count("polyline") == len(names)
+    assert set(names) <= set(chart.texts)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 from tunelab.markup import render
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 Points = Sequence[tuple[float, float]]
 WIDTH, HEIGHT = 720, 300
 LEFT, RIGHT, TOP, BOTTOM = 52, 112, 28, 54
-# (colour, width, dashes) of the first, second, … series
+# (colour, width, dashes) of the first, second, … series, and from the start again: their names tell them apart
 STYLES = (("#94a3b8", 1.5, ""), ("#ea580c", 2.5, ""), ("#0d9488", 2.5, "7 4"), ("#7c3aed", 2.5, "2 4"))
 
 
@@ -73,7 +74,7 @@ def line_chart(
     points = [p for line in lines.values() for p in line]
     x = _Axis(ticks(*(x_limits or _range([x for x, _ in points]))), LEFT, WIDTH - RIGHT)
     y = _Axis(ticks(*_range([y for _, y in points])), HEIGHT - BOTTOM, TOP)
-    styles = {name: style for name, style in zip(finite, STYLES, strict=False) if name in lines}
+    styles = {name: style for name, style in zip(finite, cycle(STYLES), strict=False) if name in lines}
     return render(
         __package__,
         "lines.svg",
