@@ -146,6 +146,29 @@ def build(jobs: Jobs, comparer: Comparer) -> gr.Blocks:
     return page
 
 
+def launch(page: gr.Blocks, host: str, port: int, open_browser: bool) -> str:
+    """The address the page can be seen at from now on."""
+    page.queue(api_open=False, default_concurrency_limit=4)
+    server, url, _ = page.launch(
+        server_name=host,
+        server_port=port,
+        share=False,
+        inbrowser=open_browser,
+        prevent_thread_lock=True,
+        quiet=True,
+        theme=theme(),
+        css=STYLE,
+        max_file_size="200mb",
+        footer_links=[],
+        enable_monitoring=False,
+        run_history=False,
+        show_error=False,
+    )
+    # deep links would write every value of a page into a file that others can fetch
+    server.router.routes[:] = [r for r in server.router.routes if not getattr(r, "path", "").endswith("/deep_link")]
+    return url
+
+
 def _run_to_show(jobs: Jobs, wanted: str | None) -> Run | None:
     """The run the address names, else the one that trains, else the newest."""
     every = list_runs(jobs.root)

@@ -10,10 +10,12 @@ import pytest
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
+from playground import loopback
 from tests.helpers import tiny_llama
 from tunelab import libraries
 
 libraries.prepare()  # as every program of the project does, before torch is imported
+loopback.exempt()  # tests ask the app they start
 
 REPOSITORY = Path(__file__).parent.parent
 
