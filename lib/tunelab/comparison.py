@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from tunelab import libraries
 from tunelab.errors import UserError
 from tunelab.runs import Run, list_runs
 
@@ -225,6 +226,7 @@ class Comparer:
 
     def _own(self) -> None:
         """The owner thread: one request after the other."""
+        libraries.prepare()  # the first request imports torch
         while (request := self._requests.get()) is not None:
             try:
                 for update in request.work():
