@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from playground.jobs import Jobs
-from playground.tabs import compare, methods, train
+from playground.rooms import compare, methods, train
 from tunelab import Comparer, Run, list_runs
 
 TITLE = "Fine-tuning Playground"
