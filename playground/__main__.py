@@ -11,9 +11,8 @@ import tempfile
 import threading
 from pathlib import Path
 
+from playground import loopback
 from tunelab.machine import libraries
-
-HOST = "127.0.0.1"
 
 
 def main() -> int:
@@ -23,42 +22,40 @@ def main() -> int:
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
     options = parser.parse_args()
 
-    # before Gradio is imported: nothing is reported to anybody, uploads stay in a folder of our own
     uploads = tempfile.mkdtemp(prefix="playground-")
+    prepare(uploads)
+    try:
+        return serve(options.runs, options.port, open_browser=not options.no_browser)
+    finally:
+        shutil.rmtree(uploads, ignore_errors=True)
+
+
+def prepare(uploads: str) -> None:
+    """What has to be said before Gradio is imported: nothing is reported to anybody, uploads stay in a folder of our
+    own, and the page is reached without a proxy."""
     libraries.prepare()
+    loopback.exempt()
     os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": uploads, "HF_HUB_DISABLE_TELEMETRY": "1"}
-    from playground import app
+
+
+def serve(root: Path | None, port: int, open_browser: bool) -> int:
+    """The exit code, once the page has been closed with Ctrl-C."""
+    with loopback.without_proxies():
+        from playground import app
     from playground.jobs import Jobs
     from tunelab import Comparer
 
-    jobs = Jobs(options.runs)
+    jobs = Jobs(root)
     try:
         jobs.root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         print(f"Runs can't be kept in {jobs.root}: {error.strerror}. Choose another folder with --runs DIR.")
         return 2
-    comparer = Comparer(jobs.root)
-    page = app.build(jobs, comparer)
-    page.queue(api_open=False, default_concurrency_limit=4)
-    jobs.watch()
+    page = app.build(jobs, Comparer(jobs.root))
     try:
-        server, url, _ = page.launch(
-            server_name=HOST,
-            server_port=free_port(options.port),
-            share=False,
-            inbrowser=not options.no_browser,
-            prevent_thread_lock=True,
-            quiet=True,
-            theme=app.theme(),
-            css=app.STYLE,
-            max_file_size="200mb",
-            footer_links=[],
-            enable_monitoring=False,
-            run_history=False,
-            show_error=False,
-        )
-        # deep links would write every value of a page into a file that others can fetch
-        server.router.routes[:] = [r for r in server.router.routes if not getattr(r, "path", "").endswith("/deep_link")]
+        with loopback.without_proxies():
+            url = app.launch(page, loopback.HOST, free_port(port), open_browser)
+        jobs.watch()  # not before: workers take over the environment, and may need its proxies
         print(
             f"The playground is up: {url}\nRuns are kept in {jobs.root}. Ctrl-C ends the page, not a training.",
             flush=True,
@@ -67,7 +64,6 @@ def main() -> int:
         page.block_thread()
     finally:
         jobs.end()
-        shutil.rmtree(uploads, ignore_errors=True)
     return 0
 
 
@@ -80,7 +76,7 @@ def free_port(first: int) -> int:
     """The first free port from `first` on."""
     for port in range(first, first + 100):
         with socket.socket() as probe:
-            if probe.connect_ex((HOST, port)) != 0:
+            if probe.connect_ex((loopback.HOST, port)) != 0:
                 return port
     raise SystemExit(f"No free port from {first} to {first + 99}. Give another one with --port.")
 

@@ -1,14 +1,16 @@
-"""The page: its tabs, and what happens when it is opened. Composition only."""
+"""The page: its rooms, and what happens between them. Composition only."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from playground.jobs import Jobs
-from playground.tabs import compare, methods, train
+from playground.parts import PRIVATE, QUIET
+from playground.rooms import compare, methods, train
 from tunelab import Comparer, Run, list_runs
 
 TITLE = "Fine-tuning Playground"
@@ -63,87 +65,123 @@ def theme() -> Any:
     )
 
 
+@dataclass(frozen=True)
+class _App:
+    """What the rooms have to do with each other happens between these."""
+
+    jobs: Jobs
+    page: gr.Blocks
+    selected: gr.State  # the id of the run that is shown in Train
+    awaited: gr.State  # the quick adapter's id, while its end is waited for to show it in Compare; after a reload too
+    tabs: gr.Tabs
+    compare_tab: gr.Tab
+    training: train.TrainRoom
+    comparing: compare.CompareRoom
+
+
 def build(jobs: Jobs, comparer: Comparer) -> gr.Blocks:
     """The page of one runs root."""
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 86400)) as page:
-        gr.Markdown(
-            f"# {TITLE}\nTune a language model on your own examples, on this machine, and read base and tuned answers "
-            "side by side.",
-            elem_id="header",
-        )
-        selected = gr.State(None)
-        # the quick adapter's run, while the page waits for its end to show it in Compare, after a reload as well
-        awaited = gr.State(None)
-        with gr.Tabs(selected="train") as tabs:
-            with gr.Tab("Train", id="train"):
-                training = train.build(jobs, selected)
-            with gr.Tab("Compare", id="compare") as compare_tab:
-                comparing = compare.build(jobs, comparer)
-            with gr.Tab("Methods", id="methods"):
-                methods.build(jobs)
-
-        def attach(request: gr.Request) -> dict[Any, Any]:
-            run = _run_to_show(jobs, request.query_params.get("run"))
-            known = compare.choices(jobs)
-            ids = [value for _label, value in known]
-            return {
-                selected: run.id if run else None,
-                awaited: run.id if run and run.status in ("running", "queued") and train.is_quick(run) else None,
-                comparing.run: gr.update(choices=known, value=[run.id] if run and run.id in ids else ids[:1]),
-            }
-
-        def fresh_choices(chosen: list[str]) -> Any:
-            known = compare.choices(jobs)
-            return gr.update(choices=known, value=chosen or [value for _label, value in known[:1]])
-
-        def fresh_examples(chosen: list[str]) -> Any:
-            return gr.update(choices=compare.questions(jobs, chosen))
-
-        def land(run_id: str | None) -> dict[Any, Any]:
-            run = Run(jobs.root / run_id) if run_id else None
-            if run is None or run.status in ("running", "queued"):
-                return {awaited: gr.skip()}
-            if run.status != "finished":
-                return {awaited: None}
-            return {awaited: None, **show_in_compare(run), comparing.arrived: run.id}
-
-        def show_in_compare(run: Run) -> dict[Any, Any]:
-            examples = compare.examples_of(run)
-            question, answer = examples[0] if examples else ("", "")
-            return {
-                tabs: gr.Tabs(selected="compare"),
-                comparing.run: gr.update(choices=compare.choices(jobs), value=[run.id]),
-                comparing.examples: gr.update(choices=[asked for asked, _ in examples], value=question or None),
-                comparing.prompt: question,
-                comparing.reference: gr.update(value=answer, visible=bool(answer)),
-            }
-
-        arrival = [tabs, comparing.run, comparing.examples, comparing.prompt, comparing.reference]
-        # examples come second: reading them can take a second, and nobody should wait for them
-        hidden: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-        for filled in (
-            page.load(attach, None, [selected, awaited, comparing.run], **hidden),
-            compare_tab.select(fresh_choices, comparing.run, comparing.run, **hidden),
-        ):
-            # not queued: a page that is left meanwhile must not leave a stream behind
-            filled.then(fresh_examples, comparing.run, comparing.examples, queue=False, **hidden)
-        training.timer.tick(None, None, None, js=REMEMBER)
-        training.quick_done.then(
-            lambda run_id: run_id, selected, awaited, show_progress="hidden", api_visibility="private"
-        )
-        training.to_compare.click(
-            lambda run_id: show_in_compare(Run(jobs.root / run_id)), selected, arrival, api_visibility="private"
-        )
-        training.timer.tick(
-            land,
-            awaited,
-            [awaited, *arrival, comparing.arrived],
-            # queued, unlike other ticks: only then does the change of a State reach its listeners
-            concurrency_limit=8,
-            show_progress="hidden",
-            api_visibility="private",
-        )
+        app = _lay_out(page, jobs, comparer)
+        _open(app)
+        _lead_to_compare(app)
     return page
+
+
+def _lay_out(page: gr.Blocks, jobs: Jobs, comparer: Comparer) -> _App:
+    gr.Markdown(
+        f"# {TITLE}\nTune a language model on your own examples, on this machine, and read base and tuned answers "
+        "side by side.",
+        elem_id="header",
+    )
+    selected, awaited = gr.State(None), gr.State(None)
+    with gr.Tabs(selected="train") as tabs:
+        with gr.Tab("Train", id="train"):
+            training = train.build(jobs, selected)
+        with gr.Tab("Compare", id="compare") as compare_tab:
+            comparing = compare.build(jobs, comparer)
+        with gr.Tab("Methods", id="methods"):
+            methods.build(jobs)
+    return _App(jobs, page, selected, awaited, tabs, compare_tab, training, comparing)
+
+
+def _open(app: _App) -> None:
+    """The page finds its run when it is opened, and Compare its runs whenever it is entered."""
+    jobs, chosen = app.jobs, app.comparing.run
+
+    def attach(request: gr.Request) -> dict[Any, Any]:
+        run = _run_to_show(jobs, request.query_params.get("run"))
+        known = compare.choices(jobs)
+        ids = [value for _label, value in known]
+        return {
+            app.selected: run.id if run else None,
+            app.awaited: run.id if run and run.status in ("running", "queued") and train.is_quick(run) else None,
+            chosen: gr.update(choices=known, value=[run.id] if run and run.id in ids else ids[:1]),
+        }
+
+    def fresh_choices(runs: list[str]) -> Any:
+        known = compare.choices(jobs)
+        return gr.update(choices=known, value=runs or [value for _label, value in known[:1]])
+
+    def fresh_examples(runs: list[str]) -> Any:
+        return gr.update(choices=compare.questions(jobs, runs))
+
+    for filled in (
+        app.page.load(attach, None, [app.selected, app.awaited, chosen], **QUIET),
+        app.compare_tab.select(fresh_choices, chosen, chosen, **QUIET),
+    ):
+        # examples come second: reading them can take a second, and nobody should wait for them
+        # not queued: a page that is left meanwhile must not leave a stream behind
+        filled.then(fresh_examples, chosen, app.comparing.examples, queue=False, **QUIET)
+    app.training.timer.tick(None, None, None, js=REMEMBER)
+
+
+def _lead_to_compare(app: _App) -> None:
+    """From a run to its answers: when its button is pressed, and by itself when the quick adapter is done."""
+
+    def arrive(run: Run) -> dict[Any, Any]:
+        return {app.tabs: gr.Tabs(selected="compare"), **compare.show(app.jobs, app.comparing, run)}
+
+    def pressed(run_id: str) -> dict[Any, Any]:
+        return arrive(Run(app.jobs.root / run_id))
+
+    def land(run_id: str | None) -> dict[Any, Any]:
+        run = Run(app.jobs.root / run_id) if run_id else None
+        if run is None or run.status in ("running", "queued"):
+            return {app.awaited: gr.skip()}
+        if run.status != "finished":
+            return {app.awaited: None}
+        return {app.awaited: None, **arrive(run), app.comparing.arrived: run.id}
+
+    arrival = [app.tabs, *app.comparing.arrival]
+    app.training.quick_done.then(lambda run_id: run_id, app.selected, app.awaited, **QUIET)
+    app.training.to_compare.click(pressed, app.selected, arrival, **PRIVATE)
+    landed = [app.awaited, *arrival, app.comparing.arrived]
+    # queued, unlike other ticks: only then does the change of a State reach its listeners
+    app.training.timer.tick(land, app.awaited, landed, concurrency_limit=8, **QUIET)
+
+
+def launch(page: gr.Blocks, host: str, port: int, open_browser: bool) -> str:
+    """The address the page can be seen at from now on."""
+    page.queue(api_open=False, default_concurrency_limit=4)
+    server, url, _ = page.launch(
+        server_name=host,
+        server_port=port,
+        share=False,
+        inbrowser=open_browser,
+        prevent_thread_lock=True,
+        quiet=True,
+        theme=theme(),
+        css=STYLE,
+        max_file_size="200mb",
+        footer_links=[],
+        enable_monitoring=False,
+        run_history=False,
+        show_error=False,
+    )
+    # deep links would write every value of a page into a file that others can fetch
+    server.router.routes[:] = [r for r in server.router.routes if not getattr(r, "path", "").endswith("/deep_link")]
+    return url
 
 
 def _run_to_show(jobs: Jobs, wanted: str | None) -> Run | None:

@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tunelab import Ladder, LadderConfig, Run, RunConfig, list_runs
 from tunelab.chain import check_lineage
@@ -85,6 +86,18 @@ class Jobs:
         ids = [waiting.id for waiting in self.queued()]
         return ids.index(run.id) + 1 if run.id in ids else None
 
+    def find(self, run_id: str | None) -> Run | None:
+        """The run of that id, if it is still there."""
+        run = Run(self.root / run_id) if run_id else None
+        return run if run and run.path.is_dir() else None
+
+    def state(self, run_id: str | None) -> list[Any]:
+        """What a page that shows this run depends on, cheap to read: as long as it is the same, nothing has changed."""
+        run = self.find(run_id)
+        logs = [[one.id, _size(one.events_path)] for one in list_runs(self.root)]
+        alive = run is not None and run.is_alive
+        return [run_id, _size(run.events_path) if run else 0, alive, logs, [one.id for one in self.queued()]]
+
     def start_next(self) -> None:
         """Start a worker for the oldest queued run, unless one trains."""
         with self._lock:
@@ -147,3 +160,7 @@ class Jobs:
     def _watch(self) -> None:
         while not self._ended.wait(POLL_SECONDS):
             self.start_next()
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0

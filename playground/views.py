@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import html
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunelab import Answer, Ladder, ModelSpec, Progress, Run
 from tunelab.data.previews import PreviewRow
 from tunelab.measure.ladder import PAGE_FILE
-from tunelab.measure.pages import READING, ladder_chart, ladder_columns, ladder_table
+from tunelab.measure.markup import render
+from tunelab.measure.pages import ladder_body
 from tunelab.run.events import Evaluated, Finished, RolledBack
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 # word and sign together: nothing is told by colour alone
 SIGNS = {
@@ -78,10 +82,10 @@ def duration(seconds: float) -> str:
     return f"{whole} s" if whole < 90 else f"{whole // 60} min {whole % 60:02d} s"
 
 
-def progress_html(run: Run | None, progress: Progress | None, place: int | None) -> str:
+def progress_html(run: Run | None, progress: Progress | None, place: int | None) -> Markup:
     """The status line, the progress bar and the figures of one run."""
     if run is None or progress is None:
-        return '<p class="muted">No run yet. Start one, or train the quick adapter.</p>'
+        return render("playground", "no_run.html")
     share = progress.step / progress.steps_total if progress.steps_total else 0.0
     if progress.status == "finished":
         share = 1.0
@@ -90,16 +94,8 @@ def progress_html(run: Run | None, progress: Progress | None, place: int | None)
     shown.append(("speed", values.speed, ""))
     if progress.status in ("running", "queued"):
         shown.append(("time left", values.left, ""))
-    cells = "".join(
-        f"<div><dt>{name}</dt><dd>{html.escape(value)} <small>{html.escape(more)}</small></dd></div>"
-        for name, value, more in shown
-    )
-    return (
-        f'<div class="run-status" data-run="{html.escape(run.id)}">'
-        f"<p><strong>{html.escape(run.name)}</strong> — {html.escape(status_line(progress, place))}</p>"
-        f'<progress max="1" value="{share:.3f}" aria-label="share of the steps done">{share:.0%}</progress>'
-        f"<dl>{cells}</dl></div>"
-    )
+    status = status_line(progress, place)
+    return render("playground", "progress.html", run=run, status=status, share=share, figures=shown)
 
 
 def curve_text(progress: Progress) -> list[list[str]]:
@@ -244,14 +240,6 @@ def ladder_choices(ladders: list[Ladder]) -> list[tuple[str, str]]:
     return [(f"{one.config.data.title} · {one.config.steps} steps · {moment(one.id)}", one.id) for one in ladders]
 
 
-def ladder_html(ladder: Ladder) -> str:
-    """Chart and table of a ladder as it stands."""
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in ladder_columns(ladder))
-    body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in ladder_table(ladder)
-    )
-    return (
-        f'<div class="ladder">{ladder_chart(ladder)}<div class="wide"><table><thead><tr>{head}</tr></thead>'
-        f'<tbody>{body}</tbody></table></div><p class="muted">{html.escape(READING)}</p>'
-        f'<p class="muted">As a page of its own: {html.escape(str(ladder.path / PAGE_FILE))}</p></div>'
-    )
+def ladder_html(ladder: Ladder) -> Markup:
+    """Chart and table of a ladder as it stands, and where its page lies."""
+    return render("playground", "ladder.html", body=ladder_body(ladder), page_file=ladder.path / PAGE_FILE)

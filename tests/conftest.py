@@ -17,10 +17,12 @@ if hasattr(os, "sched_setaffinity") and (worker := os.environ.get("PYTEST_XDIST_
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
+from playground import loopback
 from tests.helpers import tiny_llama
 from tunelab.machine import libraries
 
 libraries.prepare()  # as every program of the project does, before torch is imported
+loopback.exempt()  # tests ask the app they start
 
 REPOSITORY = Path(__file__).parent.parent
 # what takes longest begins first, so that no process is left alone with it at the end

@@ -200,8 +200,8 @@ def test_imports_go_one_way():
         assert not roots & {"gradio", "IPython", "matplotlib", "playground", "benchmarks"}, path
     for name in ("jobs", "views"):
         assert "gradio" not in set(imports(REPOSITORY / "playground" / f"{name}.py"))
-    for path in (REPOSITORY / "playground" / "tabs").glob("[!_]*.py"):
-        assert not [name for name in imports(path) if name.startswith("playground.tabs")], path
+    for path in (REPOSITORY / "playground" / "rooms").glob("[!_]*.py"):
+        assert not [name for name in imports(path) if name.startswith("playground.rooms")], path
 
 
 def test_every_module_can_be_imported():

@@ -11,9 +11,13 @@ import pytest
 from playground import forms, views
 from playground.jobs import Jobs
 from tests.helpers import ROWS
+from tests.measure.test_ladder import config as ladder_config
+from tests.measure.test_pages import NAME, Read
 from tests.train.test_loop import config
-from tunelab import DataSpec, LoRA, Run, TrainConfig, UserError
+from tunelab import DataSpec, Ladder, LoRA, Progress, Run, TrainConfig, UserError
 from tunelab.measure.charts import line_chart, loss_chart, ticks
+from tunelab.measure.ladder import PAGE_FILE
+from tunelab.measure.pages import ladder_page
 
 
 def until(condition, seconds=60):
@@ -78,6 +82,13 @@ def test_the_page_shows_names_as_text(tiny):
     shown = views.progress_html(run, run.progress(), None)
     assert "<b>bold</b>" not in shown
     assert "&lt;b&gt;bold" in shown
+    run = Run.create(config(tiny).model_copy(update={"name": NAME}))
+    failed = Progress("failed", f"there is no file {NAME}")
+    page = Read(views.progress_html(run, failed, None))
+    assert "script" not in page.elements
+    assert page.texts.count(NAME) == 1
+    assert f"— ✕ failed · there is no file {NAME}" in page.texts
+    assert page.every("data-run") == [run.id]
     assert views.plain_markdown("# [x](y) <i>") == "\\# \\[x\\]\\(y\\) \\&lt;i\\&gt;"
 
 
@@ -100,6 +111,16 @@ def test_the_status_says_each_thing_once_and_what_was_kept(tiny):
     assert "memory: about" in notes
     assert f"GB ({progress.started.forecast_bytes / 1e9:.2f} GB were forecast)" in notes
     assert views.status_line(progress, 2) == "◔ queued, number 2 in line"
+
+
+def test_the_ladder_in_the_app_is_the_table_of_its_page_and_names_where_that_lies(tmp_path):
+    ladder = Ladder.create(ladder_config("starter", "ia3", "lora"), tmp_path / NAME)
+    shown, page = Read(views.ladder_html(ladder)), Read(ladder_page(ladder))
+    assert "script" not in shown.elements
+    assert shown.texts[-1] == f"As a page of its own: {ladder.path / PAGE_FILE}"
+    table = shown.texts[shown.texts.index("Technique") : -1]
+    assert {"IA³", "LoRA"} < set(table)
+    assert page.texts[-len(table) :] == table
 
 
 def test_a_preview_marks_rows_and_what_is_learned(tiny):

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tunelab.errors import UserError
+from tunelab.machine import libraries
 from tunelab.run.run import Run, list_runs
 
 if TYPE_CHECKING:
@@ -209,6 +210,7 @@ class Comparer:
 
     def _own(self) -> None:
         """The owner thread: one request after the other."""
+        libraries.prepare()  # the first request imports torch
         while (request := self._requests.get()) is not None:
             try:
                 for update in request.work():

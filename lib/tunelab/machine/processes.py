@@ -51,9 +51,9 @@ def agreed(look: Callable[[], Value]) -> Value:
     if is_first():
         try:
             seen = [look(), None]
-        except Exception as error:
-            seen = [None, error]
-    value, error = broadcast_object_list(seen)
-    if error is not None:
-        raise error
+        except Exception as problem:
+            seen = [None, problem]
+    value, failure = broadcast_object_list(seen)
+    if failure is not None:
+        raise failure
     return value

@@ -1,4 +1,5 @@
-"""Line charts as SVG text: for the app, notebooks and reports, without a plotting library.
+"""Line charts as SVG text: for the app, notebooks and reports, without a plotting library. What is drawn
+where is worked out here; `templates/*.svg` write it.
 
 Colours come from the page (`currentColor`, and two accents that are readable on light and dark); series differ by line
 style and carry their name at their end, so that nothing is told by colour alone.
@@ -6,30 +7,28 @@ style and carry their name at their end, so that nothing is told by colour alone
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from itertools import cycle
+from typing import TYPE_CHECKING, Any
+
+from tunelab.measure.markup import render
 
 if TYPE_CHECKING:
+    from markupsafe import Markup
+
     from tunelab.config import RunConfig
     from tunelab.run.progress import Progress
 
 Points = Sequence[tuple[float, float]]
 WIDTH, HEIGHT = 720, 300
 LEFT, RIGHT, TOP, BOTTOM = 52, 112, 28, 54
-# on a phone the drawing is less than half as wide: its letters must not shrink as much
-# names of series may cross other lines: the page's own background keeps them apart
-STYLE = (
-    ".grid{stroke:currentColor;stroke-opacity:.15}"
-    ".name{paint-order:stroke;stroke-width:4px;stroke:var(--body-background-fill,var(--jp-layout-color0,transparent))}"
-    "@media(max-width:700px){svg[role=img] text{font-size:24px}}"
-)
-# (colour, width, dashes) of the first, second, … series
+# (colour, width, dashes) of the first, second, … series, and from the start again: their names tell them apart
 STYLES = (("#94a3b8", 1.5, ""), ("#ea580c", 2.5, ""), ("#0d9488", 2.5, "7 4"), ("#7c3aed", 2.5, "2 4"))
 
 
-def loss_chart(progress: Progress, config: RunConfig | None = None) -> str:
+def loss_chart(progress: Progress, config: RunConfig | None = None) -> Markup:
     """Train and held-out loss of a run over its steps, the base's held-out loss on each stage's rows as a level line.
 
     With the configuration of a run of several stages, each stage is marked where it begins, by its name.
@@ -67,105 +66,111 @@ def line_chart(
     x_title: str = "",
     x_limits: tuple[float, float] | None = None,
     marks: Sequence[tuple[float, str]] = (),
-) -> str:
+) -> Markup:
     """An `<svg>` with one line per series; points that are not finite are left out. `marks` are named places on the
     x axis."""
-    lines = {name: [p for p in points if all(map(math.isfinite, p))] for name, points in series.items()}
+    finite = {name: [p for p in points if all(map(math.isfinite, p))] for name, points in series.items()}
+    lines = {name: points for name, points in finite.items() if points}
     points = [p for line in lines.values() for p in line]
-    xs = ticks(*(x_limits or _range([x for x, _ in points])))
-    ys = ticks(*_range([y for _, y in points]))
-
-    def place(x: float, y: float) -> tuple[float, float]:
-        return (
-            LEFT + (x - xs[0]) / (xs[-1] - xs[0]) * (WIDTH - LEFT - RIGHT),
-            HEIGHT - BOTTOM - (y - ys[0]) / (ys[-1] - ys[0]) * (HEIGHT - TOP - BOTTOM),
-        )
-
-    parts = [f'<text x="{LEFT}" y="16" font-weight="600">{html.escape(title)}</text>']
-    for y in ys:
-        left, level = place(xs[0], y)
-        parts.append(f'<line x1="{left:.1f}" x2="{WIDTH - RIGHT}" y1="{level:.1f}" y2="{level:.1f}" class="grid"/>')
-        if points:
-            parts.append(f'<text x="{left - 8:.1f}" y="{level + 4:.1f}" text-anchor="end">{_number(y)}</text>')
-    for x in xs if points else ():
-        parts.append(
-            f'<text x="{place(x, ys[0])[0]:.1f}" y="{HEIGHT - BOTTOM + 22}" text-anchor="middle">{_number(x)}</text>'
-        )
-    for x, name in marks:
-        at = place(x, ys[0])[0]
-        parts.append(f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}" class="grid"/>')
-        parts.append(f'<text x="{at + 5:.1f}" y="{TOP + 12}" opacity=".7">{html.escape(name)}</text>')
-    middle = (LEFT + WIDTH - RIGHT) / 2
-    parts.append(f'<text x="{middle}" y="{HEIGHT - 5}" text-anchor="middle">{html.escape(x_title)}</text>')
-    if not points:
-        parts.append(f'<text x="{middle}" y="{HEIGHT / 2}" text-anchor="middle" opacity=".6">nothing yet</text>')
-    taken: list[float] = []
-    names = []  # above every line
-    for (name, line), (colour, width, dashes) in zip(lines.items(), STYLES, strict=False):
-        if line:
-            stroke = f'stroke="{colour}" stroke-width="{width}"'
-            *drawn, named = _line(name, [place(*p) for p in line], stroke, dashes, taken)
-            parts += drawn
-            names.append(named)
-    label = html.escape(title + ": " + "; ".join(_in_words(name, line) for name, line in lines.items() if line))
-    return (
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}" font-size="12" fill="currentColor" '
-        'font-family="system-ui, sans-serif" style="width:100%;height:auto">'
-        f"<style>{STYLE}</style>" + "".join(parts + names) + "</svg>"
+    x = _Axis(ticks(*(x_limits or _range([x for x, _ in points]))), LEFT, WIDTH - RIGHT)
+    y = _Axis(ticks(*_range([y for _, y in points])), HEIGHT - BOTTOM, TOP)
+    styles = {name: style for name, style in zip(finite, cycle(STYLES), strict=False) if name in lines}
+    return render(
+        __package__,
+        "lines.svg",
+        **_frame(HEIGHT, LEFT, title, [_in_words(name, line) for name, line in lines.items()]),
+        x_title=x_title,
+        levels=y.numbers,
+        columns=x.numbers,
+        marks=[(x.at(place), name) for place, name in marks],
+        lines=_drawn({name: [(x.at(a), y.at(b)) for a, b in lines[name]] for name in styles}, styles),
     )
 
 
-def _line(name: str, places: Points, stroke: str, dashes: str, taken: list[float]) -> list[str]:
-    """A polyline, a dot where it is short, and its name beside its end, moved until it covers no other."""
-    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-    parts = [f'<polyline points="{path}" fill="none" {stroke} stroke-dasharray="{dashes}" stroke-linejoin="round"/>']
-    if len(places) < 20:
-        parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="none" {stroke}/>' for x, y in places]
-    x, y = places[-1]
-    while any(abs(y - other) < 20 for other in taken):
-        y -= 20
-    taken.append(y)
-    return [*parts, f'<text x="{x + 8:.1f}" y="{y + 4:.1f}" class="name">{html.escape(name)}</text>']
+@dataclass(frozen=True)
+class _Axis:
+    """Values laid out from one place of the drawing to another; the ticks are the values that are written beside it."""
+
+    ticks: Sequence[float]
+    start: float
+    end: float
+
+    def at(self, value: float) -> float:
+        """Where a value stands."""
+        first, last = self.ticks[0], self.ticks[-1]
+        return self.start + (value - first) / (last - first) * (self.end - self.start)
+
+    @property
+    def numbers(self) -> list[tuple[float, str]]:
+        """The ticks: where each stands, and what is written there."""
+        return [(self.at(value), f"{value:g}") for value in self.ticks]
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A line as it is drawn, with a dot at every point where it is short."""
+
+    name: str
+    colour: str
+    width: float
+    dashes: str
+    points: str
+    dots: Points
+    end: tuple[float, float]  # where its name stands
+
+
+def _drawn(lines: Mapping[str, Points], styles: Mapping[str, tuple[str, float, str]]) -> list[_Line]:
+    """The lines, each with its name beside its end, moved up until it covers no other."""
+    drawn: list[_Line] = []
+    for name, places in lines.items():
+        x, y = places[-1]
+        while any(abs(y - other.end[1]) < 20 for other in drawn):
+            y -= 20
+        points = " ".join(f"{a:.1f},{b:.1f}" for a, b in places)
+        drawn.append(_Line(name, *styles[name], points, places if len(places) < 20 else (), (x, y)))
+    return drawn
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A row of an interval chart: its name, where its dot and its interval stand, and the value in figures."""
+
+    name: str
+    y: float
+    value: float
+    low: float
+    high: float
+    figure: str
 
 
 def interval_chart(
     rows: Sequence[tuple[str, float, float, float]], *, title: str, reference: float, reference_name: str = "base"
-) -> str:
+) -> Markup:
     """An `<svg>` with a dot and its interval (name, value, low, high) per row, and a line for what all are compared
     with. The value stands beside the dot in figures."""
     left, row_height = 190, 30
-    height = TOP + BOTTOM + row_height * max(1, len(rows))
-    xs = ticks(*_range([reference, *(x for row in rows for x in row[1:])]))
-
-    def across(x: float) -> float:
-        return left + (x - xs[0]) / (xs[-1] - xs[0]) * (WIDTH - left - RIGHT)
-
-    parts = [f'<text x="8" y="16" font-weight="600">{html.escape(title)}</text>']
-    for x in xs:
-        parts.append(
-            f'<line x1="{across(x):.1f}" x2="{across(x):.1f}" y1="{TOP}" y2="{height - BOTTOM}" class="grid"/>'
-        )
-        parts.append(f'<text x="{across(x):.1f}" y="{height - 20}" text-anchor="middle">{_number(x)}</text>')
-    at = across(reference)
-    parts.append(
-        f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{TOP}" y2="{height - BOTTOM}" stroke="#0d9488" stroke-dasharray="7 4" '
-        f'stroke-width="2"/><text x="{at:.1f}" y="{height - 4}" text-anchor="middle">{html.escape(reference_name)}'
-        "</text>"
+    x = _Axis(ticks(*_range([reference, *(x for row in rows for x in row[1:])])), left, WIDTH - RIGHT)
+    words = [f"{name} {value:.3g} ({low:.3g} to {high:.3g})" for name, value, low, high in rows]
+    return render(
+        __package__,
+        "intervals.svg",
+        **_frame(
+            TOP + BOTTOM + row_height * max(1, len(rows)), left, title, [f"{reference_name} {reference:.3g}", *words]
+        ),
+        columns=x.numbers,
+        reference=x.at(reference),
+        reference_name=reference_name,
+        rows=[
+            _Row(name, TOP + row_height * (index + 0.5), x.at(value), x.at(low), x.at(high), f"{value:+.3g}")
+            for index, (name, value, low, high) in enumerate(rows)
+        ],
     )
-    for index, (name, value, low, high) in enumerate(rows):
-        y = TOP + row_height * (index + 0.5)
-        parts.append(f'<text x="8" y="{y + 4:.1f}">{html.escape(name)}</text>')
-        ends = f'x1="{across(low):.1f}" x2="{across(high):.1f}" y1="{y:.1f}" y2="{y:.1f}"'
-        parts.append(f'<line {ends} stroke="#ea580c" stroke-width="2"/>')
-        parts.append(f'<circle cx="{across(value):.1f}" cy="{y:.1f}" r="5" fill="#ea580c"/>')
-        parts.append(f'<text x="{WIDTH - RIGHT + 10}" y="{y + 4:.1f}">{value:+.3g}</text>')
-    words = "; ".join(f"{name} {value:.3g} ({low:.3g} to {high:.3g})" for name, value, low, high in rows)
-    label = html.escape(f"{title}: {reference_name} {reference:.3g}; {words}")
-    return (
-        f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{label}" font-size="12" fill="currentColor" '
-        'font-family="system-ui, sans-serif" style="width:100%;height:auto">'
-        f"<style>{STYLE}</style>" + "".join(parts) + "</svg>"
-    )
+
+
+def _frame(height: int, left: int, title: str, words: Sequence[str]) -> dict[str, Any]:
+    """Size, edges, title, and the words for those who can't see the drawing."""
+    edges = {"left": left, "right": WIDTH - RIGHT, "top": TOP, "bottom": height - BOTTOM}
+    return {"width": WIDTH, "height": height, **edges, "title": title, "label": f"{title}: {'; '.join(words)}"}
 
 
 def ticks(low: float, high: float, count: int = 6) -> list[float]:
@@ -180,10 +185,6 @@ def ticks(low: float, high: float, count: int = 6) -> list[float]:
 def _range(values: Sequence[float]) -> tuple[float, float]:
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
     return (low, high) if high > low else (low - 0.5, high + 0.5)
-
-
-def _number(value: float) -> str:
-    return f"{value:g}"
 
 
 def _in_words(name: str, line: Points) -> str:

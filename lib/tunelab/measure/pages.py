@@ -1,12 +1,14 @@
-"""Results as tables and static pages that open without a server."""
+"""Results as tables and static pages that open without a server. `templates/*.html` write them."""
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from markupsafe import Markup
+
 from tunelab.measure.charts import interval_chart
+from tunelab.measure.markup import render
 from tunelab.run.reports import Compared, Report
 
 if TYPE_CHECKING:
@@ -19,17 +21,6 @@ READING = (
     "steps alone. A rung on a quantised base is compared with the quantised base."
 )
 METRIC_TITLES = {"exact_match": "Exact match, %", "chrf": "chrF"}
-STYLE = """
-:root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }
-body { max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .875rem; }
-th, td { padding: .4rem .7rem; text-align: right; border-bottom: 1px solid #8886; }
-th:first-child, td:first-child, td:last-child, th:last-child { text-align: left; }
-th { font-weight: 600; vertical-align: bottom; }
-.wide { overflow-x: auto; }
-svg { max-width: 52rem; }
-.muted { opacity: .7; }
-"""
 
 
 def ladder_columns(ladder: Ladder) -> list[str]:
@@ -103,35 +94,37 @@ def _metric(rungs: Sequence[Rung]) -> str | None:
     return next((rung.report.main_metric for rung in rungs if rung.report), None)
 
 
-def ladder_chart(ladder: Ladder) -> str:
+def ladder_chart(ladder: Ladder) -> Markup:
     """The gain of every measured rung over its base with its interval, the base as the line at 0; an `<svg>`, or ""
     before there is anything."""
     rungs = [rung for rung in ladder.rungs() if rung.report]
     metric = _metric(rungs)
     if not rungs:
-        return ""
+        return Markup("")
     figures = [(rung.title, report.main or report.heldout_loss) for rung in rungs if (report := rung.report)]
     rows = [(title, figure.change.value, figure.change.low, figure.change.high) for title, figure in figures]
     what = f"{METRIC_TITLES[metric]}: gain" if metric else "Held-out loss: change"
     return interval_chart(rows, title=f"{what} over the base, with 95 % intervals", reference=0.0)
 
 
-def ladder_page(ladder: Ladder) -> str:
+def ladder_body(ladder: Ladder) -> Markup:
+    """Chart, table and how to read them: what the page and the app show of a ladder."""
+    return render(
+        __package__,
+        "ladder.html",
+        chart=ladder_chart(ladder),
+        columns=ladder_columns(ladder),
+        rows=ladder_table(ladder),
+        reading=READING,
+    )
+
+
+def ladder_page(ladder: Ladder) -> Markup:
     """The ladder as one HTML file: what was asked, the chart, the table."""
     config = ladder.config
     rows = next((rung.report.rows for rung in ladder.rungs() if rung.report), config.rows)
-    words = (
+    asked = (
         f"Every technique on the same rows: {config.data.title}, {config.steps} steps of {config.batch_size} rows, "
         f"seed {config.seed}, measured on {rows} held-out rows. Base: {config.model.repo_id}."
     )
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in ladder_columns(ladder))
-    body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in ladder_table(ladder)
-    )
-    return (
-        '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f"<title>Method ladder: {html.escape(config.data.title)}</title><style>{STYLE}</style>"
-        f"<h1>Method ladder</h1><p>{html.escape(words)}</p>{ladder_chart(ladder)}"
-        f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-        f'<p class="muted">{html.escape(READING)}</p></html>\n'
-    )
+    return render(__package__, "ladder_page.html", data=config.data.title, asked=asked, body=ladder_body(ladder))

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunelab.errors import UserError
-from tunelab.machine import hardware
+from tunelab.machine import hardware, libraries
 from tunelab.model import starter
 from tunelab.spec import STARTER, ModelSpec
 
@@ -60,9 +60,9 @@ def load(spec: ModelSpec, progress: Callable[[str], None] | None = None, *, atte
     Raises:
         UserError: the model can't be found, fetched, or quantised on this machine.
     """
+    folder = find(spec, progress)  # prepares the libraries: has to come before torch
     import torch
 
-    folder = find(spec, progress)
     device = choose_device(spec)
     if device.type == "cpu":
         torch.set_num_threads(hardware.physical_cores())
@@ -145,6 +145,7 @@ def find(spec: ModelSpec, progress: Callable[[str], None] | None = None) -> Path
     Raises:
         UserError: there is no such folder, or the Hub does not have it or can't be reached.
     """
+    libraries.prepare()  # every way of loading anything comes by here
     if spec.repo_id == STARTER:
         return starter.starter_path(progress)
     if is_folder(spec):

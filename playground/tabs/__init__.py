@@ -1,1 +1,0 @@
-"""One module per tab. Tabs do not import each other."""

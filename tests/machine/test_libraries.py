@@ -1,0 +1,41 @@
+"""Whoever uses the library straight from Python sees its own words and no other library's chatter."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from tests.helpers import ROWS
+from tunelab import DataSpec, LoRA, ModelSpec, RunConfig, Stage, TrainConfig, finetune
+
+# On some CPUs only, bitsandbytes says that it found no kernel, when it is imported: here it does on every one.
+CHATTER = """
+import logging, sys
+class Chatter:
+    def find_spec(self, name, *_):
+        if name == "bitsandbytes.backends.cpu.ops":
+            logging.getLogger(name).warning("Failed to load CPU gemm_4bit_forward")
+sys.meta_path.insert(0, Chatter())
+"""
+CHECK = "\nassert 'bitsandbytes.backends.cpu.ops' in sys.modules"
+
+
+def nf4(folder):
+    return ModelSpec(repo_id=folder, quantization="nf4", dtype="float32")
+
+
+def printed_by(code):
+    result = subprocess.run([sys.executable, "-c", CHATTER + code + CHECK], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return result.stdout + result.stderr
+
+
+def test_loading_a_quantised_base_prints_nothing(tiny):
+    assert printed_by(f"from tunelab import ModelSpec, load; load(ModelSpec(**{nf4(tiny).model_dump()}))") == ""
+
+
+def test_comparing_prints_nothing(tiny):
+    stage = Stage(data=DataSpec(rows=ROWS, heldout=4), training=TrainConfig(steps=1, batch_size=2, warmup_steps=0))
+    run = finetune(RunConfig(model=nf4(tiny), technique=LoRA(r=4), stages=[stage]))
+    asked = f"compare('{run.id}', 'say red', max_new_tokens=2)"
+    assert printed_by(f"from tunelab import compare; assert {asked}.done") == ""
