@@ -8,7 +8,6 @@ and drains the events. Both run in this process; the app uses `worker.py`, which
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import random
 import signal
@@ -17,9 +16,9 @@ import time
 import traceback
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tunelab.config import RunConfig
 from tunelab.errors import UserError, explain
@@ -27,7 +26,8 @@ from tunelab.machine import hardware, libraries, processes
 from tunelab.machine.files import replacing
 from tunelab.run.events import Failed, Finished, Preparing, Resumed, Started, Stopped, TrainingEvent
 from tunelab.run.reports import forget_report
-from tunelab.run.run import Run, list_runs, training_lock
+from tunelab.run.run import Run
+from tunelab.run.turn import Turn
 from tunelab.spec import ModelSpec, Stage
 from tunelab.techniques import Technique
 
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from tunelab.data.examples import DataSplit
     from tunelab.train.checkpoints import Checkpoint
     from tunelab.train.loop import StageData, Trainer
+
+Result = TypeVar("Result")
 
 
 def finetune(
@@ -68,65 +70,88 @@ def create_run(config: RunConfig, root: str | Path | None = None) -> Run:
 def train_run(run: Run, should_stop: Callable[[], bool] = lambda: False) -> Iterator[TrainingEvent]:
     """Every event of training `run`, from its last checkpoint if it has one, as they are recorded in its directory.
 
-    Waits for its turn when another run trains. Stops at the next step when asked by `should_stop`, by
+    Waits for its turn when another run trains. Stops at the next step when asked from now on by `should_stop`, by
     `run.request_stop()`, or by Ctrl-C; a generator closed early keeps a checkpoint and the adapter as well.
 
     Under `torchrun` every process comes here with the same run. The first one holds the lock, records and saves.
     """
-    first = processes.is_first()
-
-    def record(event: TrainingEvent) -> TrainingEvent:
-        if first:
-            run.append(event)
-        return event
-
     libraries.prepare()
     processes.join(run.config.model.device)
-    with ExitStack() as stack:
-        interrupted = stack.enter_context(interruptible())
+    if processes.is_first():
+        with run.beating(), closing(Turn(run)) as turn:
+            run.begin()
+            try:
+                yield from _in_turn(run, turn, should_stop)
+            finally:
+                run.clear_requests()
+    else:
+        yield from _in_turn(run, None, should_stop)
+
+
+def _in_turn(run: Run, turn: Turn | None, should_stop: Callable[[], bool]) -> Iterator[TrainingEvent]:
+    """Wait for the run's turn, and train it; `turn` is None in all processes but the first, which waits for all."""
+    with interruptible() as interrupted:
 
         def stop() -> bool:
             return processes.agreed(lambda: run.stop_requested or interrupted() or should_stop())
 
-        lock = training_lock(run.root)
-        if first:
-            stack.enter_context(run.beating())
-            stack.callback(lock.release)
-        waiting = ""
-        while not processes.agreed(lambda: _acquired(lock)):
-            if stop():
-                if first:
-                    run.clear_requests()
-                yield record(Stopped(step=run.progress().step, reason="stopped while it waited", adapter=None))
-                return
-            message = _waiting_for(run)
-            if message != waiting:
-                waiting = message
-                yield record(Preparing(message=message))
-        if first:
+        if not (yield from _recorded(run, _wait(run, turn, stop))):
+            return
+        if turn:
             run.take_from_queue()
             forget_report(run.path)  # it is of the result before
+        yield from _trained(run, stop)
 
+
+def _wait(run: Run, turn: Turn | None, should_stop: Callable[[], bool]) -> Generator[TrainingEvent, None, bool]:
+    """Wait until it is this run's turn; False where it was asked to stop before."""
+    said = ""
+    while not processes.agreed(lambda: turn is not None and turn.come()):
+        if should_stop():
+            yield Stopped(step=run.progress().step, reason="stopped while it waited", adapter=None)
+            return False
+        message = turn.awaited if turn else said
+        if message != said:
+            said = message
+            yield Preparing(message=message)
+    return True
+
+
+def _trained(run: Run, should_stop: Callable[[], bool]) -> Iterator[TrainingEvent]:
+    """The events of the chain, recorded, and how it ended where it can't say so itself."""
+    try:
+        # closed before its end is recorded, so that what it saves then is in the record
+        with closing(_Chain(run, should_stop).events()) as events:
+            yield from _recorded(run, events)
+    except GeneratorExit:
+        _record(run, Stopped(step=run.progress().step, reason="its reader ended", adapter=_adapter_of(run)))
+        raise
+    except Exception as error:
+        known = explain(error)
+        message = known or f"{type(error).__name__}: {error}. This is a bug; the run's log has the details."
+        event = Failed(message=message, detail="" if isinstance(error, UserError) else traceback.format_exc())
+        with suppress(OSError):  # a full disk can't take the news either
+            _record(run, event)
+        if known and not isinstance(error, UserError):
+            raise UserError(known) from error
+        raise
+
+
+def _recorded(run: Run, events: Generator[TrainingEvent, None, Result]) -> Generator[TrainingEvent, None, Result]:
+    """The events, each written into the run's log before it is passed on."""
+    while True:
         try:
-            # closed before its end is recorded, so that what it saves then is in the record
-            with contextlib.closing(_Chain(run, stop).events()) as events:
-                for event in events:
-                    yield record(event)
-        except GeneratorExit:
-            record(Stopped(step=run.progress().step, reason="its reader ended", adapter=_adapter_of(run)))
-            raise
-        except Exception as error:
-            known = explain(error)
-            message = known or f"{type(error).__name__}: {error}. This is a bug; the run's log has the details."
-            event = Failed(message=message, detail="" if isinstance(error, UserError) else traceback.format_exc())
-            with contextlib.suppress(OSError):  # a full disk can't take the news either
-                record(event)
-            if known and not isinstance(error, UserError):
-                raise UserError(known) from error
-            raise
-        finally:
-            if first:
-                run.clear_requests()
+            event = next(events)
+        except StopIteration as end:
+            return end.value
+        _record(run, event)
+        yield event
+
+
+def _record(run: Run, event: TrainingEvent) -> None:
+    """Add an event to the run's log: once, however many processes train it."""
+    if processes.is_first():
+        run.append(event)
 
 
 class _Chain:
@@ -312,7 +337,7 @@ class _Chain:
         try:
             yield from trainer.train()
         except GeneratorExit:
-            with contextlib.suppress(Exception):  # nobody reads any more; what was saved before is intact
+            with suppress(Exception):  # nobody reads any more; what was saved before is intact
                 list(trainer.save())
                 self._save_adapter()
             raise
@@ -458,21 +483,6 @@ def _check_disk(folder: Path, parameters: dict[str, Any]) -> None:
             f"The disk has {free / 1e6:,.0f} MB free at {folder}; this run's checkpoints need up to "
             f"{needed / 1e6:,.0f} MB. Free some space, or choose another directory with --runs DIR or TUNELAB_HOME."
         )
-
-
-def _acquired(lock: Any) -> bool:
-    from filelock import Timeout
-
-    try:
-        lock.acquire(timeout=0.3)
-    except Timeout:
-        return False
-    return True
-
-
-def _waiting_for(run: Run) -> str:
-    holder = next((r for r in list_runs(run.root) if r.id != run.id and r.is_alive and r.progress().started), None)
-    return f"waiting until {holder.id} has finished: one run trains at a time" if holder else "waiting for its turn"
 
 
 @contextmanager

@@ -94,6 +94,15 @@ def test_a_stopped_ladder_says_so_and_goes_on(tiny):
     assert not ladder.is_alive
 
 
+def test_a_ladder_that_is_stopped_while_its_first_run_is_starting_stops(tiny):
+    ladder = Ladder.create(config(tiny, "lora", steps=100_000))
+    list(climb(ladder, should_stop=lambda: True))
+    run = ladder.run_of("lora")
+    assert run.status == "stopped"
+    assert run.progress().step < 1000
+    assert not run.stop_requested
+
+
 def test_a_worker_that_is_killed_leaves_a_rung_that_says_so(tiny):
     import psutil
 

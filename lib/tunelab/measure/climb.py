@@ -16,11 +16,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from pydantic import ValidationError
 
 from tunelab.errors import EXIT_USER_ERROR, UserError, explain
@@ -31,6 +31,7 @@ from tunelab.measure.pages import ladder_page
 from tunelab.run.events import Failed
 from tunelab.run.reports import read_report
 from tunelab.run.run import Run
+from tunelab.run.turn import lock_of
 
 POLL_SECONDS = 1.5
 
@@ -72,7 +73,7 @@ def _the_only_one(ladder: Ladder) -> Iterator[None]:
     Raises:
         UserError: somebody does.
     """
-    lock = FileLock(ladder.path / "climbing.lock")
+    lock = lock_of(ladder.path / "climbing.lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -107,7 +108,10 @@ def _climb_one(ladder: Ladder, name: str, should_stop: Callable[[], bool]) -> It
     ladder.remember(name, run=run.id)
     if run.status != "finished":
         command = [sys.executable, "-m", "tunelab.worker", str(run.path)]
-        failure = yield from _watched(command, ladder, should_stop, run.request_stop)
+        try:
+            failure = yield from _watched(command, ladder, should_stop, run.request_stop)
+        finally:
+            run.clear_requests()  # the last one came when it had ended
         if run.status != "finished" and failure:
             run.end_beat()  # whoever beat is gone
             ladder.remember(name, run=run.id, failed=_last_words(run) or failure)
@@ -132,23 +136,34 @@ def _watched(
     command: list[str], ladder: Ladder, should_stop: Callable[[], bool], stop: Callable[[], None] | None
 ) -> Generator[None, None, str | None]:
     """A look at a child process every second or two until it ends; why it failed, if it did. When it is time to stop,
-    or nobody looks any more, it is asked by `stop()`, or ended."""
+    or nobody looks any more, it is asked by `stop()`, or ended. It is asked again until it ends: what was asked before
+    it had started says nothing to it."""
     with (
         open(ladder.path / "log.txt", "ab") as log,
         tempfile.TemporaryFile("w+") as errors,
         subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=errors) as child,
     ):
         asked = False
+
+        def end() -> None:
+            nonlocal asked
+            if stop:
+                stop()
+            elif not asked:
+                child.terminate()
+            asked = True
+
         try:
             while child.poll() is None:
                 yield
                 time.sleep(POLL_SECONDS)
-                if should_stop() and not asked:
-                    asked = True
-                    stop() if stop else child.terminate()
+                if should_stop():
+                    end()
         finally:
-            if child.poll() is None and not asked:
-                stop() if stop else child.terminate()
+            while child.poll() is None:
+                end()
+                with suppress(subprocess.TimeoutExpired):
+                    child.wait(POLL_SECONDS)
         errors.seek(0)
         lines = errors.read().strip().splitlines()
     if child.returncode < 0 and not asked:

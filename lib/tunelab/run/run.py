@@ -9,8 +9,7 @@
         adapter/         the result (model/ for full fine-tuning)
         stages/1 …       the result at the end of each stage, where there are several
 
-Nothing else remembers a run, so a closed browser, a restarted app or a killed worker loses nothing. One run trains at
-a time: `training_lock()` of the runs root, which the operating system releases when its holder dies.
+Nothing else remembers a run, so a closed browser, a restarted app or a killed worker loses nothing.
 """
 
 from __future__ import annotations
@@ -40,20 +39,19 @@ from tunelab.run.events import (
     Stopped,
     TrainingEvent,
 )
-from tunelab.run.heartbeat import Beating
+from tunelab.run.heartbeat import LOST_AFTER_SECONDS, Beating
 from tunelab.run.log import log_of
 from tunelab.run.progress import Progress, Status, how_it_finished
 from tunelab.run.reports import forget_report
 
 if TYPE_CHECKING:
-    from filelock import FileLock
-
     from tunelab.config import RunConfig
     from tunelab.spec import ModelSpec
 
 FORMAT = 1
 FULL_DISK_BYTES = 100_000
 RESUMABLE: tuple[Status, ...] = ("stopped", "failed", "lost")
+TAKEN_OUT = "taken out of the queue"
 
 
 def runs_root(directory: str | Path | None = None) -> Path:
@@ -62,14 +60,6 @@ def runs_root(directory: str | Path | None = None) -> Path:
         return Path(directory).expanduser().resolve()
     home = os.environ.get("TUNELAB_HOME")
     return (Path(home).expanduser().resolve() if home else platformdirs.user_data_path("tunelab")) / "runs"
-
-
-def training_lock(root: Path) -> FileLock:
-    """The lock whose holder may train. Not reentrant between objects: each call makes a new one."""
-    from filelock import FileLock
-
-    root.mkdir(parents=True, exist_ok=True)
-    return FileLock(root / "training.lock")
 
 
 class Run(Beating):
@@ -220,7 +210,7 @@ class Run(Beating):
     # requests, each a file: they work between processes and survive all of them
 
     def queue(self) -> None:
-        """Ask for the run to be trained, or resumed, when its turn comes."""
+        """Ask for the run to be trained, or resumed, when its turn comes; requests to stop from before are void."""
         (self.path / "stop").unlink(missing_ok=True)
         (self.path / "queued").touch()
 
@@ -231,11 +221,26 @@ class Run(Beating):
         if (self.path / "queued").exists() and not self.is_alive:
             (self.path / "queued").unlink(missing_ok=True)
             last = self.progress()
-            self.append(Stopped(step=last.step, reason="taken out of the queue", adapter=None))
+            self.append(Stopped(step=last.step, reason=TAKEN_OUT, adapter=None))
 
     @property
     def stop_requested(self) -> bool:
         return (self.path / "stop").exists()
+
+    def begin(self) -> None:
+        """Say that a process is about to train it. A request to stop that stands here was for the process that trained
+        before, and is void, unless it was meant for this one as it started: it came while the run was queued, or took
+        it out of the queue a moment ago."""
+        if not (self.path / "queued").exists() and not self._was_just_taken_out():
+            (self.path / "stop").unlink(missing_ok=True)
+
+    def _was_just_taken_out(self) -> bool:
+        try:
+            age = time.time() - (self.path / "stop").stat().st_mtime
+        except FileNotFoundError:
+            return False
+        ending = self.progress().ending
+        return isinstance(ending, Stopped) and ending.reason == TAKEN_OUT and age < LOST_AFTER_SECONDS
 
     def take_from_queue(self) -> None:
         """Say that its turn has come. A request to stop that came meanwhile stands."""
