@@ -15,7 +15,7 @@ from tunelab.data.examples import DataSplit, Example
 from tunelab.data.readers import SUFFIXES, Row, read_rows
 from tunelab.data.shapes import to_examples
 from tunelab.errors import UserError
-from tunelab.spec import DataSpec
+from tunelab.spec import DataSpec, plain_rows
 
 
 def read_data(spec: DataSpec, learn: str = "instructions") -> DataSplit:
@@ -72,7 +72,7 @@ def _rows_from_hub(name: str) -> list[Row]:
     import datasets
 
     try:
-        return datasets.load_dataset(name, split="train").to_list()
+        return list(plain_rows(datasets.load_dataset(name, split="train")))
     except (ConnectionError, OSError, ValueError, RuntimeError) as error:
         reason = "the Hub is switched off (HF_HUB_OFFLINE)" if os.environ.get("HF_HUB_OFFLINE") else str(error)
         raise UserError(
