@@ -145,35 +145,50 @@ def plain_rows(value: Any) -> Any:
         value = value.to_list()
     if not isinstance(value, list | tuple):
         return value
-    return [_plain(row, f"row {number}") if isinstance(row, Mapping) else row for number, row in enumerate(value, 1)]
+    return [_plain_row(row, number) if isinstance(row, Mapping) else row for number, row in enumerate(value, 1)]
 
 
-def _plain(value: Any, where: str) -> Any:
+def _plain_row(row: Mapping[Any, Any], number: int) -> Any:
+    try:
+        return _plain(row)
+    except ValueError as error:
+        raise ValueError(f"row {number}, {error}") from None
+
+
+def _plain(value: Any) -> Any:
     """A cell as JSON knows it: what is missing is None, numbers stay numbers, dates are ISO text, at midnight without
     the time."""
-    if type(value).__module__.partition(".")[0] == "numpy":
-        return _plain((_in_microseconds(value) if value.dtype.kind in "mM" else value).tolist(), where)
-    if value is None or isinstance(value, str | bool | int):
+    if type(value) in (str, int, bool, type(None)):
         return value
+    if type(value).__module__.partition(".")[0] == "numpy":
+        return _plain((_in_microseconds(value) if value.dtype.kind in "mM" else value).tolist())
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(key): _plain(item, f"{where}, '{key}'") for key, item in value.items()}
+        return _plain_mapping(value)
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in value]
     if isinstance(value, bytes | bytearray):
         try:
             return bytes(value).decode()
         except UnicodeDecodeError:
-            raise ValueError(
-                f"{where}: holds bytes that are no UTF-8 text; leave the column out, or decode it"
-            ) from None
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(item, where) for item in value]
+            raise ValueError("holds bytes that are no UTF-8 text; leave the column out, or decode it") from None
     if type(value).__name__ in ("NaTType", "NAType"):  # of pandas, which need not be installed
         return None
     if isinstance(value, datetime.datetime):
         at_midnight = value.tzinfo is None and value.time() == datetime.time.min
         return value.date().isoformat() if at_midnight else value.isoformat()
     return value.isoformat() if isinstance(value, datetime.date | datetime.time) else str(value)
+
+
+def _plain_mapping(value: Mapping[Any, Any]) -> dict[str, Any]:
+    plain = {}
+    for key, item in value.items():
+        try:
+            plain[str(key)] = _plain(item)
+        except ValueError as error:
+            raise ValueError(f"'{key}': {error}") from None
+    return plain
 
 
 def _in_microseconds(value: Any) -> Any:
