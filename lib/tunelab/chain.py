@@ -230,7 +230,7 @@ class _Chain:
                 )
 
     def _read(self, tokenizer: Any) -> tuple[list[Any], list[Any], list[str]]:
-        from tunelab.data import encode_all, pack, read_data
+        from tunelab.data import read_data, training_rows
         from tunelab.train.loop import StageData
 
         stages, splits, notes = [], [], []
@@ -240,15 +240,13 @@ class _Chain:
             notes += [where + note for note in split.notes]
             sides = []
             for side, examples in (("training", split.train), ("held-out", split.heldout)):
-                rows, dropped = encode_all(examples, tokenizer, self.config.model.max_length)
-                notes += [f"{where}{side} rows: {note}" for note in dropped]
+                rows, told = training_rows(examples, tokenizer, self.config.model.max_length)
+                notes += [f"{where}{side} rows: {note}" for note in told]
                 if not rows:
                     raise UserError(
                         f"{stage.data.title}: no {side} row has anything to learn from within "
                         f"max_length = {self.config.model.max_length} tokens. Raise max_length, or shorten the prompts."
                     )
-                if stage.learn == "text":
-                    rows = pack(rows, self.config.model.max_length)
                 sides.append(rows)
             replayed, told = self._replayed(stage, tokenizer, len(sides[0]))
             notes += [where + note for note in told]

@@ -6,8 +6,10 @@ documentation. Nothing here imports torch or knows a technique; `config.py` brin
 
 from __future__ import annotations
 
-import json
+import datetime
+import math
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -19,9 +21,9 @@ ROLES = ("instruction", "input", "output", "prompt", "completion", "system", "me
 
 class Spec(BaseModel):
     """The base of every configuration object. Frozen, and an unknown field is an error: what a run shows is what it was
-    given."""
+    given. No number may be infinite or none at all: nothing can be done so many times, and nothing compares with it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, ser_json_inf_nan="strings")
 
 
 class ModelSpec(Spec):
@@ -90,7 +92,7 @@ class DataSpec(Spec):
     @field_validator("rows", "heldout_rows", mode="before")
     @classmethod
     def _rows_as_dicts(cls, value: Any) -> Any:
-        return _records(value)
+        return plain_rows(value)
 
     @field_validator("columns")
     @classmethod
@@ -100,14 +102,16 @@ class DataSpec(Spec):
                 raise ValueError(f"there is no role '{role}'; allowed: {', '.join(ROLES)}")
         return value
 
-    @field_validator("heldout")
+    @field_validator("heldout", mode="before")
     @classmethod
-    def _share_rows_or_file(cls, value: float | str) -> float | str:
-        if isinstance(value, str):
+    def _share_rows_or_file(cls, value: Any) -> Any:
+        try:
+            number = float(value)  # also where a form or YAML gave it as text: no file is called so
+        except (TypeError, ValueError):
             return value
-        if value <= 0 or (value >= 1 and value != int(value)):
+        if not math.isfinite(number) or number <= 0 or (number >= 1 and number != int(number)):
             raise ValueError("allowed: a share between 0 and 1, a whole number of rows, or a file")
-        return value
+        return number
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -123,15 +127,73 @@ class DataSpec(Spec):
         return Path(self.source).name if Path(self.source).suffix else self.source
 
 
-def _records(value: Any) -> Any:
-    """Rows of a DataFrame or a `datasets.Dataset` as plain dicts; anything else unchanged, for pydantic to judge."""
+def plain_rows(value: Any) -> Any:
+    """Rows of a list, a DataFrame or a `datasets.Dataset` as dicts of what JSON knows; anything else unchanged, for
+    pydantic to judge.
+
+    Raises:
+        ValueError: two columns have one name, or bytes are no text.
+    """
     pandas, datasets = sys.modules.get("pandas"), sys.modules.get("datasets")
     if pandas is not None and isinstance(value, pandas.DataFrame):
-        # through JSON: NumPy scalars become Python's, NaN becomes None
-        return json.loads(value.to_json(orient="records", force_ascii=False))
-    if datasets is not None and isinstance(value, datasets.Dataset):
-        return value.to_list()
-    return value
+        names = [str(name) for name in value.columns]
+        if doubled := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"the column '{doubled}' stands twice; give each column its own name")
+        columns = [value.iloc[:, place].tolist() for place in range(len(names))]
+        value = [dict(zip(names, cells, strict=True)) for cells in zip(*columns, strict=True)]
+    elif datasets is not None and isinstance(value, datasets.Dataset):
+        value = value.to_list()
+    if not isinstance(value, list | tuple):
+        return value
+    return [_plain_row(row, number) if isinstance(row, Mapping) else row for number, row in enumerate(value, 1)]
+
+
+def _plain_row(row: Mapping[Any, Any], number: int) -> Any:
+    try:
+        return _plain(row)
+    except ValueError as error:
+        raise ValueError(f"row {number}, {error}") from None
+
+
+def _plain(value: Any) -> Any:
+    """A cell as JSON knows it: what is missing is None, numbers stay numbers, dates are ISO text, at midnight without
+    the time."""
+    if type(value) in (str, int, bool, type(None)):
+        return value
+    if type(value).__module__.partition(".")[0] == "numpy":
+        return _plain((_in_microseconds(value) if value.dtype.kind in "mM" else value).tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return _plain_mapping(value)
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in value]
+    if isinstance(value, bytes | bytearray):
+        try:
+            return bytes(value).decode()
+        except UnicodeDecodeError:
+            raise ValueError("holds bytes that are no UTF-8 text; leave the column out, or decode it") from None
+    if type(value).__name__ in ("NaTType", "NAType"):  # of pandas, which need not be installed
+        return None
+    if isinstance(value, datetime.datetime):
+        at_midnight = value.tzinfo is None and value.time() == datetime.time.min
+        return value.date().isoformat() if at_midnight else value.isoformat()
+    return value.isoformat() if isinstance(value, datetime.date | datetime.time) else str(value)
+
+
+def _plain_mapping(value: Mapping[Any, Any]) -> dict[str, Any]:
+    plain = {}
+    for key, item in value.items():
+        try:
+            plain[str(key)] = _plain(item)
+        except ValueError as error:
+            raise ValueError(f"'{key}': {error}") from None
+    return plain
+
+
+def _in_microseconds(value: Any) -> Any:
+    """NumPy's dates and durations in the unit of Python's own."""
+    return value.astype(f"{value.dtype.kind}8[us]")
 
 
 class TrainConfig(Spec):

@@ -129,6 +129,71 @@ def test_a_data_frame_and_a_data_set_are_rows_too():
     assert read_data(DataSpec(rows=datasets.Dataset.from_list(ROWS), heldout=4)).sha256 == expected
 
 
+def test_cells_of_a_frame_are_what_a_person_reads_there():
+    import datetime
+
+    import numpy
+
+    frame = pandas.DataFrame(
+        {
+            "day": pandas.to_datetime(["2024-01-02", "2024-01-02 10:30"], format="mixed"),
+            "in Berlin": pandas.to_datetime(["2024-01-02", "2024-07-02"]).tz_localize("Europe/Berlin"),
+            "for": pandas.to_timedelta(["1 days 02:00:00", None]),
+            "kind": pandas.Categorical(["spam", None]),
+            "count": pandas.array([7, None], dtype="Int64"),
+            "known": pandas.array([True, None], dtype="boolean"),
+            "share": [0.123456789012345, float("nan")],
+            "raw": [b"x", "é".encode()],
+            "turns": [[{"role": "user", "at": pandas.Timestamp("2024-01-02")}], numpy.array([1, 2])],
+            "moment": [numpy.datetime64("2024-01-02"), numpy.datetime64("NaT")],
+            "date": [datetime.date(2024, 1, 2), pandas.NaT],
+        },
+        index=["a", "b"],
+    )
+    first, second = DataSpec(rows=frame).rows
+    assert first == {
+        "day": "2024-01-02",
+        "in Berlin": "2024-01-02T00:00:00+01:00",
+        "for": "1 days 02:00:00",
+        "kind": "spam",
+        "count": 7,
+        "known": True,
+        "share": 0.123456789012345,
+        "raw": "x",
+        "turns": [{"role": "user", "at": "2024-01-02"}],
+        "moment": "2024-01-02",
+        "date": "2024-01-02",
+    }
+    assert [type(first[name]) for name in ("count", "known", "share")] == [int, bool, float]
+    assert second["day"] == "2024-01-02T10:30:00"
+    assert second["turns"] == [1, 2]
+    assert {second[name] for name in ("for", "kind", "count", "known", "share", "moment", "date")} == {None}
+    assert json.loads(json.dumps([first, second])) == [first, second]
+
+
+def test_cells_of_a_data_set_and_of_a_list_are_treated_alike():
+    import datetime
+
+    import datasets
+
+    rows = [{"at": datetime.datetime(2024, 1, 2), "took": datetime.timedelta(hours=3), "raw": b"abc", "n": 1.5}]
+    expected = ({"at": "2024-01-02", "took": "3:00:00", "raw": "abc", "n": 1.5},)
+    assert DataSpec(rows=rows).rows == expected
+    assert DataSpec(rows=datasets.Dataset.from_list(rows)).rows == expected
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (pandas.DataFrame([[1, 2]], columns=["a", "a"]), "the column 'a' stands twice"),
+        ([{"a": b"\xff"}], "row 1, 'a': holds bytes that are no UTF-8 text"),
+    ],
+)
+def test_cells_that_are_no_text_are_named(rows, message):
+    with pytest.raises(ValueError, match=message):
+        DataSpec(rows=rows)
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [

@@ -1,11 +1,13 @@
 """From a `DataSpec` to encoded batches:
 
     read_data()  rows → examples → train and held-out      encode_all()  examples → tokens and loss mask
-    preview()    what the model will see, for people        batches.py   tokens → padded tensors
+    preview()    what the model will see, for people        training_rows()  the same, plain text in blocks
+    content.py   what rows teach, to tell them apart        batches.py   tokens → padded tensors
 
 Importing this package does not import torch.
 """
 
+from tunelab.data.blocks import rows_alone, training_rows
 from tunelab.data.encode import Encoded, encode, encode_all, encode_prompt, neutralise, pack
 from tunelab.data.examples import DataSplit, Example, Message
 from tunelab.data.previews import PreviewRow, preview
@@ -25,4 +27,6 @@ __all__ = [
     "preview",
     "read_data",
     "read_examples",
+    "rows_alone",
+    "training_rows",
 ]

@@ -34,20 +34,20 @@ class Encoded:
 
 
 def encode(example: Example, tokenizer: Any, max_length: int) -> Encoded | None:
-    """The tokens and loss mask of one row, cut at `max_length`; None when nothing scored is left.
+    """The tokens and loss mask of one row, cut at `max_length`; None when nothing scored is left. Plain text is given
+    whole: `pack` cuts it into blocks.
 
     Raises:
         UserError: the tokenizer's chat template rewrites earlier turns, so that no exact mask exists.
     """
     if example.text is not None:
-        ids = [*tokens(tokenizer, neutralise(example.text, tokenizer)), tokenizer.eos_token_id]
-        scored = [False] + [True] * (len(ids) - 1)
-    else:
-        ids, scored = [], []
-        for text, learned in segments(example.messages, tokenizer):
-            piece = tokens(tokenizer, text)
-            ids += piece
-            scored += [learned] * len(piece)
+        ids = tokens(tokenizer, neutralise(example.text, tokenizer)) + [tokenizer.eos_token_id] * example.whole
+        return Encoded(ids, [False] + [True] * (len(ids) - 1)) if ids else None
+    ids, scored = [], []
+    for text, learned in segments(example.messages, tokenizer):
+        piece = tokens(tokenizer, text)
+        ids += piece
+        scored += [learned] * len(piece)
     row = Encoded(ids[:max_length], scored[:max_length], truncated=len(ids) > max_length)
     return row if any(row.scored[1:]) else None
 
@@ -107,14 +107,21 @@ def neutralise(text: str, tokenizer: Any) -> str:
 
 
 def pack(rows: list[Encoded], length: int) -> list[Encoded]:
-    """Plain-text rows joined into blocks of `length` tokens, so that no computation goes into padding."""
+    """Plain-text rows joined into blocks of `length` tokens, so that no computation goes into padding.
+
+    Every token stands in a block and, but for the first one of each block, is learned from those before it. A last
+    token that would stand alone takes the one before it along.
+    """
     ids = [token for row in rows for token in row.input_ids]
     blocks = [ids[start : start + length] for start in range(0, len(ids), length)]
+    if len(blocks) > 1 and len(blocks[-1]) == 1:
+        blocks[-1] = ids[-2:]
     return [Encoded(block, [False] + [True] * (len(block) - 1)) for block in blocks if len(block) > 1]
 
 
 def tokens(tokenizer: Any, text: str) -> list[int]:
-    return tokenizer.encode(text, add_special_tokens=False)
+    # not verbose: a text longer than the model reads at once is cut into blocks, and no reason to warn
+    return tokenizer.encode(text, add_special_tokens=False, verbose=False)
 
 
 def _clean(messages: Sequence[Message], tokenizer: Any) -> list[Message]:

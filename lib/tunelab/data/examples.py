@@ -21,6 +21,7 @@ class Example:
     messages: tuple[Message, ...] = ()
     text: str | None = None
     row: int = 0  # in its source, counted from 1
+    whole: bool = True  # False: plain text that goes on elsewhere, so that nothing ends where it ends
 
     @property
     def prompt(self) -> str:
@@ -48,3 +49,4 @@ class DataSplit:
     heldout: list[Example]
     sha256: str  # over every row used: a resumed run learns from the same data or not at all
     notes: tuple[str, ...] = ()
+    unused: tuple[Example, ...] = ()  # training rows beyond `limit`

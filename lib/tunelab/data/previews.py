@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tunelab.data.encode import encode
+from tunelab.data.blocks import training_rows
 from tunelab.data.split import read_data
 from tunelab.spec import ModelSpec, Stage
 
@@ -19,7 +19,7 @@ class PreviewRow:
 
 
 def preview(stage: Stage, model: ModelSpec, rows: int = 3) -> tuple[list[PreviewRow], tuple[str, ...]]:
-    """The first training rows as they are encoded, and the notes of the reader.
+    """The first training rows as they are encoded, plain text in its blocks, and the notes of the reader.
 
     Raises:
         UserError: the data can't be read.
@@ -28,11 +28,10 @@ def preview(stage: Stage, model: ModelSpec, rows: int = 3) -> tuple[list[Preview
 
     split = read_data(stage.data, stage.learn)
     tokenizer = load_tokenizer(model)
-    encoded = [encode(example, tokenizer, model.max_length) for example in split.train[:rows]]
+    is_text = stage.learn == "text"
+    encoded, told = training_rows(split.train if is_text else split.train[:rows], tokenizer, model.max_length)
     shown = []
-    for row in encoded:
-        if row is None:
-            continue
+    for row in encoded[:rows]:
         segments: list[tuple[str, bool]] = []
         start = 0
         for stop in range(1, len(row.scored) + 1):
@@ -45,8 +44,9 @@ def preview(stage: Stage, model: ModelSpec, rows: int = 3) -> tuple[list[Preview
                 tokens=len(row.input_ids),
                 scored_tokens=sum(row.scored),
                 truncated=row.truncated,
-                ends=row.input_ids[-1] == tokenizer.eos_token_id and row.scored[-1],
+                # of a text it is the document that ends, wherever its blocks do
+                ends=is_text or (row.input_ids[-1] == tokenizer.eos_token_id and row.scored[-1]),
             )
         )
     count = f"{len(split.train):,} rows to train on, {len(split.heldout):,} held out"
-    return shown, (count, *split.notes)
+    return shown, (count, *split.notes, *(f"training rows: {note}" for note in told if is_text))

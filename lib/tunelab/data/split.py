@@ -1,4 +1,4 @@
-"""Read a `DataSpec` and divide its rows into training and held-out, so that no prompt stands on both sides."""
+"""Read a `DataSpec`: its rows as examples, to train on and held out."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ import os
 import random
 import re
 from pathlib import Path
-from typing import Any
 
 from tunelab.data.builtin import BUILTIN
+from tunelab.data.content import as_json, lesson
+from tunelab.data.divide import divide
 from tunelab.data.examples import DataSplit, Example
 from tunelab.data.readers import SUFFIXES, Row, read_rows
 from tunelab.data.shapes import to_examples
 from tunelab.errors import UserError
-from tunelab.spec import DataSpec
+from tunelab.spec import DataSpec, plain_rows
 
 
 def read_data(spec: DataSpec, learn: str = "instructions") -> DataSplit:
@@ -30,14 +31,10 @@ def read_data(spec: DataSpec, learn: str = "instructions") -> DataSplit:
         notes += more + _leaks(train, heldout)
         random.Random(spec.seed).shuffle(heldout)  # files are often sorted, and evaluation takes the first rows
     else:
-        train, heldout = _divide(examples, spec)
-    if not train or not heldout:
-        raise UserError(
-            f"{spec.title}: {len(examples)} rows and heldout = {spec.heldout} leave {len(train)} to train on and "
-            f"{len(heldout)} held out; both need at least one. Add rows, or change heldout."
-        )
-    train = train[: spec.limit]
-    return DataSplit(spec.title, train, heldout, _sha256(train, heldout), tuple(notes))
+        train, heldout, more = divide(examples, spec)
+        notes += more
+    used, unused = train[: spec.limit], train[spec.limit :] if spec.limit else []
+    return DataSplit(spec.title, used, heldout, _sha256(used, heldout), tuple(notes), tuple(unused))
 
 
 def read_examples(spec: DataSpec, learn: str = "instructions") -> list[Example]:
@@ -72,7 +69,7 @@ def _rows_from_hub(name: str) -> list[Row]:
     import datasets
 
     try:
-        return datasets.load_dataset(name, split="train").to_list()
+        return list(plain_rows(datasets.load_dataset(name, split="train")))
     except (ConnectionError, OSError, ValueError, RuntimeError) as error:
         reason = "the Hub is switched off (HF_HUB_OFFLINE)" if os.environ.get("HF_HUB_OFFLINE") else str(error)
         raise UserError(
@@ -88,36 +85,27 @@ def _heldout_of_its_own(spec: DataSpec, learn: str) -> tuple[list[Example], list
     return to_examples(read_rows(str(spec.heldout)), spec, learn, name)[0], [f"held out: {name}"]
 
 
-def _divide(examples: list[Example], spec: DataSpec) -> tuple[list[Example], list[Example]]:
-    """Held-out groups of equal prompts until there are enough rows, the rest to train on; both shuffled by the seed."""
-    groups: dict[str, list[Example]] = {}
-    for example in examples:
-        groups.setdefault(_key(example.prompt), []).append(example)
-    keys = list(groups)
-    random.Random(spec.seed).shuffle(keys)
-    amount = float(spec.heldout)
-    wanted = max(1, round(amount * len(examples))) if amount < 1 else int(amount)
-    heldout: list[Example] = []
-    while keys and len(heldout) < wanted:
-        heldout += groups[keys.pop()]
-    return [example for key in keys for example in groups[key]], heldout
-
-
 def _leaks(train: list[Example], heldout: list[Example]) -> list[str]:
-    trained = {(_key(e.prompt), _key(e.answer)) for e in train}
-    leaked = [e.row for e in heldout if (_key(e.prompt), _key(e.answer)) in trained]
-    if not leaked:
-        return []
+    """Warnings of held-out rows that ask or answer what is trained on."""
+    lessons = [lesson(example) for example in train]
+    asked = {prompt for one in lessons for prompt in one.prompts}
+    answered = {pair for one in lessons for pair in one.pairs}
+    rows: dict[str, list[int]] = {}
+    for example in heldout:
+        one = lesson(example)
+        if one.asked in asked and (not one.pairs or one.pairs[-1] in answered):
+            rows.setdefault("are also training rows", []).append(example.row)
+        elif answered.intersection(one.pairs):
+            rows.setdefault("hold a turn that is also learned from training rows", []).append(example.row)
+        elif one.asked in asked:
+            rows.setdefault("ask what training rows ask", []).append(example.row)
     return [
-        f"warning: {len(leaked)} held-out rows are also training rows (held-out row "
-        f"{', '.join(map(str, leaked[:5]))}): their score says nothing about new prompts"
+        f"warning: {len(found)} held-out rows {what} (held-out row {', '.join(map(str, found[:5]))}): their score says "
+        "nothing about new prompts"
+        for what, found in rows.items()
     ]
 
 
-def _key(text: str) -> str:
-    return " ".join(text.split()).casefold()
-
-
 def _sha256(*sides: list[Example]) -> str:
-    content: list[Any] = [[[[m.role, m.content] for m in e.messages] or e.text for e in side] for side in sides]
+    content = [[as_json(example) for example in side] for side in sides]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()

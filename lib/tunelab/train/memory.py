@@ -108,16 +108,14 @@ def read_and_forecast(config: RunConfig) -> Forecast:
     Raises:
         UserError: model or data can't be read, or do not fit.
     """
-    from tunelab.data import encode_all, pack, read_data
+    from tunelab.data import read_data, training_rows
     from tunelab.model.load import Base, choose_device, choose_dtype, empty_model, find, load_tokenizer
 
     spec, tokenizer, longest = config.model, load_tokenizer(config.model), config.model.max_length
     stages = []
     for stage in config.stages:
         split = read_data(stage.data, stage.learn)
-        train, held = (encode_all(rows, tokenizer, longest)[0] for rows in (split.train, split.heldout))
-        if stage.learn == "text":
-            train, held = pack(train, longest), pack(held, longest)
+        train, held = (training_rows(rows, tokenizer, longest)[0] for rows in (split.train, split.heldout))
         stages.append((train, held))
     if not all(train for train, _held in stages):
         raise UserError(f"No training row has anything to learn from within max_length = {longest} tokens.")
