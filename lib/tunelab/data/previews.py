@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tunelab.data.encode import encode
+from tunelab.data.chat import chat_format
+from tunelab.data.encode import encode_all
 from tunelab.data.split import read_data
 from tunelab.spec import ModelSpec, Stage
 
@@ -28,11 +29,10 @@ def preview(stage: Stage, model: ModelSpec, rows: int = 3) -> tuple[list[Preview
 
     split = read_data(stage.data, stage.learn)
     tokenizer = load_tokenizer(model)
-    encoded = [encode(example, tokenizer, model.max_length) for example in split.train[:rows]]
+    encoded, told = encode_all(split.train[:rows], tokenizer, model.max_length)
+    ends = chat_format(tokenizer).end_ids
     shown = []
-    for row in encoded:
-        if row is None:
-            continue
+    for row in encoded[:rows]:
         segments: list[tuple[str, bool]] = []
         start = 0
         for stop in range(1, len(row.scored) + 1):
@@ -45,8 +45,8 @@ def preview(stage: Stage, model: ModelSpec, rows: int = 3) -> tuple[list[Preview
                 tokens=len(row.input_ids),
                 scored_tokens=sum(row.scored),
                 truncated=row.truncated,
-                ends=row.input_ids[-1] == tokenizer.eos_token_id and row.scored[-1],
+                ends=row.input_ids[-1] in ends and row.scored[-1] and not row.truncated,
             )
         )
     count = f"{len(split.train):,} rows to train on, {len(split.heldout):,} held out"
-    return shown, (count, *split.notes)
+    return shown, (count, *split.notes, *told)
