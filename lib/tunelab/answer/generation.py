@@ -17,6 +17,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from tunelab.data import chat_format
+
 
 class Decoder(Protocol):
     """Next-token logits for `rows` prompts and what follows them."""
@@ -140,12 +142,14 @@ def answer_many(
 
 
 def text_of(tokenizer: Any, ids: list[int]) -> str:
-    """The text of an answer so far; a character whose bytes are not complete yet is left out."""
-    return str(tokenizer.decode(ids, skip_special_tokens=True)).rstrip("\ufffd")
+    """The text of an answer so far; a character whose bytes are not complete yet is left out, and so is what the chat
+    template writes before the token that ends an answer."""
+    return chat_format(tokenizer).shown(str(tokenizer.decode(ids, skip_special_tokens=True)).rstrip("\ufffd"))
 
 
 def end_ids(tokenizer: Any, model: Any) -> frozenset[int]:
-    """The tokens that end an answer: the tokenizer's end of turn and those of the model's generation settings."""
+    """The tokens that end an answer: that of the chat template, the end of text, and those of the model's generation
+    settings."""
     configured = getattr(model.generation_config, "eos_token_id", None)
     ids = configured if isinstance(configured, list) else [configured]
-    return frozenset(i for i in (*ids, tokenizer.eos_token_id) if i is not None)
+    return frozenset(i for i in (*ids, *chat_format(tokenizer).end_ids) if i is not None)

@@ -36,8 +36,9 @@ class Batch:
         return replace(self, **tensors)
 
 
-def collate(rows: list[Encoded], pad_id: int) -> Batch:
-    """The rows as one batch, (B, T) with T the longest row."""
+def collate(rows: list[Encoded], pad_id: int | None) -> Batch:
+    """The rows as one batch, (B, T) with T the longest row; without a token to pad with, any will do."""
+    pad_id = pad_id or 0
     lengths = [len(row.input_ids) for row in rows]
     longest = max(lengths)
     ids = torch.tensor([row.input_ids + [pad_id] * (longest - n) for row, n in zip(rows, lengths, strict=True)])

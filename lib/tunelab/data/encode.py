@@ -2,26 +2,21 @@
 
 Each piece of a conversation is tokenised on its own, so that training sees exactly the tokens inference will make: the
 prompt with the template's generation prompt, then the assistant's words and the end of turn. Scored are the
-assistant's words **and the end of turn** (a model that never learns it never stops), not the header before them.
+assistant's words **and the end of turn** (a model that never learns it never stops), not the header before them. What
+the pieces are, and what the end is, `chat` says.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
+from tunelab.data.chat import ChatFormat, chat_format
 from tunelab.data.examples import Example, Message
-from tunelab.errors import UserError
+from tunelab.data.written import Written, told
 
-# for base models, whose tokenizers have no chat template
-PLAIN_TEMPLATE = (
-    "{% for m in messages %}{% if m['role'] == 'system' %}{{ m['content'] + '\n\n' }}"
-    "{% elif m['role'] == 'user' %}{{ '### Question:\n' + m['content'] + '\n\n' }}"
-    "{% else %}{{ '### Answer:\n' + m['content'] + eos_token + '\n\n' }}{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '### Answer:\n' }}{% endif %}"
-)
+AT_ONCE = 1000  # texts that are tokenised in one call
 
 
 @dataclass(frozen=True)
@@ -34,76 +29,68 @@ class Encoded:
 
 
 def encode(example: Example, tokenizer: Any, max_length: int) -> Encoded | None:
-    """The tokens and loss mask of one row, cut at `max_length`; None when nothing scored is left. Plain text is given
-    whole: `pack` cuts it into blocks.
+    """The tokens and loss mask of the row that holds an example's last answer, cut at `max_length`; None when nothing
+    scored is left. (Where a chat template writes earlier answers anew, those have rows of their own: `encode_all`.)
+    Plain text is given whole: `pack` cuts it into blocks.
 
     Raises:
-        UserError: the tokenizer's chat template rewrites earlier turns, so that no exact mask exists.
+        UserError: the chat template does not write such conversations, or nothing can end an answer.
     """
-    if example.text is not None:
-        ids = tokens(tokenizer, neutralise(example.text, tokenizer)) + [tokenizer.eos_token_id] * example.whole
-        return Encoded(ids, [False] + [True] * (len(ids) - 1)) if ids else None
-    ids, scored = [], []
-    for text, learned in segments(example.messages, tokenizer):
-        piece = tokens(tokenizer, text)
-        ids += piece
-        scored += [learned] * len(piece)
-    row = Encoded(ids[:max_length], scored[:max_length], truncated=len(ids) > max_length)
-    return row if any(row.scored[1:]) else None
+    rows = encode_all([example], tokenizer, max_length)[0]
+    return rows[-1] if rows else None
 
 
 def encode_all(examples: Iterable[Example], tokenizer: Any, max_length: int) -> tuple[list[Encoded], list[str]]:
-    """Every row that has something scored, and notes on what was cut or left out."""
-    everything = [encode(example, tokenizer, max_length) for example in examples]
-    rows = [row for row in everything if row is not None]
-    cut = sum(row.truncated for row in rows)
+    """Every row that has something scored, and notes on what was changed, cut or left out.
+
+    Raises:
+        UserError: as `encode`; the message names the row.
+    """
+    chat = chat_format(tokenizer)
+    documents: list[Example] = []
+    conversations: list[Written] = []
+    for example in examples:
+        if example.text is None:
+            where = f"Row {example.row}" if example.row else "A row"
+            conversations.append(chat.write(example.messages, where))
+        else:
+            documents.append(example)
+    rows = _conversations(conversations, chat, max_length)
+    learned = [row for row in rows if any(row.scored[1:])]
+    cut = sum(row.truncated for row in learned)
     notes = []
-    if len(rows) < len(everything):
-        notes.append(
-            f"{len(everything) - len(rows)} left out: their prompt alone fills max_length = {max_length} tokens"
-        )
+    if len(learned) < len(rows):
+        notes.append(f"{len(rows) - len(learned)} left out: their prompt alone fills max_length = {max_length} tokens")
     if cut:
         notes.append(f"{cut} cut at max_length = {max_length} tokens; these do not teach the model where to stop")
-    return rows, notes
+    texts = [chat.write_text(document.text or "") for document in documents]
+    notes += (chat.notes if conversations else []) + told([*conversations, *texts])
+    return learned + _documents(documents, texts, chat), notes
 
 
 def encode_prompt(messages: Sequence[Message], tokenizer: Any) -> list[int]:
-    """The tokens after which the model answers: exactly those that stand before an answer in training."""
-    return tokens(tokenizer, _render(_clean(messages, tokenizer), tokenizer, generation_prompt=True))
+    """The tokens after which the model answers: exactly those that stand before an answer in training.
 
-
-def segments(messages: Sequence[Message], tokenizer: Any) -> list[tuple[str, bool]]:
-    """The rendered conversation in pieces: (text, whether it is scored).
-
-    Pieces are what inference tokenises on its own: everything up to an answer, the answer with its end of turn, and
-    what the template puts after it.
+    Raises:
+        UserError: the chat template does not write such conversations.
     """
-    turns = _clean(messages, tokenizer)
-    pieces: list[tuple[str, bool]] = []
-    done = ""
-    for index, turn in enumerate(turns):
-        if turn.role != "assistant":
-            continue
-        before = _render(turns[:index], tokenizer, generation_prompt=True)
-        after = _render(turns[: index + 1], tokenizer, generation_prompt=False)
-        if not before.startswith(done) or not after.startswith(before):
-            raise UserError(
-                "The chat template of this model rewrites earlier turns, so that it can't be said exactly which "
-                "tokens are the answer. Choose another model, or rows with one answer each."
-            )
-        answer = after[len(before) :]
-        scored = answer.rstrip()  # the end of turn is the last thing before white space
-        pieces += [(before[len(done) :], False), (scored, True)]
-        done = before + scored
-    return pieces
+    chat = chat_format(tokenizer)
+    ((prompt, _scored),) = chat.prompt(messages, "The prompt").rows[0]
+    return chat.row_start + chat.tokens(prompt)
+
+
+def prompt_notes(messages: Sequence[Message], tokenizer: Any) -> list[str]:
+    """What was done to the turns of a prompt so that the chat template takes them, a sentence each.
+
+    Raises:
+        UserError: as `encode_prompt`.
+    """
+    return [f"{clause}." for clause in told([chat_format(tokenizer).prompt(messages, "The prompt")], only="The prompt")]
 
 
 def neutralise(text: str, tokenizer: Any) -> str:
     """`text` without control tokens: a space breaks each one, so that text can't end a turn or begin another."""
-    for token in _control_tokens(tokenizer):
-        if token in text:
-            text = text.replace(token, f"{token[0]} {token[1:]}")
-    return text
+    return chat_format(tokenizer).control.broken(text)
 
 
 def pack(rows: list[Encoded], length: int) -> list[Encoded]:
@@ -120,25 +107,43 @@ def pack(rows: list[Encoded], length: int) -> list[Encoded]:
 
 
 def tokens(tokenizer: Any, text: str) -> list[int]:
-    # not verbose: a text longer than the model reads at once is cut into blocks, and no reason to warn
-    return tokenizer.encode(text, add_special_tokens=False, verbose=False)
+    return chat_format(tokenizer).tokens(text)
 
 
-def _clean(messages: Sequence[Message], tokenizer: Any) -> list[Message]:
-    return [Message(m.role, neutralise(m.content, tokenizer)) for m in messages]
+def _conversations(written: list[Written], chat: ChatFormat, max_length: int) -> list[Encoded]:
+    """The rows of conversations, tokenised and cut at `max_length`; none is left out."""
+    rows = [row for each in written for row in each.rows]
+    ids = iter(_tokenised(chat, [text for row in rows for text, _scored in row]))
+    encoded = []
+    for row in rows:
+        input_ids, scored = [*chat.row_start], [False] * len(chat.row_start)
+        for _text, learned in row:
+            piece = next(ids)
+            input_ids += piece
+            scored += [learned] * len(piece)
+        input_ids += chat.row_end
+        scored += [True] * len(chat.row_end)
+        scored[0] = False  # nothing stands before the first token
+        encoded.append(Encoded(input_ids[:max_length], scored[:max_length], truncated=len(input_ids) > max_length))
+    return encoded
 
 
-def _render(messages: Sequence[Message], tokenizer: Any, generation_prompt: bool) -> str:
-    turns = [{"role": m.role, "content": m.content} for m in messages]
-    return tokenizer.apply_chat_template(
-        turns,
-        tokenize=False,
-        add_generation_prompt=generation_prompt,
-        chat_template=None if tokenizer.chat_template else PLAIN_TEMPLATE,
-    )
+def _documents(documents: list[Example], written: list[Written], chat: ChatFormat) -> list[Encoded]:
+    """Plain texts tokenised whole, as the tokenizer begins a text, and closed where they end."""
+    texts = [text for each in written for row in each.rows for text, _scored in row]
+    encoded = []
+    for document, ids in zip(documents, _tokenised(chat, texts), strict=True):
+        input_ids = chat.text_start + ids + [chat.end_of_text] * document.whole
+        if input_ids:
+            encoded.append(Encoded(input_ids, [False] + [True] * (len(input_ids) - 1)))
+    return encoded
 
 
-@lru_cache(maxsize=8)
-def _control_tokens(tokenizer: Any) -> tuple[str, ...]:
-    added = [str(token) for token in tokenizer.added_tokens_decoder.values() if len(str(token)) > 1]
-    return tuple(sorted({*tokenizer.all_special_tokens, *added}, key=len, reverse=True))
+def _tokenised(chat: ChatFormat, texts: list[str]) -> Iterable[list[int]]:
+    """The tokens of each text, made many at a time."""
+    for first in range(0, len(texts), AT_ONCE):
+        # not verbose: a text longer than the model reads at once is cut into blocks, and no reason to warn
+        made = chat.tokenizer(
+            texts[first : first + AT_ONCE], add_special_tokens=False, return_attention_mask=False, verbose=False
+        )
+        yield from made["input_ids"]

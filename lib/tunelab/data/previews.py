@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tunelab.data.blocks import training_rows
+from tunelab.data.chat import chat_format
 from tunelab.data.split import read_data
 from tunelab.spec import ModelSpec, Stage
 
@@ -30,6 +31,7 @@ def preview(stage: Stage, model: ModelSpec, rows: int = 3) -> tuple[list[Preview
     tokenizer = load_tokenizer(model)
     is_text = stage.learn == "text"
     encoded, told = training_rows(split.train if is_text else split.train[:rows], tokenizer, model.max_length)
+    ends = chat_format(tokenizer).end_ids
     shown = []
     for row in encoded[:rows]:
         segments: list[tuple[str, bool]] = []
@@ -45,8 +47,8 @@ def preview(stage: Stage, model: ModelSpec, rows: int = 3) -> tuple[list[Preview
                 scored_tokens=sum(row.scored),
                 truncated=row.truncated,
                 # of a text it is the document that ends, wherever its blocks do
-                ends=is_text or (row.input_ids[-1] == tokenizer.eos_token_id and row.scored[-1]),
+                ends=is_text or (row.input_ids[-1] in ends and row.scored[-1] and not row.truncated),
             )
         )
     count = f"{len(split.train):,} rows to train on, {len(split.heldout):,} held out"
-    return shown, (count, *split.notes, *(f"training rows: {note}" for note in told if is_text))
+    return shown, (count, *split.notes, *(f"training rows: {note}" if is_text else note for note in told))

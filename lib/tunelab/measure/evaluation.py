@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from tunelab.data import chat_format
 from tunelab.errors import EXIT_USER_ERROR, UserError, explain
 from tunelab.machine import libraries
 from tunelab.machine.files import write_atomically
@@ -146,7 +147,7 @@ class _Measured:
 
     @property
     def references(self) -> list[str]:
-        return [example.answer for example in self.answered]
+        return [chat_format(self.base.tokenizer).words(example.answer) for example in self.answered]
 
     def base_side(self, cache: Path | None) -> Side:
         """The base's side, from the cache if it has been measured before."""
@@ -184,6 +185,7 @@ class _Measured:
         from tunelab.data.encode import encode_prompt
 
         tokenizer = self.base.tokenizer
+        words = chat_format(tokenizer).words
         prompts = [encode_prompt(example.asked, tokenizer) for example in self.answered]
         texts = [""] * len(prompts)
         ends = end_ids(tokenizer, self.base.model)
@@ -193,7 +195,7 @@ class _Measured:
         )
         for indices, answers in answered:
             for index, columns in zip(indices, answers, strict=True):
-                texts[index] = text_of(tokenizer, columns[0])
+                texts[index] = words(text_of(tokenizer, columns[0]))
         return texts
 
 
@@ -282,7 +284,7 @@ def row_losses(loss: Loss, rows: Sequence[Encoded], base: Base) -> list[tuple[fl
     from tunelab.data.batches import collate
     from tunelab.losses import token_losses
 
-    pad: int = base.tokenizer.pad_token_id
+    pad: int | None = base.tokenizer.pad_token_id
     measured = [(0.0, 0)] * len(rows)
     by_length = sorted(range(len(rows)), key=lambda index: len(rows[index].input_ids))
     while by_length:

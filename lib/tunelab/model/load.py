@@ -122,17 +122,34 @@ def unwrapped(model: Any) -> Any:
 
 
 def load_tokenizer(spec: ModelSpec, progress: Callable[[str], None] | None = None) -> PreTrainedTokenizerBase:
-    """The tokenizer of `spec`, with a padding token.
+    """The tokenizer of `spec`, with a padding token. Where it names no end of text, the model's settings may.
 
     Raises:
         UserError: the model can't be found or fetched.
     """
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(find(spec, progress), local_files_only=True, trust_remote_code=False)
+    folder = find(spec, progress)
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    if tokenizer.eos_token_id is None:
+        tokenizer.eos_token = _end_in_settings(folder, tokenizer)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def _end_in_settings(folder: Path, tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """The end-of-text token that the settings beside a model name, if they name one that the tokenizer has."""
+    for name in ("generation_config.json", "config.json"):
+        path = folder / name
+        settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        named = settings.get("eos_token_id")
+        for index in named if isinstance(named, list) else [named]:
+            token = tokenizer.convert_ids_to_tokens(index) if isinstance(index, int) else None
+            # a configuration class may name its own default, which is an ordinary word to this tokenizer
+            if isinstance(token, str) and (index in tokenizer.added_tokens_decoder or re.fullmatch("<.+>", token)):
+                return token
+    return None
 
 
 def is_folder(spec: ModelSpec) -> bool:

@@ -66,7 +66,7 @@ class Trainer:
         config: TrainConfig,
         learning_rate: float,
         *,
-        pad_id: int,
+        pad_id: int | None,
         accelerator: Accelerator | None = None,
         position: Position | None = None,
         folder: Path | None = None,
