@@ -44,24 +44,19 @@ class Figures:
 def figures(progress: Progress) -> Figures:
     """Step, losses, speed and time left; a dash for what is not known yet."""
     base = progress.base_loss
-    measured = kept_evaluation(progress) or (progress.evaluations[-1] if progress.evaluations else None)
+    measured = progress.kept or (progress.evaluations[-1] if progress.evaluations else None)
+    done = [one for one in progress.steps if one.step <= progress.step]
     heldout = "–" if measured is None else f"{measured.heldout_loss:.3f}"
     speed = progress.tokens_per_second
     left = progress.seconds_left
     return Figures(
         step=f"{progress.step} of {progress.steps_total}" if progress.steps_total else "–",
-        loss=f"{progress.steps[-1].loss:.3f}" if progress.steps else "–",
+        loss=f"{done[-1].loss:.3f}" if done else "–",
         heldout=heldout,
         base=f"(base {base:.3f})" if base is not None else "",
         speed=f"{speed:,.0f} tokens/s" if speed else "–",
         left=duration(left) if left is not None else "–",
     )
-
-
-def kept_evaluation(progress: Progress) -> Evaluated | None:
-    """The measurement of the adapter that was restored at the end; None while it trains, or when the last is kept."""
-    restored = progress.stages[-1].restored_step if progress.stages and progress.status == "finished" else None
-    return next((e for e in progress.evaluations if e.step == restored), None)
 
 
 def status_line(progress: Progress, place: int | None) -> str:
@@ -100,8 +95,7 @@ def progress_html(run: Run | None, progress: Progress | None, place: int | None)
 
 def curve_text(progress: Progress) -> list[list[str]]:
     """The held-out losses as a table: the chart for those who can't see it."""
-    rows = []
-    kept = kept_evaluation(progress)
+    rows, kept = [], progress.kept
     for e in progress.evaluations:
         near = [s.loss for s in progress.steps if e.step - 10 < s.step <= e.step]
         mean = f"{sum(near) / len(near):.3f}" if near else "–"
@@ -111,7 +105,7 @@ def curve_text(progress: Progress) -> list[list[str]]:
 
 def _mark(evaluation: Evaluated, kept: Evaluated | None) -> str:
     if evaluation is kept:
-        return "lowest: kept"
+        return "lowest: kept" if evaluation.best else "kept"
     return "lowest so far" if evaluation.best else ""
 
 

@@ -138,6 +138,49 @@ def test_figures_of_a_run_are_those_of_its_last_stage(tiny):
     assert progress.base_loss == last[0].base_loss
 
 
+@pytest.mark.parametrize("keep_best", [True, False])
+def test_after_a_rollback_every_figure_is_that_of_the_stage_it_went_back_to(tiny, tmp_path, keep_best, capsys):
+    import json
+    import zipfile
+
+    from playground import views
+    from tunelab import export_adapter
+
+    asked = two_stages(tiny, LoRA(r=4))
+    reading, answering = (s.model_copy(update={"training": s.training.model_copy(update={"keep_best": keep_best})})
+                          for s in asked.stages)  # fmt: skip
+    answering = answering.model_copy(update={"data": DataSpec(rows=ROWS, heldout=4, system="Be brief.")})
+    run = finetune(asked.model_copy(update={"stages": (reading, answering)}))
+    for stage in (0, 1, 0):
+        run.roll_back(stage)
+        progress = run.progress()
+        of_it = [e for e in progress.evaluations if e.stage == stage]
+        expected = min(of_it, key=lambda e: e.heldout_loss) if keep_best else of_it[-1]
+        assert progress.heldout_loss == expected.heldout_loss
+        assert progress.base_loss == of_it[0].base_loss
+        last = [e for e in progress.steps if e.stage == stage][-1]
+        assert progress.step == last.step
+        figures = views.figures(progress)
+        assert figures.heldout == f"{expected.heldout_loss:.3f}"
+        assert figures.base == f"(base {of_it[0].base_loss:.3f})"
+        assert (figures.step, figures.loss) == (f"{last.step} of 7", f"{last.loss:.3f}")
+        assert [row[0] for row in views.curve_text(progress) if "kept" in row[3]] == [str(expected.step)]
+        assert views.run_table([run], {})[0][2] == f"{of_it[0].base_loss:.2f} → {expected.heldout_loss:.2f}"
+        capsys.readouterr()
+        assert main(["runs", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["heldout_loss"] == expected.heldout_loss
+        made = export_adapter(run, tmp_path / f"{len(list(tmp_path.iterdir()))}.zip")
+        card = zipfile.ZipFile(made.path).read("README.md").decode()
+        loss = f"{expected.heldout_loss:.4f} (base: {of_it[0].base_loss:.4f})"
+        assert f"| held-out loss, nats per token | {loss} |" in card
+        assert f"| optimiser steps | {last.step} of 7 |" in card
+        assert ("System prompt it was trained with" in card) == (stage == 1)
+        assert ("This is the result of stage 1 (domain text): nothing of a later stage is in it" in card) == (
+            stage == 0
+        )
+        assert compare(run, "say red", max_new_tokens=1).system == ("Be brief." if stage else None)
+
+
 @pytest.mark.parametrize("technique", [LoRA(r=4), BottleneckAdapter(size=8), FullFineTuning()], ids=lambda t: t.kind)
 def test_answers_follow_the_result_when_it_is_rolled_back(tiny, technique):
     from tunelab import Comparer

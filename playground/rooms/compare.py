@@ -230,7 +230,7 @@ def show(jobs: Jobs, room: CompareRoom, run: Run) -> dict[Any, Any]:
 def examples_of(run: Run) -> list[tuple[str, str]]:
     """Prompts and reference answers of the run's first held-out rows; none where they can't be read any more."""
     try:
-        stage = run.config.stages[-1]
+        stage = run.config.stages[run.progress().stage]
         rows = read_data(stage.data, stage.learn).heldout[:EXAMPLES]
     except UserError:  # a data file that has gone is no reason not to compare
         return []

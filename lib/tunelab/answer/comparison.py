@@ -339,7 +339,7 @@ def _check_runs(runs: tuple[Run, ...]) -> None:
 
 
 def _system_of(run: Run) -> str | None:
-    return run.config.stages[-1].data.system
+    return run.config.stages[run.progress().stage].data.system
 
 
 def _blank_answers(base: Base, request: _Question) -> list[Answer]:

@@ -127,7 +127,7 @@ def _base_notes(run: Run, facts: dict[str, Any]) -> list[str]:
         "Ask it through the chat template of the base's tokenizer (`apply_chat_template`): it was trained with that, "
         "its default system prompt included. Without it, answers are worse."
     )
-    last = run.config.stages[-1].data
+    last = run.config.stages[run.progress().stage].data
     if last.system:
         notes.append(f"System prompt it was trained with: {last.system!r}")
     if last.template:
@@ -138,9 +138,10 @@ def _base_notes(run: Run, facts: dict[str, Any]) -> list[str]:
 def _data(run: Run) -> str:
     if run.imported_from:
         return "Unknown: the adapter was made elsewhere and imported."
-    started = run.progress().started
+    progress = run.progress()
+    started = progress.started
     lines = []
-    for index, stage in enumerate(run.config.stages):
+    for index, stage in enumerate(run.config.stages[: progress.stage + 1]):
         line = f"Stage {index + 1}: " if len(run.config.stages) > 1 else ""
         line += f"{name_of(stage.data.title)}, learned as {stage.learn}"
         if started:
@@ -166,11 +167,11 @@ def _training(run: Run) -> str:
             started.dtype if started.quantization == "none" else f"{started.quantization}, {started.dtype}",
         ),
         ("learning rate", ", ".join(f"{rate:g}" for rate in started.learning_rates)),
-        ("seconds in training steps", round(sum(step.seconds for step in progress.steps), 1)),
+        ("seconds in training steps", round(sum(s.seconds for s in progress.steps if s.step <= progress.step), 1)),
     ]
     if progress.heldout_loss is not None:
         base = f" (base: {progress.base_loss:.4f})" if progress.base_loss is not None else ""
-        rows.append(("lowest held-out loss, nats per token", f"{progress.heldout_loss:.4f}{base}"))
+        rows.append(("held-out loss, nats per token", f"{progress.heldout_loss:.4f}{base}"))
     if isinstance(progress.ending, Finished):
         rows.append(("peak memory", f"{progress.ending.peak_memory_bytes / 1e9:.2f} GB"))
     return _table(rows)
@@ -188,6 +189,8 @@ def _lineage(run: Run) -> str:
     if len(run.config.stages) > 1:
         names = [stage.name or name_of(stage.data.title) for stage in run.config.stages]
         lines.append(f"Trained in {len(names)} stages, one after the other: {', then '.join(names)}")
+        if (kept := run.progress().stage) < len(names) - 1:
+            lines.append(f"This is the result of stage {kept + 1} ({names[kept]}): nothing of a later stage is in it")
     if run.lineage:
         lines.append(
             f"Started from the result of {', which started from '.join(f'`{before}`' for before in run.lineage)}"

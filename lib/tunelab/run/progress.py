@@ -28,7 +28,7 @@ class Progress:
 
     status: Status
     message: str  # one line for people
-    step: int = 0
+    step: int = 0  # of what the run is: after a rollback an earlier one than was trained
     steps_total: int | None = None
     started: Started | None = None
     steps: list[StepDone] = field(default_factory=list)
@@ -37,19 +37,43 @@ class Progress:
     ending: Finished | Stopped | Failed | RolledBack | None = None
 
     @property
+    def stage(self) -> int:
+        """The stage, counted from 0, whose result the run is: the one it was rolled back to, else the last one."""
+        if isinstance(self.ending, RolledBack):
+            return self.ending.stage
+        return self.steps[-1].stage if self.steps else 0
+
+    @property
+    def kept(self) -> Evaluated | None:
+        """The measurement of what a finished run is: of the step whose adapter was restored at the end of its stage, or
+        of the last one. None where that was not measured, and before the end."""
+        done = next((done for done in reversed(self.stages) if done.stage == self.stage), None)
+        if done is None or not isinstance(self.ending, (Finished, RolledBack)):
+            return None
+        step = done.step if done.restored_step is None else done.restored_step
+        return next((e for e in self.evaluations if (e.stage, e.step) == (done.stage, step)), None)
+
+    @property
     def heldout_loss(self) -> float | None:
-        """That of the adapter of a finished run. Before, the lowest of the last stage that was measured: the losses of
-        stages are of different rows."""
+        """That of what a finished run is. Before, the lowest of the last stage that was measured: the losses of stages
+        are of different rows."""
         if isinstance(self.ending, Finished) and self.ending.heldout_loss is not None:
             return self.ending.heldout_loss
-        last = self.evaluations[-1].stage if self.evaluations else None
-        return min((e.heldout_loss for e in self.evaluations if e.stage == last), default=None)
+        if self.kept:
+            return self.kept.heldout_loss
+        return min((e.heldout_loss for e in self._of_one_stage()), default=None)
 
     @property
     def base_loss(self) -> float | None:
         """The base's loss on the same rows."""
-        last = self.evaluations[-1].stage if self.evaluations else None
-        return next((e.base_loss for e in self.evaluations if e.stage == last and e.base_loss is not None), None)
+        return next((e.base_loss for e in self._of_one_stage() if e.base_loss is not None), None)
+
+    def _of_one_stage(self) -> list[Evaluated]:
+        """The measurements of the stage a run was rolled back to, else of the last one that was measured."""
+        stage = self.evaluations[-1].stage if self.evaluations else 0
+        if isinstance(self.ending, RolledBack):
+            stage = self.ending.stage
+        return [e for e in self.evaluations if e.stage == stage]
 
     @property
     def tokens_per_second(self) -> float | None:

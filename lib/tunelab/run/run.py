@@ -320,7 +320,7 @@ class Run(Beating):
         status, message = self._status(ending, known.last, steps)
         if isinstance(ending, Finished) and status == "finished" and not self.imported_from:
             message = how_it_finished(ending, started, known.stages)
-        step = steps[-1].step if steps else 0
+        step = ending.step if isinstance(ending, RolledBack) else steps[-1].step if steps else 0
         return Progress(
             status=status,
             message=message,
