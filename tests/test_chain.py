@@ -103,6 +103,15 @@ def test_what_does_not_fit_is_refused_by_name(tiny, tmp_path):
         finetune(config(tiny, LoRA(r=4)).model_copy(update={"start_from": waiting.id}))
 
 
+def test_going_on_at_another_precision_of_the_base_is_said(tiny):
+    first = finetune(config(tiny, LoRA(r=4), "nf4", steps=1))
+    for quantization in ("nf4", "none"):
+        later = config(tiny, LoRA(r=4), quantization, steps=1).model_copy(update={"start_from": first.id})
+        notes = " ".join(finetune(later).progress().started.notes)
+        told = "trained on a base with quantization nf4, this one has none"
+        assert (told in notes) == (quantization == "none")
+
+
 def test_the_command_line_starts_from_a_run_by_its_name(tiny, tmp_path, capsys):
     import json
 

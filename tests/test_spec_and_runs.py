@@ -19,6 +19,7 @@ from tests.helpers import ROWS
 from tunelab import DataSpec, LoRA, ModelSpec, Run, RunConfig, Stage, TrainConfig, UserError, explain, list_runs
 from tunelab.run.events import Finished, Preparing, Resumed, Started, StepDone, Stopped
 from tunelab.run.run import runs_root
+from tunelab.spec import base_differences
 
 CONFIG = RunConfig(
     name="mine",
@@ -73,6 +74,20 @@ def test_a_wrong_field_of_several_types_gives_one_sentence():
     assert explain(caught.value) == (
         "stages.0.training.learning_rate = 'fast': input should be a valid number, or input should be 'auto'."
     )
+
+
+def test_two_bases_are_the_same_where_their_answers_are():
+    plain = ModelSpec(repo_id="a/b", dtype="bfloat16")
+
+    def differences(one, **other):
+        return base_differences(one, one.model_copy(update=other))
+
+    assert differences(plain, max_length=64, device="cpu", keep_dequantized=False) == []
+    for other in ({"repo_id": "a/c"}, {"revision": "x"}, {"quantization": "nf4"}, {"dtype": "float32"}):
+        assert differences(plain, **other) == list(other)
+    assert differences(plain.model_copy(update={"quantization": "nf4"}), keep_dequantized=True) == []
+    # packed int8 rounds activations as well
+    assert differences(plain.model_copy(update={"quantization": "int8"}), keep_dequantized=True) == ["keep_dequantized"]
 
 
 def test_specs_do_not_change():

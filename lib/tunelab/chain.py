@@ -28,7 +28,7 @@ from tunelab.run.events import Failed, Finished, Preparing, Resumed, Started, St
 from tunelab.run.reports import forget_report
 from tunelab.run.run import Run
 from tunelab.run.turn import Turn
-from tunelab.spec import ModelSpec, Stage
+from tunelab.spec import ModelSpec, Stage, base_differences
 from tunelab.techniques import Technique
 
 if TYPE_CHECKING:
@@ -283,6 +283,7 @@ class _Chain:
         else:
             parent = Run.open(before, self.run.root)
             check_lineage(self.config, parent, self.base.sha256)
+            self.notes += _lineage_notes(self.config, parent)
             self.model = technique.load(self.base, parent.adapter_path, trainable=True)
         if not trained_parameters(self.model):
             raise UserError(f"{technique!r} trains nothing in this model. Choose other layers or modules.")
@@ -450,6 +451,17 @@ def check_lineage(config: RunConfig, parent: Run, base_sha256: str | None = None
             f"{started.base_sha256[:12]}…), this run's base is {config.model.repo_id} ({base_sha256[:12]}…). "
             "Take the same base."
         )
+
+
+def _lineage_notes(config: RunConfig, parent: Run) -> list[str]:
+    """What to know of a base that holds the same weights in another precision than the run before had."""
+    there, here = parent.base_spec, config.model
+    if "quantization" not in base_differences(there, here):
+        return []
+    return [
+        f"start_from: {parent.id} was trained on a base with quantization {there.quantization}, this one has "
+        f"{here.quantization}: it begins at a loss a little off where that one ended"
+    ]
 
 
 def _differences(there: Technique, here: Technique) -> str:

@@ -54,6 +54,23 @@ class ModelSpec(Spec):
         "bits when it answers.)",
     )
 
+    @property
+    def base_identity(self) -> dict[str, Any]:
+        """What the base's answers depend on, by setting. Specs that agree in it stand on the same base, whatever their
+        device and the length of their rows. `keep_dequantized` is part of it for int8 alone: NF4 weights kept unpacked
+        are the values that the packed ones stand for, while packed int8 rounds activations too."""
+        folder = Path(self.repo_id).expanduser()
+        repo_id = str(folder.resolve()) if folder.is_dir() else self.repo_id
+        names = ("revision", "quantization", "dtype", *(["keep_dequantized"] if self.quantization == "int8" else []))
+        return {"repo_id": repo_id} | {name: getattr(self, name) for name in names}
+
+
+def base_differences(*specs: ModelSpec) -> list[str]:
+    """The settings in which the bases of these specs differ; none where all stand on the same."""
+    identities = [spec.base_identity for spec in specs]
+    names = dict.fromkeys(name for identity in identities for name in identity)
+    return [name for name in names if any(one.get(name) != identities[0].get(name) for one in identities)]
+
 
 class DataSpec(Spec):
     """What to learn from, and which rows are held out to measure it."""

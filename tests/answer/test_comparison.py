@@ -221,6 +221,28 @@ def test_runs_on_different_bases_are_refused_by_what_differs(tiny, run):
         compare([run, finetune(rounded)], PROMPT)
 
 
+def test_what_makes_no_other_base_loads_none(tiny, monkeypatch, tmp_path):
+    loaded = []
+
+    def counted(spec, *more, **options):
+        loaded.append(spec)
+        return load(spec, *more, **options)
+
+    spec = ModelSpec(repo_id=tiny, dtype="float32", quantization="nf4", keep_dequantized=True)
+    (tmp_path / "link").symlink_to(tiny)
+    others = [{"max_length": 64}, {"device": "cpu"}, {"keep_dequantized": False}, {"repo_id": str(tmp_path / "link")}]
+    runs = [finetune(config(tiny, steps=2).model_copy(update={"model": spec.model_copy(update=one)}))
+            for one in ({}, *others)]  # fmt: skip
+    alone = [compare(run, PROMPT, max_new_tokens=5).answers for run in runs]
+    monkeypatch.setattr("tunelab.model.load.load", counted)
+    with Comparer() as comparer:
+        *_, together = comparer.stream(runs, PROMPT, max_new_tokens=5)
+        for run in runs:  # and none takes the place of the other
+            list(comparer.stream([run], PROMPT, max_new_tokens=5))
+    assert len(loaded) == 1
+    assert [a.text for a in together.answers] == [alone[0][0].text, *(answers[1].text for answers in alone)]
+
+
 def test_a_base_whose_weights_changed_is_refused(tmp_path):
     folder = str(tiny_llama(tmp_path / "model"))
     run = finetune(config(folder))

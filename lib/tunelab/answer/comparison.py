@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tunelab.errors import UserError
 from tunelab.machine import libraries
 from tunelab.run.run import Run, list_runs
+from tunelab.spec import base_differences
 
 if TYPE_CHECKING:
     from tunelab.answer.decoders import Resident
@@ -232,7 +233,7 @@ class Comparer:
 
         spec = asked.runs[0].base_spec
         before = self._resident.base if self._resident else None
-        if before is None or before.spec != spec:
+        if before is None or base_differences(before.spec, spec):
             swapping = f", in place of {before.spec.repo_id} ({before.precision})" if before else ""
             yield Comparison(asked.prompt, asked.system, (), False, f"loading {spec.repo_id}{swapping} …")
         resident = self._made_resident(asked.runs)
@@ -306,7 +307,7 @@ class Comparer:
         from tunelab.model.load import load
 
         spec = runs[0].base_spec
-        if self._resident is None or self._resident.base.spec != spec:
+        if self._resident is None or base_differences(self._resident.base.spec, spec):
             self._forget()  # release the old one before the new one is loaded
             self._resident = Resident(load(spec))
         for run in runs:
@@ -329,8 +330,7 @@ def _check_runs(runs: tuple[Run, ...]) -> None:
                 f"Run {run.id} has no adapter yet ({run.progress().message}). Choose a finished or stopped run."
             )
     specs = [run.base_spec for run in runs]
-    if len(set(specs)) > 1:
-        differing = [name for name in type(specs[0]).model_fields if len({getattr(spec, name) for spec in specs}) > 1]
+    if differing := base_differences(*specs):
         bases = (
             f"{run.name} ({', '.join(f'{name} {getattr(spec, name)}' for name in differing)})"
             for run, spec in zip(runs, specs, strict=True)
