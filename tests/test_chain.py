@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
+import weakref
 
 import pytest
 
@@ -87,6 +89,47 @@ def test_a_run_starts_from_anothers_result_and_says_so(tiny, technique):
     assert second.progress().steps[0].loss < fresh.progress().steps[0].loss
     # the base's loss stays the base's
     assert second.progress().evaluations[0].base_loss == pytest.approx(fresh.progress().evaluations[0].base_loss)
+
+
+@pytest.mark.parametrize("differing", [{}, {"cache_frozen": False}, {"neftune_alpha": 5.0}], ids=str)
+def test_no_stage_keeps_the_joined_weights_or_the_rows_of_the_one_before(tiny, monkeypatch, differing):
+    from tunelab.fast import llama
+
+    made, alive, caches = [], [], []
+    stack, cache = llama._stack, llama.FrozenCache
+
+    def watched_stack(*arguments):
+        stacked = stack(*arguments)
+        if stacked.joined().device.type == "cpu":  # the forecast makes them of shapes alone
+            made.append(weakref.ref(stacked.joined()))
+            alive.append(sum(matrix() is not None for matrix in made))
+        return stacked
+
+    def watched_cache():
+        caches.append(cache())
+        return caches[-1]
+
+    asked = config(tiny, LoRA(r=4, layers=(1,)), steps=2, eval_every=1, batch_size=4)
+    (stage,) = asked.stages
+    texts = [DataSpec(rows=[{"text": f"of stage {n}: {i}"} for i in range(12)], heldout=2) for n in range(4)]
+    stages = [
+        stage.model_copy(update={"data": text, "learn": "text",
+                                 "training": stage.training.model_copy(update=differing if number % 2 else {})})
+        for number, text in enumerate(texts)
+    ]  # fmt: skip
+    run = Run.create(asked.model_copy(update={"stages": tuple(stages)}))
+    monkeypatch.setattr(llama, "_stack", watched_stack)
+    monkeypatch.setattr(llama, "FrozenCache", watched_cache)
+    list(train_run(run))
+    assert run.status == "finished"
+    assert max(alive) == 8  # two layers of four
+    assert len(made) == 8 * {"{}": 1, "{'cache_frozen': False}": 4, "{'neftune_alpha': 5.0}": 2}[str(differing)]
+    # each holds the rows of one stage, and only the last one is held
+    assert max(len(one.rows) for one in caches) <= 12
+    references = [weakref.ref(one) for one in caches]
+    caches.clear()
+    gc.collect()
+    assert not any(reference() for reference in references)
 
 
 def test_what_does_not_fit_is_refused_by_name(tiny, tmp_path):

@@ -28,7 +28,7 @@ from tunelab.run.events import Failed, Finished, Preparing, Resumed, Started, St
 from tunelab.run.reports import forget_report
 from tunelab.run.run import Run
 from tunelab.run.turn import Turn
-from tunelab.spec import ModelSpec, Stage, base_differences
+from tunelab.spec import ModelSpec, Stage, TrainConfig, base_differences
 from tunelab.techniques import Technique
 
 if TYPE_CHECKING:
@@ -171,6 +171,7 @@ class _Chain:
         self.splits: list[DataSplit] = []
         self.notes: list[str] = []
         self.loss: Any = None
+        self.loss_settings: tuple[Any, ...] = ()
         self.step = 0
         self.heldout_loss: float | None = None
 
@@ -317,10 +318,9 @@ class _Chain:
 
     def _begin(self, forecast_bytes: int) -> Iterator[TrainingEvent]:
         """What the run uses, and from where it goes on."""
-        from tunelab.fast import choose_loss
         from tunelab.train.checkpoints import trained_parameters
 
-        self.loss = choose_loss(self.model, self.config.technique, self.stages[0].training)
+        self._choose_loss(self.stages[0].training)
         yield self._started(forecast_bytes)
         if self.checkpoint or self.run.progress().steps:
             # without a checkpoint it begins anew: what the log says of steps is void
@@ -354,13 +354,13 @@ class _Chain:
         """What trains a stage, from its beginning or from the checkpoint that was taken in it."""
         import torch
 
-        from tunelab.fast import choose_loss
         from tunelab.train.loop import Trainer
 
         stage = self.stages[index]
+        self._choose_loss(stage.training)
         trainer = Trainer(
             self.model,
-            self.loss if index == 0 else choose_loss(self.model, self.config.technique, stage.training),
+            self.loss,
             self.rows[index],
             stage.training,
             self._learning_rate(stage),
@@ -374,6 +374,18 @@ class _Chain:
         if self.checkpoint and self.checkpoint.position.stage == index:
             trainer.resume(self.checkpoint)
         return trainer
+
+    def _choose_loss(self, training: TrainConfig) -> None:
+        """Have the loss that a stage asks for: the one before where it computes the same, else another in its place,
+        never beside it, for each may hold the frozen weights joined in its own way."""
+        from tunelab.fast import choose_loss, loss_settings
+
+        settings = loss_settings(training)
+        if self.loss is not None and settings == self.loss_settings:
+            self.loss.forget_rows()  # those of the stage before
+            return
+        self.loss = None
+        self.loss, self.loss_settings = choose_loss(self.model, self.config.technique, training), settings
 
     def _finish(self) -> Finished:
         self._save_adapter()

@@ -39,6 +39,9 @@ class Loss(Protocol):
     def head(self, hidden: Tensor) -> Tensor:
         """Logits (n, V) of hidden states (n, C)."""
 
+    def forget_rows(self) -> None:
+        """Drop what is kept of rows that were seen, for others come now."""
+
 
 class PlainLoss:
     """The model's own forward, eager and readable. `neftune_alpha`: noise on the embeddings in training mode."""
@@ -78,6 +81,9 @@ class PlainLoss:
 
     def head(self, hidden: Tensor) -> Tensor:
         return hidden if self._head_is_last is False else self.model.get_output_embeddings()(hidden)
+
+    def forget_rows(self) -> None:
+        pass  # nothing is kept
 
 
 class Objective:

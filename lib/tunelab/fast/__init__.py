@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     from tunelab.techniques import Technique
 
 
+def loss_settings(training: TrainConfig) -> tuple[Any, ...]:
+    """The settings that decide which loss `choose_loss` makes: where they agree, one serves as well as another."""
+    recomputed = training.gradient_checkpointing is True
+    return training.fast, training.neftune_alpha, recomputed, training.cache_frozen
+
+
 def choose_loss(model: Any, technique: Technique, training: TrainConfig | None = None) -> Loss:
     """The loss to train or score with: the fast one if it is asked for and computes this model, this technique and
     these settings, else the plain one."""

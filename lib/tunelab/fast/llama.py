@@ -165,6 +165,10 @@ class FastLoss:
     def head(self, hidden: Tensor) -> Tensor:
         return self.llama.head.times(hidden)
 
+    def forget_rows(self) -> None:
+        if self.cache:
+            self.cache = FrozenCache()
+
     def hidden(self, batch: Batch) -> tuple[Tensor, Tensor]:
         hidden, targets = self._hidden(batch)
         return hidden[: len(targets)], targets
