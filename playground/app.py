@@ -97,7 +97,7 @@ def build(jobs: Jobs, comparer: Comparer) -> gr.Blocks:
             return gr.update(choices=known, value=chosen or [value for _label, value in known[:1]])
 
         def fresh_examples(chosen: list[str]) -> Any:
-            return gr.update(choices=compare.questions(jobs, chosen))
+            return compare.fresh_examples(jobs, chosen)
 
         def land(run_id: str | None) -> dict[Any, Any]:
             run = Run(jobs.root / run_id) if run_id else None

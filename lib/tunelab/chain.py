@@ -28,6 +28,7 @@ from tunelab.machine.files import replacing
 from tunelab.run.events import Failed, Finished, Preparing, Resumed, Started, Stopped, TrainingEvent
 from tunelab.run.reports import forget_report
 from tunelab.run.run import Run, list_runs, training_lock
+from tunelab.run.trained import TrainedRows, what_changed
 from tunelab.spec import Stage
 from tunelab.techniques import Technique
 
@@ -112,6 +113,7 @@ class _Chain:
         self.config = run.config
         self.stages = list(self.config.stages)  # with what 'auto' came to
         self.libraries_bytes = 0
+        self.learned = TrainedRows()
         self.base: Any = None
         self.model: Any = None
 
@@ -142,7 +144,9 @@ class _Chain:
             raise UserError(f"{self.config.technique!r} trains nothing in this model. Choose other layers or modules.")
         forecast_bytes, told = self._look_ahead(stages, before)
         loss = choose_loss(self.model, self.config.technique, self.stages[0].training)
-        yield self._started(before, loss, splits, [*notes, *told], forecast_bytes)
+        started = self._started(before, loss, splits, [*notes, *told], forecast_bytes)
+        self.learned.write(self.run.path)
+        yield started
         if checkpoint or self.run.progress().steps:
             # without a checkpoint it begins anew: what the log says of steps is void
             yield Resumed(step=checkpoint.position.step if checkpoint else 0)
@@ -247,7 +251,7 @@ class _Chain:
         from tunelab.data import read_data, training_rows
         from tunelab.train.loop import StageData
 
-        stages, splits, notes = [], [], []
+        stages, splits, notes, everything_replayed = [], [], [], []
         for index, stage in enumerate(self.config.stages):
             split = read_data(stage.data, stage.learn)
             where = f"stage {index + 1}: " if len(self.config.stages) > 1 else ""
@@ -262,21 +266,31 @@ class _Chain:
                         f"max_length = {self.config.model.max_length} tokens. Raise max_length, or shorten the prompts."
                     )
                 sides.append(rows)
-            replayed, told = self._replayed(stage, tokenizer, len(sides[0]))
+            examples = self._examples_to_replay(stage)
+            everything_replayed += examples
+            replayed, told = self._replayed(stage, examples, tokenizer, len(sides[0]))
             notes += [where + note for note in told]
             stages.append(StageData(sides[0] + replayed, sides[1]))
             splits.append(split)
+        self.learned = TrainedRows.of(self.config.stages, splits, everything_replayed)
         return stages, splits, notes
 
-    def _replayed(self, stage: Stage, tokenizer: Any, count: int) -> tuple[list[Any], list[str]]:
+    @staticmethod
+    def _examples_to_replay(stage: Stage) -> list[Any]:
+        """General examples that a stage draws from, shuffled by its seed."""
+        from tunelab.data import read_examples
+
+        examples = read_examples(stage.replayed) if stage.training.replay_share else []
+        random.Random(stage.training.seed).shuffle(examples)
+        return examples
+
+    def _replayed(self, stage: Stage, examples: list[Any], tokenizer: Any, count: int) -> tuple[list[Any], list[str]]:
         """General rows that make up `replay_share` of a stage of `count` rows, and a note that says so."""
-        from tunelab.data import encode_all, read_examples
+        from tunelab.data import encode_all
 
         share = stage.training.replay_share
         if not share:
             return [], []
-        examples = read_examples(stage.replayed)
-        random.Random(stage.training.seed).shuffle(examples)
         rows, _dropped = encode_all(examples, tokenizer, self.config.model.max_length)
         wanted = max(1, round(count * share / (1 - share)))
         chosen = list(itertools.islice(itertools.cycle(rows), wanted)) if rows else []
@@ -295,8 +309,10 @@ class _Chain:
 
         hashes = tuple(split.sha256 for split in splits)
         if before and before.data_sha256 != hashes:
+            stage = next(n for n, (then, now) in enumerate(zip(before.data_sha256, hashes, strict=True)) if then != now)
             raise UserError(
-                f"The data of run {self.run.id} has changed since it started, so it can't go on where it was. "
+                f"The data of run {self.run.id} has changed since it started, so it can't go on where it was: "
+                f"{self.config.stages[stage].data.title}: {what_changed(self.run, stage, splits[stage])}. "
                 "Bring the old files back, or train again."
             )
         return Started(
