@@ -9,7 +9,7 @@ from typing import Any
 from tunelab import Answer, Ladder, ModelSpec, Progress, Run
 from tunelab.data.previews import PreviewRow
 from tunelab.measure.ladder import PAGE_FILE
-from tunelab.measure.pages import READING, ladder_chart, ladder_columns, ladder_table
+from tunelab.measure.pages import ladder_chart, ladder_columns, ladder_reading, ladder_table
 from tunelab.run.events import Evaluated, Finished, RolledBack
 
 # word and sign together: nothing is told by colour alone
@@ -252,6 +252,6 @@ def ladder_html(ladder: Ladder) -> str:
     )
     return (
         f'<div class="ladder">{ladder_chart(ladder)}<div class="wide"><table><thead><tr>{head}</tr></thead>'
-        f'<tbody>{body}</tbody></table></div><p class="muted">{html.escape(READING)}</p>'
+        f'<tbody>{body}</tbody></table></div><p class="muted">{html.escape(ladder_reading(ladder))}</p>'
         f'<p class="muted">As a page of its own: {html.escape(str(ladder.path / PAGE_FILE))}</p></div>'
     )

@@ -103,6 +103,21 @@ def _metric(rungs: Sequence[Rung]) -> str | None:
     return next((rung.report.main_metric for rung in rungs if rung.report), None)
 
 
+def ladder_reading(ladder: Ladder) -> str:
+    """How the table is read, and what its figures leave out."""
+    return f"{READING} {_cut(ladder)}".strip()
+
+
+def _cut(ladder: Ladder) -> str:
+    """Whose answers were cut before their end, in a sentence; empty where none was."""
+    rungs = [(rung, rung.report) for rung in ladder.rungs() if rung.report]
+    counts = {f"base ({rung.base})": report.cut_answers.base for rung, report in rungs}
+    counts |= {rung.title: report.cut_answers.tuned for rung, report in rungs}
+    told = ", ".join(f"{name} {count}" for name, count in counts.items() if count)
+    length = ladder.config.max_new_tokens
+    return f"Answers cut at {length} tokens, and scored as far as they go: {told}." if told else ""
+
+
 def ladder_chart(ladder: Ladder) -> str:
     """The gain of every measured rung over its base with its interval, the base as the line at 0; an `<svg>`, or ""
     before there is anything."""
@@ -133,5 +148,5 @@ def ladder_page(ladder: Ladder) -> str:
         f"<title>Method ladder: {html.escape(config.data.title)}</title><style>{STYLE}</style>"
         f"<h1>Method ladder</h1><p>{html.escape(words)}</p>{ladder_chart(ladder)}"
         f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-        f'<p class="muted">{html.escape(READING)}</p></html>\n'
+        f'<p class="muted">{html.escape(ladder_reading(ladder))}</p></html>\n'
     )
