@@ -124,7 +124,7 @@ def _open(app: _App) -> None:
         return gr.update(choices=known, value=runs or [value for _label, value in known[:1]])
 
     def fresh_examples(runs: list[str]) -> Any:
-        return gr.update(choices=compare.questions(jobs, runs))
+        return compare.fresh_examples(jobs, runs)
 
     for filled in (
         app.page.load(attach, None, [app.selected, app.awaited, chosen], **QUIET),

@@ -57,3 +57,15 @@ def test_the_tree_names_files_that_exist():
 @pytest.mark.parametrize("target", re.findall(r"\]\((?!http)([^)]+)\)", TEXT))
 def test_links_lead_somewhere(target):
     assert (REPOSITORY / target).exists()
+
+
+def test_an_interval_stands_with_the_difference_it_is_of():
+    headings = [
+        cell.strip() for line in TEXT.splitlines() if line.startswith("| technique") for cell in line.split("|")
+    ]
+    with_interval = {name for name in headings if "[95 %]" in name}
+    assert with_interval == {"gain [95 %]"}
+    assert {"chrF", "exact match, %", "forgetting"} <= set(headings)
+    for value, low, high in re.findall(r"\| ([+−]?[\d.]+) \[([+−]?[\d.]+), ([+−]?[\d.]+)\] \|", TEXT):
+        first, middle, last = (float(text.replace("−", "-")) for text in (low, value, high))
+        assert first <= middle <= last

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tunelab.run.progress import Progress
     from tunelab.run.reports import Report, read_report
     from tunelab.run.run import Run, list_runs, runs_root
+    from tunelab.run.trained import heldout_examples
     from tunelab.spec import DataSpec, ModelSpec, Stage, TrainConfig
     from tunelab.techniques import (
         IA3,
@@ -48,6 +49,7 @@ _HOME = {
     "run.progress": ("Progress",),
     "run.reports": ("Report", "read_report"),
     "run.run": ("Run", "list_runs", "runs_root"),
+    "run.trained": ("heldout_examples",),
     "spec": ("DataSpec", "ModelSpec", "Stage", "TrainConfig"),
     "techniques": (
         "IA3",
@@ -96,6 +98,7 @@ __all__ = [
     "export_gguf",
     "export_merged",
     "finetune",
+    "heldout_examples",
     "import_adapter",
     "list_ladders",
     "list_runs",

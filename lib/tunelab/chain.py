@@ -27,6 +27,7 @@ from tunelab.machine.files import replacing
 from tunelab.run.events import Failed, Finished, Preparing, Resumed, Started, Stopped, TrainingEvent
 from tunelab.run.reports import forget_report
 from tunelab.run.run import Run
+from tunelab.run.trained import TrainedRows, what_changed
 from tunelab.run.turn import Turn
 from tunelab.spec import ModelSpec, Stage, TrainConfig, base_differences
 from tunelab.techniques import Technique
@@ -165,6 +166,7 @@ class _Chain:
         self.before: Started | None = None
         self.checkpoint: Checkpoint | None = None
         self.libraries_bytes = 0
+        self.learned = TrainedRows()
         self.base: Any = None
         self.model: Any = None
         self.rows: list[StageData] = []  # of each stage
@@ -234,7 +236,7 @@ class _Chain:
         from tunelab.data import read_data, training_rows
         from tunelab.train.loop import StageData
 
-        stages, splits, notes = [], [], []
+        stages, splits, notes, everything_replayed = [], [], [], []
         for index, stage in enumerate(self.config.stages):
             split = read_data(stage.data, stage.learn)
             where = f"stage {index + 1}: " if len(self.config.stages) > 1 else ""
@@ -249,21 +251,31 @@ class _Chain:
                         f"max_length = {self.config.model.max_length} tokens. Raise max_length, or shorten the prompts."
                     )
                 sides.append(rows)
-            replayed, told = self._replayed(stage, tokenizer, len(sides[0]))
+            examples = self._examples_to_replay(stage)
+            everything_replayed += examples
+            replayed, told = self._replayed(stage, examples, tokenizer, len(sides[0]))
             notes += [where + note for note in told]
             stages.append(StageData(sides[0] + replayed, sides[1]))
             splits.append(split)
+        self.learned = TrainedRows.of(self.config.stages, splits, everything_replayed)
         return stages, splits, notes
 
-    def _replayed(self, stage: Stage, tokenizer: Any, count: int) -> tuple[list[Any], list[str]]:
+    @staticmethod
+    def _examples_to_replay(stage: Stage) -> list[Any]:
+        """General examples that a stage draws from, shuffled by its seed."""
+        from tunelab.data import read_examples
+
+        examples = read_examples(stage.replayed) if stage.training.replay_share else []
+        random.Random(stage.training.seed).shuffle(examples)
+        return examples
+
+    def _replayed(self, stage: Stage, examples: list[Any], tokenizer: Any, count: int) -> tuple[list[Any], list[str]]:
         """General rows that make up `replay_share` of a stage of `count` rows, and a note that says so."""
-        from tunelab.data import encode_all, read_examples
+        from tunelab.data import encode_all
 
         share = stage.training.replay_share
         if not share:
             return [], []
-        examples = read_examples(stage.replayed)
-        random.Random(stage.training.seed).shuffle(examples)
         rows, _dropped = encode_all(examples, tokenizer, self.config.model.max_length)
         wanted = max(1, round(count * share / (1 - share)))
         chosen = list(itertools.islice(itertools.cycle(rows), wanted)) if rows else []
@@ -321,7 +333,10 @@ class _Chain:
         from tunelab.train.checkpoints import trained_parameters
 
         self._choose_loss(self.stages[0].training)
-        yield self._started(forecast_bytes)
+        started = self._started(forecast_bytes)
+        if processes.is_first():
+            self.learned.write(self.run.path)
+        yield started
         if self.checkpoint or self.run.progress().steps:
             # without a checkpoint it begins anew: what the log says of steps is void
             yield Resumed(step=self.checkpoint.position.step if self.checkpoint else 0)
@@ -406,9 +421,12 @@ class _Chain:
         import torch
 
         hashes = tuple(split.sha256 for split in self.splits)
-        if self.before and self.before.data_sha256 != hashes:
+        before = self.before
+        if before and before.data_sha256 != hashes:
+            stage = next(n for n, (then, now) in enumerate(zip(before.data_sha256, hashes, strict=True)) if then != now)
             raise UserError(
-                f"The data of run {self.run.id} has changed since it started, so it can't go on where it was. "
+                f"The data of run {self.run.id} has changed since it started, so it can't go on where it was: "
+                f"{self.config.stages[stage].data.title}: {what_changed(self.run, stage, self.splits[stage])}. "
                 "Bring the old files back, or train again."
             )
         return Started(

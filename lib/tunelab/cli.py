@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from tunelab.config import RunConfig
     from tunelab.run.events import TrainingEvent
     from tunelab.run.run import Run
+    from tunelab.spec import DataSpec
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -115,6 +116,11 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--rows", type=int, default=100, help="held-out rows to measure on (default: 100)")
     evaluate.add_argument("--max-new-tokens", type=int, default=64, help="longest answer in tokens")
     evaluate.add_argument("--stage", type=int, help="whose held-out rows, counted from 1 (default: the last stage's)")
+    evaluate.add_argument("--data", metavar="FILE", help="other data to measure on; rows trained on are left out")
+    evaluate.add_argument(
+        "--columns", nargs="+", metavar="ROLE=COLUMN", help="columns of that data (default: as in the run)"
+    )
+    evaluate.add_argument("--template", help="template of that data (default: as in the run)")
     evaluate.add_argument("--json", action="store_true", help="the report as JSON")
 
     ladder = _command(commands, "ladder", _ladder, "every technique on the same rows and budget, in one table")
@@ -485,13 +491,36 @@ def _rollback(options: argparse.Namespace) -> int:
 
 def _evaluate(options: argparse.Namespace) -> int:
     from tunelab.measure.evaluation import evaluate
+    from tunelab.measure.pool import stage_of
     from tunelab.run.reports import in_words
 
     run = _opened(options.run, options)
-    stage = None if options.stage is None else options.stage - 1
-    report = evaluate(run, rows=options.rows, max_new_tokens=options.max_new_tokens, stage=stage, on_progress=_say)
+    report = evaluate(
+        run,
+        rows=options.rows,
+        max_new_tokens=options.max_new_tokens,
+        stage=stage_of(run, options.stage),
+        data=_other_data(options, run),
+        on_progress=_say,
+    )
     print(report.model_dump_json(indent=1) if options.json else in_words(report))
     return 0
+
+
+def _other_data(options: argparse.Namespace, run: Run) -> DataSpec | None:
+    """The data that the flags name; what they leave open is as in the run."""
+    from tunelab.measure.pool import read_alike, stage_of
+    from tunelab.spec import DataSpec
+
+    described = {"template": options.template} if options.template is not None else {}
+    if options.columns:
+        described["columns"] = dict(_role_and_column(pair) for pair in options.columns)
+    if options.data:
+        own = run.config.stages[stage_of(run, options.stage)].data
+        return DataSpec.model_validate({**read_alike(own), "source": options.data, **described})
+    if described:
+        raise UserError("--columns and --template describe other data than the run's. Name it: --data FILE.")
+    return None
 
 
 def _ladder(options: argparse.Namespace) -> int:

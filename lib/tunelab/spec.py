@@ -297,6 +297,11 @@ class TrainConfig(Spec):
     seed: int = Field(0, ge=0, description="Seed of initialisation, order and dropout.")
 
     @property
+    def choosing_rows(self) -> int:
+        """How many held-out rows, the first ones, choose which step's result is kept."""
+        return self.eval_rows if self.keep_best or self.early_stopping_patience else 0
+
+    @property
     def resolved_warmup_steps(self) -> int:
         return round(0.05 * self.steps) if self.warmup_steps == "auto" else self.warmup_steps
 

@@ -13,10 +13,11 @@ from playground import views
 from playground.errors import as_message
 from playground.jobs import Jobs
 from playground.parts import PRIVATE, QUIET
-from tunelab import Comparer, Comparison, Run, UserError, list_runs, read_data
+from tunelab import Comparer, Comparison, Run, UserError, heldout_examples, list_runs
 
 COLUMNS = 4  # the base and up to three runs
 EXAMPLES = 12
+HELD_OUT = "Held-out rows: the model never trained on them."
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def _lay_out_choices() -> tuple[gr.Dropdown, gr.Dropdown]:
         [],
         value=None,
         label="Examples",
-        info="Held-out rows: the model never trained on them.",
+        info=HELD_OUT,
         elem_id="examples",
     )
     return run, examples
@@ -202,7 +203,7 @@ def _keep_examples_and_prompt_together(jobs: Jobs, question: _Question) -> None:
         return {examples: None, reference: gr.update(visible=False)}
 
     def runs_chosen(runs: list[str]) -> dict[Any, Any]:
-        return {examples: gr.update(choices=questions(jobs, runs), value=None), reference: gr.update(visible=False)}
+        return {examples: fresh_examples(jobs, runs) | {"value": None}, reference: gr.update(visible=False)}
 
     # not `input`, which a drop-down sends again when it is left, over what was written meanwhile
     examples.select(row_chosen, [examples, run], [prompt, reference], **PRIVATE)
@@ -228,23 +229,27 @@ def show(jobs: Jobs, room: CompareRoom, run: Run) -> dict[Any, Any]:
 
 
 def examples_of(run: Run) -> list[tuple[str, str]]:
-    """Prompts and reference answers of the run's first held-out rows; none where they can't be read any more."""
+    """Prompts and reference answers of the run's first held-out rows; none where they can't be had any more."""
+    return _examples_or_reason(run)[0]
+
+
+def fresh_examples(jobs: Jobs, runs: list[str]) -> dict[str, Any]:
+    """An update of the examples to choose from for these runs; where there are none, it says why."""
+    found, reason = _examples_or_reason(Run(jobs.root / runs[0])) if runs else ([], "")
+    return gr.update(choices=[question for question, _answer in found], info=reason or HELD_OUT)
+
+
+def _examples_or_reason(run: Run) -> tuple[list[tuple[str, str]], str]:
     try:
-        stage = run.config.stages[run.progress().stage]
-        rows = read_data(stage.data, stage.learn).heldout[:EXAMPLES]
-    except UserError:  # a data file that has gone is no reason not to compare
-        return []
-    return [(row.prompt, row.answer) for row in rows]
+        rows = heldout_examples(run, EXAMPLES)
+    except UserError as error:  # data that has changed or gone is no reason not to compare
+        return [], f"None: {error}"
+    return [(row.prompt, row.answer) for row in rows], ""
 
 
 def choices(jobs: Jobs) -> list[tuple[str, str]]:
     """Runs that have an adapter, the newest first."""
     return views.run_choices([r for r in list_runs(jobs.root) if r.has_adapter and r.readable])
-
-
-def questions(jobs: Jobs, runs: list[str]) -> list[str]:
-    """The examples to choose from for these runs."""
-    return [question for question, _answer in _examples_of_first(jobs, runs)]
 
 
 def _examples_of_first(jobs: Jobs, runs: list[str]) -> list[tuple[str, str]]:

@@ -16,8 +16,8 @@ from tests.test_cli import CLI
 from tunelab import DataSpec, Ladder, LadderConfig, ModelSpec, UserError, climb, list_ladders, read_report
 from tunelab.cli import main
 from tunelab.measure.ladder import PAGE_FILE, RESULTS_FILE, RUNGS
-from tunelab.measure.pages import ladder_chart, ladder_page, ladder_table
-from tunelab.run.reports import Compared, Interval
+from tunelab.measure.pages import ladder_chart, ladder_columns, ladder_page, ladder_table
+from tunelab.run.reports import Compared, CutAnswers, Interval
 
 
 def config(tiny, *techniques, **settings):
@@ -199,6 +199,17 @@ def test_the_table_says_so_where_a_technique_stays_at_the_bases_level(tiny):
     assert "not clearly different from the base" in page
     assert not re.search(r"https?://(?!www\.w3\.org)", page)  # it opens without a network
     assert 'role="img" aria-label="chrF' in ladder_chart(ladder)
+    # the interval stands beside what it is of
+    cells = dict(zip(ladder_columns(ladder), row, strict=True))
+    assert (cells["chrF"], cells["Gain [95 %]"]) == ("10.1", "+0.1 [-1.0, +1.0]")
+    change = report.general_loss.change
+    assert cells["Forgetting [95 %]"] == f"{change.value:+.3f} [{change.low:+.3f}, {change.high:+.3f}]"
+    # and whose answers were cut
+    report.model_copy(update={"cut_answers": CutAnswers(base=3, tuned=2)}).write(path)
+    told = "Answers cut at 4 tokens, and scored as far as they go: base (not quantised) 3, IA³ 2."
+    assert told in ladder_page(ladder)
+    report.model_copy(update={"cut_answers": CutAnswers()}).write(path)
+    assert "Answers cut" not in ladder_page(ladder)
 
 
 def test_on_the_command_line(tiny, tmp_path, capsys):

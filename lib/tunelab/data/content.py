@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy
 
 DIGEST_BYTES = 8
-WINDOW, ONE_IN = 48, 64  # bytes of text that make a mark, and how many windows there are for each that is kept
+WINDOW, ONE_IN = 48, 16  # bytes of text that make a mark, and how many windows there are for each that is kept
 MARKED_AT_ONCE = 1 << 22  # bytes of text: eight times as many are needed to hash its windows
 
 

@@ -46,6 +46,21 @@ def read_examples(spec: DataSpec, learn: str = "instructions") -> list[Example]:
     return to_examples(_rows(spec), spec, learn, spec.title)[0]
 
 
+def absolute(spec: DataSpec) -> DataSpec:
+    """The same with its files named from the root, so that they are found from any directory."""
+    named = {"source": spec.source, "heldout": spec.heldout}
+    files = {name: os.path.abspath(file) for name, value in named.items() if (file := file_of(value))}
+    return spec.model_copy(update=files)
+
+
+def file_of(source: str | float | None) -> Path | None:
+    """The file that a `source` or a `heldout` names, there or not; None for anything else."""
+    if not isinstance(source, str) or source in BUILTIN:
+        return None
+    path = Path(source).expanduser()
+    return path if path.suffix.lower() in SUFFIXES or path.exists() else None
+
+
 def _rows(spec: DataSpec) -> list[Row]:
     if spec.rows is not None:
         if not spec.rows:
@@ -54,9 +69,8 @@ def _rows(spec: DataSpec) -> list[Row]:
     source = str(spec.source)
     if source in BUILTIN:
         return BUILTIN[source]()
-    path = Path(source).expanduser()
-    if path.suffix.lower() in SUFFIXES or path.exists():
-        return read_rows(path)
+    if file := file_of(source):
+        return read_rows(file)
     if re.fullmatch(r"[\w.-]+/[\w.-]+", source):
         return _rows_from_hub(source)
     raise UserError(

@@ -1,3 +1,4 @@
-"""Measuring: `metrics` and their intervals, `evaluation` of a run against its base, `forgetting`; every technique on
-one `ladder`, which `climb` trains; `pages` and `charts` to read it all. Uses `answer` and `run`.
+"""Measuring: `metrics` and their intervals, `evaluation` of a run against its base on the rows that `pool` picks,
+`forgetting`; every technique on one `ladder`, which `climb` trains; `pages` and `charts` to read it all. Uses `answer`
+and `run`.
 """

@@ -22,17 +22,20 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tunelab.data import chat_format
+from tunelab.data.content import as_json
 from tunelab.errors import EXIT_USER_ERROR, UserError, explain
 from tunelab.machine import libraries
 from tunelab.machine.files import write_atomically
 from tunelab.measure import forgetting
-from tunelab.run.reports import REPORT_FILE, Compared, Report
+from tunelab.run.reports import REPORT_FILE, Compared, CutAnswers, Report
 from tunelab.run.run import Run
 
 if TYPE_CHECKING:
     from tunelab.data import Encoded, Example
     from tunelab.losses import Loss
+    from tunelab.measure.pool import Picked
     from tunelab.model.load import Base
+    from tunelab.spec import DataSpec
 
 ROWS = 100
 LONGEST_ANSWER = 64
@@ -48,6 +51,7 @@ class Side(BaseModel):
     losses: list[float]
     tokens: list[int]
     answers: list[str]
+    cut_answers: int  # how many of them were still going on at max_new_tokens
     general_losses: list[float]
     general_tokens: list[int]
 
@@ -67,6 +71,7 @@ def evaluate(
     rows: int = ROWS,
     max_new_tokens: int = LONGEST_ANSWER,
     stage: int | None = None,
+    data: DataSpec | str | Path | None = None,
     cache: Path | None = None,
     keep: Path | None = None,
     on_progress: Callable[[str], None] = lambda message: None,
@@ -74,24 +79,25 @@ def evaluate(
     """The run's result measured on `rows` held-out rows of a stage (counted from 0; None: the last one); kept in the
     file `keep`, or as `report.json` in the run's folder.
 
-    The rows that chose which step's result was kept are left out where there are enough others. `cache` is a folder
-    that keeps the base's side for other runs on the same base and rows.
+    `data` names other data, all of whose rows count as held out: a file, a built-in set or a Hub id whose rows are read
+    as the stage reads its own, or a specification. Rows that the run was trained on are left out, and those that chose
+    which step's result was kept where there are enough others. `cache` is a folder that keeps the base's side for
+    other runs on the same base and rows.
 
     Raises:
-        UserError: the run has no adapter, nothing to be measured on, or a setting is out of its range.
+        UserError: the run's data is not what it was trained on any more (and `data` does not name it), the run has no
+            adapter, nothing to be measured on, or a setting is out of its range.
     """
-    from tunelab.data import read_data
     from tunelab.measure.metrics import main_metric
+    from tunelab.measure.pool import held_out, other_data, stage_of
+    from tunelab.model.load import load_tokenizer
 
     started = time.perf_counter()
-    _check(run, rows, max_new_tokens, stage)
-    measured_on = run.config.stages[-1 if stage is None else stage]
-    split = read_data(measured_on.data, measured_on.learn)
-    training = measured_on.training
-    chose = training.eval_rows if training.keep_best or training.early_stopping_patience else 0
-    start = chose if len(split.heldout) >= chose + rows else 0
-    examples = split.heldout[start : start + rows]
-    measured = _Measured(run, examples, max_new_tokens, on_progress)
+    _check(run, rows, max_new_tokens)
+    number = stage_of(run, None if stage is None else stage + 1)
+    pool = held_out(run, number) if data is None else other_data(run, number, data)
+    picked = pool.pick(load_tokenizer(run.base_spec), run.config.model.max_length, rows)
+    measured = _Measured(run, picked, max_new_tokens, on_progress)
     base = measured.base_side(cache)
     tuned = measured.side(tuned=True)
     report = compare_sides(
@@ -99,22 +105,26 @@ def evaluate(
         tuned,
         measured.references,
         # whether answers repeat shows in all rows, not in a few of them
-        main=main_metric([e.answer for e in split.train]),
+        main=main_metric(pool.answers),
         seconds=time.perf_counter() - started,
-        selected_on=max(0, min(chose - start, len(examples))),
+        selected_on=picked.selected_on,
+    ).model_copy(
+        update={
+            "data": pool.name,
+            "left_out": picked.left_out,
+            "notes": picked.notes,
+            "max_new_tokens": max_new_tokens,
+        }
     )
     report.write(keep or run.path / REPORT_FILE)
     return report
 
 
-def _check(run: Run, rows: int, max_new_tokens: int, stage: int | None) -> None:
+def _check(run: Run, rows: int, max_new_tokens: int) -> None:
     if rows < 2:
         raise UserError(f"rows = {rows}: at least 2 are needed to say how sure a difference is.")
     if not 1 <= max_new_tokens <= 4096:
         raise UserError(f"max_new_tokens = {max_new_tokens}: allowed are 1 to 4096.")
-    count = len(run.config.stages)
-    if stage is not None and not 0 <= stage < count:
-        raise UserError(f"stage = {stage + 1}: run {run.id} has the stages 1 to {count}.")
     if not run.has_adapter:
         raise UserError(
             f"Run {run.id} has no adapter yet ({run.progress().message}). Choose a finished or stopped run."
@@ -124,9 +134,7 @@ def _check(run: Run, rows: int, max_new_tokens: int, stage: int | None) -> None:
 class _Measured:
     """A run's model, loaded once, and the rows it is measured on."""
 
-    def __init__(
-        self, run: Run, examples: Sequence[Example], max_new_tokens: int, on_progress: Callable[[str], None]
-    ) -> None:
+    def __init__(self, run: Run, picked: Picked, max_new_tokens: int, on_progress: Callable[[str], None]) -> None:
         from tunelab.answer.decoders import Resident, Result
         from tunelab.data.encode import encode_all
         from tunelab.fast import choose_loss
@@ -139,11 +147,9 @@ class _Measured:
         self.result = Result.of(run)
         llama = self.loss.llama if isinstance(self.loss, FastLoss) else None
         self.resident = Resident.measured(self.base, self.result, self.model, llama)
-        longest = run.config.model.max_length
-        self.examples = examples
-        self.rows = rows_to_score(examples, self.base, longest)
+        self.answered = picked.examples
+        self.rows = picked.blocks or rows_to_score(picked.examples, self.base, run.config.model.max_length)
         self.general, _notes = encode_all(forgetting.probe(), self.base.tokenizer, PROBE_LENGTH)
-        self.answered = [example for example in examples if example.messages]
 
     @property
     def references(self) -> list[str]:
@@ -154,7 +160,7 @@ class _Measured:
         if cache is None:
             return self.side(tuned=False)
         asked = [self.base.sha256, self.base.precision, self.max_new_tokens, self.run.config.model.max_length]
-        content = [[[m.role, m.content] for m in e.messages] or e.text for e in self.examples]
+        content = [[as_json(example) for example in self.answered], [row.input_ids for row in self.rows]]
         key = hashlib.sha256(json.dumps([asked, content]).encode()).hexdigest()[:16]
         path = cache / f"base-{key}.json"
         try:
@@ -172,22 +178,25 @@ class _Measured:
             losses = row_losses(self.loss, self.rows, self.base)
             general = row_losses(self.loss, self.general, self.base)
         self.say(f"reading {len(self.answered)} answers of the {who}")
+        answers, cut = self._answers(tuned)
         return Side(
             losses=[loss for loss, _count in losses],
             tokens=[count for _loss, count in losses],
-            answers=self._answers(tuned),
+            answers=answers,
+            cut_answers=cut,
             general_losses=[loss for loss, _count in general],
             general_tokens=[count for _loss, count in general],
         )
 
-    def _answers(self, tuned: bool) -> list[str]:
+    def _answers(self, tuned: bool) -> tuple[list[str], int]:
+        """The answers, and how many of them had not ended at `max_new_tokens`."""
         from tunelab.answer.generation import answer_many, end_ids, text_of
         from tunelab.data.encode import encode_prompt
 
         tokenizer = self.base.tokenizer
         words = chat_format(tokenizer).words
         prompts = [encode_prompt(example.asked, tokenizer) for example in self.answered]
-        texts = [""] * len(prompts)
+        texts, cut = [""] * len(prompts), 0
         ends = end_ids(tokenizer, self.base.model)
         (one,) = self.resident.passes([self.result], columns=[int(tuned)])
         answered = answer_many(
@@ -196,7 +205,8 @@ class _Measured:
         for indices, answers in answered:
             for index, columns in zip(indices, answers, strict=True):
                 texts[index] = words(text_of(tokenizer, columns[0]))
-        return texts
+                cut += len(columns[0]) >= self.max_new_tokens  # one that ended has an end token there
+        return texts, cut
 
 
 def compare_sides(
@@ -219,6 +229,7 @@ def compare_sides(
         probe_rows=len(base.general_losses),
         seconds=seconds,
         selected_on=selected_on,
+        cut_answers=CutAnswers(base=base.cut_answers, tuned=tuned.cut_answers),
     )
 
 
@@ -239,21 +250,31 @@ def _compared_losses(before: Sequence[float], after: Sequence[float], tokens: Se
 
 
 def heldout_losses(run: Run, examples: Sequence[Example]) -> list[RowLoss]:
-    """The losses of each example that has something scored within the run's `max_length`.
+    """The losses of each example that has something scored within the run's `max_length`; a longer text is measured in
+    blocks of that length.
 
     Raises:
         UserError: the run has no adapter, or none of the examples has anything scored.
     """
+    from tunelab.data import rows_alone
     from tunelab.fast import choose_loss
 
     base, model = loaded(run)
-    technique = run.config.technique
-    rows = rows_to_score(examples, base, run.config.model.max_length)
+    technique, longest = run.config.technique, run.config.model.max_length
+    by_example = [found for one in examples if (found := rows_alone(one, base.tokenizer, longest))]
+    if not by_example:
+        raise _nothing_to_score(len(examples))
+    rows = [row for found in by_example for row in found]
     loss = choose_loss(model, technique)
-    tuned = row_losses(loss, rows, base)
+    tuned = iter(row_losses(loss, rows, base))
     with technique.off(model):
-        before = row_losses(loss, rows, base)
-    return [RowLoss(b, t, count) for (b, count), (t, _count) in zip(before, tuned, strict=True)]
+        before = iter(row_losses(loss, rows, base))
+    losses = []
+    for found in by_example:
+        parts = [(next(before), next(tuned)) for _row in found]
+        counts = sum(count for (_loss, count), _tuned in parts)
+        losses.append(RowLoss(sum(b for (b, _), _ in parts), sum(t for _, (t, _) in parts), counts))
+    return losses
 
 
 def loaded(run: Run) -> tuple[Base, Any]:
@@ -275,8 +296,12 @@ def rows_to_score(examples: Sequence[Example], base: Base, max_length: int) -> l
 
     rows, _notes = encode_all(examples, base.tokenizer, max_length)
     if not rows:
-        raise UserError(f"None of the {len(examples)} rows has anything to score. Raise max_length.")
+        raise _nothing_to_score(len(examples))
     return rows
+
+
+def _nothing_to_score(count: int) -> UserError:
+    return UserError(f"None of the {count} rows has anything to score. Raise max_length.")
 
 
 def row_losses(loss: Loss, rows: Sequence[Encoded], base: Base) -> list[tuple[float, int]]:

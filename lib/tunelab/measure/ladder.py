@@ -121,8 +121,9 @@ class Ladder(Beating):
         """
         path = path or ladders_root(root) / time.strftime("%Y%m%d-%H%M%S")
         ladder = cls(Path(path).expanduser().resolve(), root)
+        config = _with_absolute_files(config)
         if (ladder.path / LADDER_FILE).is_file():
-            if ladder.config != config:
+            if _with_absolute_files(ladder.config) != config:
                 raise UserError(
                     f"{path} holds a ladder with other settings. Give another --out, or the same data, techniques, "
                     "steps and seed to go on with it."
@@ -258,6 +259,12 @@ class Ladder(Beating):
             seconds=sum(step.seconds for step in progress.steps) or None,
             report=report,
         )
+
+
+def _with_absolute_files(config: LadderConfig) -> LadderConfig:
+    from tunelab.data.split import absolute
+
+    return config.model_copy(update={"data": absolute(config.data)})
 
 
 def ladders_root(root: str | Path | None = None) -> Path:

@@ -94,6 +94,21 @@ def _metric(rungs: Sequence[Rung]) -> str | None:
     return next((rung.report.main_metric for rung in rungs if rung.report), None)
 
 
+def ladder_reading(ladder: Ladder) -> str:
+    """How the table is read, and what its figures leave out."""
+    return f"{READING} {_cut(ladder)}".strip()
+
+
+def _cut(ladder: Ladder) -> str:
+    """Whose answers were cut before their end, in a sentence; empty where none was."""
+    rungs = [(rung, rung.report) for rung in ladder.rungs() if rung.report]
+    counts = {f"base ({rung.base})": report.cut_answers.base for rung, report in rungs}
+    counts |= {rung.title: report.cut_answers.tuned for rung, report in rungs}
+    told = ", ".join(f"{name} {count}" for name, count in counts.items() if count)
+    length = ladder.config.max_new_tokens
+    return f"Answers cut at {length} tokens, and scored as far as they go: {told}." if told else ""
+
+
 def ladder_chart(ladder: Ladder) -> Markup:
     """The gain of every measured rung over its base with its interval, the base as the line at 0; an `<svg>`, or ""
     before there is anything."""
@@ -115,7 +130,7 @@ def ladder_body(ladder: Ladder) -> Markup:
         chart=ladder_chart(ladder),
         columns=ladder_columns(ladder),
         rows=ladder_table(ladder),
-        reading=READING,
+        reading=ladder_reading(ladder),
     )
 
 

@@ -45,6 +45,14 @@ class Compared(BaseModel):
         return "better" if (self.change.value > 0) == self.higher_is_better else "worse"
 
 
+class CutAnswers(BaseModel):
+    """How many answers were still going on at `max_new_tokens`."""
+
+    model_config = ConfigDict(frozen=True)
+    base: int = 0
+    tuned: int = 0
+
+
 class Report(BaseModel):
     """A run measured on held-out rows and on general instructions that nothing was trained on."""
 
@@ -57,6 +65,11 @@ class Report(BaseModel):
     probe_rows: int
     seconds: float
     selected_on: int = 0  # of these rows, how many also chose which step's result was kept
+    data: str | None = None  # the name of the other data these rows are of; None: the run's own
+    left_out: int = 0  # rows that were not measured because the run was trained on them
+    cut_answers: CutAnswers = CutAnswers()
+    max_new_tokens: int = 0  # where they were cut; 0 where that was not noted
+    notes: tuple[str, ...] = ()  # what else there is to know of the rows, a sentence each
 
     @property
     def forgetting(self) -> Interval:
@@ -102,8 +115,9 @@ def in_words(report: Report) -> str:
         lines.append(f"{names[name]:<16} {_figure(figure, 1)}{mark}")
     lines.append(f"{'held-out loss':<16} {_figure(report.heldout_loss, 3)}")
     lines.append(f"{'general loss':<16} {_figure(report.general_loss, 3)}  (a rise is forgetting)")
+    of = "held-out rows" if report.data is None else f"rows of {report.data}"
     lines.append(
-        f"Verdict on {report.rows} held-out rows: {report.verdict}. 95 % paired-bootstrap intervals in brackets; "
+        f"Verdict on {report.rows} {of}: {report.verdict}. 95 % paired-bootstrap intervals in brackets; "
         f"{report.probe_rows} general instructions."
     )
     if report.rows < FEWEST_ROWS:
@@ -113,7 +127,23 @@ def in_words(report: Report) -> str:
             f"{report.selected_on} of these rows also chose which step's result was kept, so the loss is a little "
             "flattering. More held-out rows would keep the two apart."
         )
-    return "\n".join(lines)
+    if report.left_out:
+        rows = "1 row" if report.left_out == 1 else f"{report.left_out:,} rows"
+        lines.append(f"{rows} left out: the run was trained on {'it' if report.left_out == 1 else 'them'}.")
+    if cut := cut_in_words(report):
+        lines.append(f"{cut} --max-new-tokens with a higher number reads them to their end.")
+    return "\n".join([*lines, *(f"{note[0].upper()}{note[1:]}." for note in report.notes)])
+
+
+def cut_in_words(report: Report) -> str:
+    """How many answers were cut, in a sentence; empty where none was."""
+    cut = report.cut_answers
+    if not cut.base and not cut.tuned:
+        return ""
+    return (
+        f"Cut at {report.max_new_tokens} tokens: {cut.base} answers of the base and {cut.tuned} of the tuned model, "
+        "which are scored as far as they go."
+    )
 
 
 def _figure(figure: Compared, digits: int) -> str:

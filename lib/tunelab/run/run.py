@@ -4,6 +4,7 @@
         config.json      {"format": 1, "config": RunConfig}, and "imported_from" for an adapter made elsewhere
         events.jsonl     one TrainingEvent per line, appended
         heartbeat        touched every second by the process that trains
+        trained_rows.npz  digests of the rows it learns from
         queued | stop    requests: start (or resume) me; stop at the next step
         checkpoints/     what a run resumes from
         adapter/         the result (model/ for full fine-tuning)
@@ -46,7 +47,7 @@ from tunelab.run.reports import forget_report
 
 if TYPE_CHECKING:
     from tunelab.config import RunConfig
-    from tunelab.spec import ModelSpec
+    from tunelab.spec import ModelSpec, Stage
 
 FORMAT = 1
 FULL_DISK_BYTES = 100_000
@@ -78,6 +79,7 @@ class Run(Beating):
         """
         if config.start_from:  # by its id, whatever it was called by: names can be given again
             config = config.model_copy(update={"start_from": cls.open(config.start_from, root).id})
+        config = config.model_copy(update={"stages": tuple(map(_with_absolute_files, config.stages))})
         slug = re.sub(r"[^a-z0-9]+", "-", (config.name or config.method).lower()).strip("-")[:40]
         stamp = time.strftime("%Y%m%d-%H%M%S")
         path = runs_root(root) / f"{stamp}-{slug or 'run'}-{secrets.token_hex(2)}"
@@ -356,6 +358,13 @@ class Run(Beating):
         if shutil.disk_usage(self.path).free < FULL_DISK_BYTES:  # its process had no room to say so
             return "lost", "the disk is full: free some space, then resume it to go on from its last checkpoint"
         return "lost", "the process that trained it is gone; resume it to go on from its last checkpoint"
+
+
+def _with_absolute_files(stage: Stage) -> Stage:
+    from tunelab.data.split import absolute
+
+    replay = absolute(stage.replay) if stage.replay else None
+    return stage.model_copy(update={"data": absolute(stage.data), "replay": replay})
 
 
 def list_runs(root: str | Path | None = None) -> list[Run]:
