@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import threading
 import weakref
 
 import pytest
@@ -174,6 +175,46 @@ def test_a_name_or_latest_is_kept_as_the_id_of_that_run(tiny):
     second = finetune(config(tiny, LoRA(r=4), steps=1).model_copy(update={"start_from": "latest"}))
     third = finetune(config(tiny, LoRA(r=4), steps=1).model_copy(update={"start_from": "parent"}))
     assert second.lineage == third.lineage == [first.id]
+
+
+def test_word_of_a_download_is_in_the_log_while_it_goes_on(tiny, monkeypatch):
+    """The download here goes on only once its first message has been read by somebody else."""
+    from tunelab.model import load
+
+    run, read, real = Run.create(config(tiny, LoRA(r=4), steps=1)), threading.Event(), load.find
+    fetched = []
+
+    def slow(spec, progress=None):
+        if progress and not fetched:
+            fetched.append(spec)
+            progress("fetching the model")
+            assert read.wait(60), "nobody heard of it"
+            progress("half of it is here")
+        return real(spec, progress)
+
+    monkeypatch.setattr(load, "find", slow)
+    messages = []
+    for event in train_run(run):
+        if event.event == "Preparing":
+            messages.append(event.message)
+            if event.message == "fetching the model":
+                assert [e.message for e in run.events()] == messages
+                assert run.progress().message == "fetching the model"
+                read.set()
+    assert messages == [f"loading {tiny} and the data", "fetching the model", "half of it is here"]
+    assert run.status == "finished"
+
+
+def test_a_download_that_fails_fails_the_run_in_its_own_words(tiny, monkeypatch):
+    def fail(spec, progress=None):
+        progress("fetching the model")
+        raise UserError("The cable is cut. Mend it.")
+
+    monkeypatch.setattr("tunelab.model.load.find", fail)
+    run = Run.create(config(tiny, LoRA(r=4), steps=1))
+    with pytest.raises(UserError, match="The cable is cut"):
+        list(train_run(run))
+    assert (run.status, run.progress().message) == ("failed", "The cable is cut. Mend it.")
 
 
 def test_only_a_finished_run_is_rolled_back(tiny):

@@ -9,6 +9,7 @@ and drains the events. Both run in this process; the app uses `worker.py`, which
 from __future__ import annotations
 
 import itertools
+import queue
 import random
 import signal
 import threading
@@ -199,16 +200,22 @@ class _Chain:
 
     def _load_and_read(self) -> Iterator[TrainingEvent]:
         """The base, and the rows of every stage, read and encoded while the weights are loaded and quantised."""
-        from tunelab.model.load import load_tokenizer
+        from tunelab.model.load import find, load_tokenizer
 
         yield Preparing(message=f"loading {self.config.model.repo_id} and the data")
-        messages: list[str] = []
-        tokenizer = load_tokenizer(self.config.model, messages.append)
+        told: list[str] = []
+        more: list[str] = []
+        # what may take long comes first, with word of it on the way
+        for message in messages_of(lambda say: find(self.config.model, say)):
+            told.append(message)
+            yield Preparing(message=message)
+        tokenizer = load_tokenizer(self.config.model, more.append)
         with ThreadPoolExecutor(1, "reading") as reader:
             reading = reader.submit(self._read, tokenizer)
-            self._load(messages.append)
-        for message in messages:
-            yield Preparing(message=message)
+            self._load(more.append)
+        for message in dict.fromkeys(more):
+            if message not in told:
+                yield Preparing(message=message)
         self.rows, self.splits, self.notes = reading.result()
 
     def _load(self, progress: Callable[[str], None]) -> None:
@@ -523,6 +530,25 @@ def _check_disk(folder: Path, parameters: dict[str, Any]) -> None:
             f"The disk has {free / 1e6:,.0f} MB free at {folder}; this run's checkpoints need up to "
             f"{needed / 1e6:,.0f} MB. Free some space, or choose another directory with --runs DIR or TUNELAB_HOME."
         )
+
+
+def messages_of(work: Callable[[Callable[[str], None]], object]) -> Iterator[str]:
+    """What `work(say)` says, each message as it comes, while it works in a thread of its own."""
+    said: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            work(said.put)
+            said.put(None)
+        except BaseException as error:
+            said.put(error)
+
+    # a daemon: whoever interrupts a download need not wait for its end
+    threading.Thread(target=run, daemon=True, name="fetching").start()
+    while (message := said.get()) is not None:
+        if isinstance(message, BaseException):
+            raise message
+        yield message
 
 
 @contextmanager
