@@ -137,12 +137,12 @@ class _Chain:
             yield Preparing(message=message)
         stages, splits, notes = reading.result()
         torch.manual_seed(self.config.stages[0].training.seed)
-        self._attach(stages[0].train)
+        attached = self._attach(stages[0].train)
         if not trained_parameters(self.model):
             raise UserError(f"{self.config.technique!r} trains nothing in this model. Choose other layers or modules.")
         forecast_bytes, told = self._look_ahead(stages, before)
         loss = choose_loss(self.model, self.config.technique, self.stages[0].training)
-        yield self._started(before, loss, splits, [*notes, *told], forecast_bytes)
+        yield self._started(before, loss, splits, [*notes, *attached, *told], forecast_bytes)
         if checkpoint or self.run.progress().steps:
             # without a checkpoint it begins anew: what the log says of steps is void
             yield Resumed(step=checkpoint.position.step if checkpoint else 0)
@@ -159,7 +159,7 @@ class _Chain:
                 stages[index],
                 stage.training,
                 self._learning_rate(stage),
-                pad_id=self.base.tokenizer.pad_token_id,
+                pad_id=self.base.pad_id,
                 position=_start_of(index, self.config.stages),
                 folder=self.run.checkpoints_path,
                 should_stop=self.should_stop,
@@ -211,14 +211,17 @@ class _Chain:
                     "Bring the old weights back, or train again."
                 )
 
-    def _attach(self, rows: list[Any]) -> None:
+    def _attach(self, rows: list[Any]) -> list[str]:
+        """Put the technique on the base; what there is to say of both."""
         technique, before = self.config.technique, self.config.start_from
+        notes = [*self.base.notes, *technique.notes(self.base)]
         if before is None:
             self.model = technique.attach(self.base, rows)
-            return
+            return notes
         parent = Run.open(before, self.run.root)
         check_lineage(self.config, parent, self.base.sha256)
         self.model = technique.load(self.base, parent.adapter_path, trainable=True)
+        return notes
 
     def _look_ahead(self, stages: list[Any], before: Started | None) -> tuple[int, list[str]]:
         """Bytes of memory that the run will take at most, and what to say of it; 'auto' is settled on the way: by what
@@ -245,32 +248,35 @@ class _Chain:
 
     def _read(self, tokenizer: Any) -> tuple[list[Any], list[Any], list[str]]:
         from tunelab.data import encode_all, pack, read_data
+        from tunelab.model.load import find
+        from tunelab.model.positions import row_limit
         from tunelab.train.loop import StageData
 
-        stages, splits, notes = [], [], []
+        limit = row_limit(find(self.config.model), self.config.model, self.config.technique.positions_taken)
+        stages, splits, notes = [], [], list(limit.notes)
         for index, stage in enumerate(self.config.stages):
             split = read_data(stage.data, stage.learn)
             where = f"stage {index + 1}: " if len(self.config.stages) > 1 else ""
             notes += [where + note for note in split.notes]
             sides = []
             for side, examples in (("training", split.train), ("held-out", split.heldout)):
-                rows, dropped = encode_all(examples, tokenizer, self.config.model.max_length)
+                rows, dropped = encode_all(examples, tokenizer, limit.tokens)
                 notes += [f"{where}{side} rows: {note}" for note in dropped]
                 if not rows:
                     raise UserError(
                         f"{stage.data.title}: no {side} row has anything to learn from within "
-                        f"max_length = {self.config.model.max_length} tokens. Raise max_length, or shorten the prompts."
+                        f"max_length = {limit.tokens} tokens. Raise max_length, or shorten the prompts."
                     )
                 if stage.learn == "text":
-                    rows = pack(rows, self.config.model.max_length)
+                    rows = pack(rows, limit.tokens)
                 sides.append(rows)
-            replayed, told = self._replayed(stage, tokenizer, len(sides[0]))
+            replayed, told = self._replayed(stage, tokenizer, limit.tokens, len(sides[0]))
             notes += [where + note for note in told]
             stages.append(StageData(sides[0] + replayed, sides[1]))
             splits.append(split)
         return stages, splits, notes
 
-    def _replayed(self, stage: Stage, tokenizer: Any, count: int) -> tuple[list[Any], list[str]]:
+    def _replayed(self, stage: Stage, tokenizer: Any, max_length: int, count: int) -> tuple[list[Any], list[str]]:
         """General rows that make up `replay_share` of a stage of `count` rows, and a note that says so."""
         from tunelab.data import encode_all, read_examples
 
@@ -279,7 +285,7 @@ class _Chain:
             return [], []
         examples = read_examples(stage.replayed)
         random.Random(stage.training.seed).shuffle(examples)
-        rows, _dropped = encode_all(examples, tokenizer, self.config.model.max_length)
+        rows, _dropped = encode_all(examples, tokenizer, max_length)
         wanted = max(1, round(count * share / (1 - share)))
         chosen = list(itertools.islice(itertools.cycle(rows), wanted)) if rows else []
         if not chosen:
@@ -294,6 +300,8 @@ class _Chain:
         self, before: Started | None, loss: Any, splits: list[Any], notes: list[str], forecast_bytes: int
     ) -> Started:
         import torch
+
+        from tunelab.model.quantization import count_parameters
 
         hashes = tuple(split.sha256 for split in splits)
         if before and before.data_sha256 != hashes:
@@ -310,7 +318,7 @@ class _Chain:
             threads=torch.get_num_threads(),
             base_sha256=self.base.sha256,
             trainable_parameters=self.config.technique.trainable_parameters(self.model),
-            total_parameters=sum(p.numel() for p in self.model.parameters()),
+            total_parameters=count_parameters(self.model),
             steps_total=sum(stage.training.steps for stage in self.config.stages),
             learning_rates=tuple(self._learning_rate(stage) for stage in self.config.stages),
             train_rows=tuple(len(split.train) for split in splits),

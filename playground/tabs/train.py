@@ -176,7 +176,8 @@ def build(jobs: Jobs, selected: gr.State) -> TrainTab:
     @shown(message)
     def show_rows(*values: Any) -> dict[Any, Any]:
         config = _config(jobs, dict(zip(names, values, strict=True)))
-        rows, read = preview(config.stages[0], config.model)
+        taken = config.technique.positions_taken
+        rows, read = preview(config.stages[0], config.model, positions_taken=taken)
         ahead = read_and_forecast(config).note(hardware.available_memory_bytes())
         lines = [*views.preview_warnings(rows), *read, ahead]
         text = "\n".join(f"- {views.plain_markdown(line)}" for line in lines)

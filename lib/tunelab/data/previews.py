@@ -18,17 +18,22 @@ class PreviewRow:
     ends: bool  # the end of turn is scored; without it the tuned model never learns to stop
 
 
-def preview(stage: Stage, model: ModelSpec, rows: int = 3) -> tuple[list[PreviewRow], tuple[str, ...]]:
-    """The first training rows as they are encoded, and the notes of the reader.
+def preview(
+    stage: Stage, model: ModelSpec, rows: int = 3, positions_taken: int = 0
+) -> tuple[list[PreviewRow], tuple[str, ...]]:
+    """The first training rows as they are encoded, and the notes of the reader. `positions_taken`: by a technique's own
+    tokens.
 
     Raises:
         UserError: the data can't be read.
     """
-    from tunelab.model.load import load_tokenizer
+    from tunelab.model.load import find, load_tokenizer
+    from tunelab.model.positions import row_limit
 
     split = read_data(stage.data, stage.learn)
     tokenizer = load_tokenizer(model)
-    encoded = [encode(example, tokenizer, model.max_length) for example in split.train[:rows]]
+    limit = row_limit(find(model), model, positions_taken)
+    encoded = [encode(example, tokenizer, limit.tokens) for example in split.train[:rows]]
     shown = []
     for row in encoded:
         if row is None:
@@ -49,4 +54,4 @@ def preview(stage: Stage, model: ModelSpec, rows: int = 3) -> tuple[list[Preview
             )
         )
     count = f"{len(split.train):,} rows to train on, {len(split.heldout):,} held out"
-    return shown, (count, *split.notes)
+    return shown, (count, *limit.notes, *split.notes)

@@ -330,8 +330,6 @@ def _layer(layer: Any, name: str, dtype: torch.dtype) -> Layer:
 
 def _stack(names: list[str], modules: list[Any], dtype: torch.dtype) -> Linears:
     """Layers as one product. Their weights become views of the joined one: nothing is held twice."""
-    import bitsandbytes as bnb
-
     for module in modules:
         _check_adapter(module)
     bases = [base_linear(module) for module in modules]
@@ -350,7 +348,7 @@ def _stack(names: list[str], modules: list[Any], dtype: torch.dtype) -> Linears:
             base.weight.data = weight[:, :inputs]
         adapters = Adapters(factors, scale, dtype, b=kept[:, inputs:].zero_()) if rank else None
         return Linears(names, modules, adapters, lambda: kept)
-    if all(isinstance(base, bnb.nn.Linear4bit) for base in bases):
+    if all(quantization.is_nf4(base) for base in bases):
         adapters = Adapters(factors, scale, dtype) if rank else None
 
         def unpacked() -> Tensor:

@@ -100,7 +100,8 @@ def evaluate(
         # whether answers repeat shows in all rows, not in a few of them
         main=main_metric([e.answer for e in split.train]),
         seconds=time.perf_counter() - started,
-        selected_on=max(0, min(chose - start, len(examples))),
+        selected_on=max(0, min(chose - start, len(measured.examples))),
+        left_out=len(examples) - len(measured.examples),
     )
     report.write(keep or run.path / REPORT_FILE)
     return report
@@ -128,16 +129,34 @@ class _Measured:
     ) -> None:
         from tunelab.data.encode import encode_all
         from tunelab.fast import choose_loss
+        from tunelab.model.load import find
+        from tunelab.model.positions import row_limit
 
         self.run, self.max_new_tokens, self.say = run, max_new_tokens, on_progress
         self.technique = run.config.technique
         self.base, self.model = loaded(run)
         self.loss = choose_loss(self.model, self.technique)
-        longest = run.config.model.max_length
-        self.examples = examples
-        self.rows = rows_to_score(examples, self.base, longest)
-        self.general, _notes = encode_all(forgetting.probe(), self.base.tokenizer, PROBE_LENGTH)
-        self.answered = [example for example in examples if example.messages]
+        taken = self.technique.positions_taken
+        self.longest = row_limit(find(run.config.model), run.config.model, taken).tokens
+        self.probe_length = row_limit(find(run.config.model), run.config.model, taken, PROBE_LENGTH).tokens
+        self.examples = [example for example in examples if self._can_answer(example)]
+        self.rows = rows_to_score(self.examples, self.base, self.longest)
+        self.general, _notes = encode_all(forgetting.probe(), self.base.tokenizer, self.probe_length)
+        self.answered = [example for example in self.examples if example.messages]
+
+    def _can_answer(self, example: Example) -> bool:
+        """Whether the prompt leaves the model a position to answer from; plain text is cut where it is too long."""
+        from tunelab.model.positions import positions
+
+        available = positions(self.base.model.config)
+        if available is None or not example.messages:
+            return True
+        return self._prompt_length(example) < available - self.technique.positions_taken
+
+    def _prompt_length(self, example: Example) -> int:
+        from tunelab.data.encode import encode_prompt
+
+        return len(encode_prompt(example.asked, self.base.tokenizer))
 
     @property
     def references(self) -> list[str]:
@@ -147,7 +166,7 @@ class _Measured:
         """The base's side, from the cache if it has been measured before."""
         if cache is None:
             return self.side(tuned=False)
-        asked = [self.base.sha256, self.base.precision, self.max_new_tokens, self.run.config.model.max_length]
+        asked = [self.base.sha256, self.base.precision, self.max_new_tokens, self.longest, self.probe_length]
         content = [[[m.role, m.content] for m in e.messages] or e.text for e in self.examples]
         key = hashlib.sha256(json.dumps([asked, content]).encode()).hexdigest()[:16]
         path = cache / f"base-{key}.json"
@@ -177,16 +196,18 @@ class _Measured:
     def _answers(self, tuned: bool) -> list[str]:
         from tunelab.answer.generation import answer_many, end_ids, text_of
         from tunelab.data.encode import encode_prompt
+        from tunelab.model.positions import answer_length
 
         tokenizer = self.base.tokenizer
         prompts = [encode_prompt(example.asked, tokenizer) for example in self.answered]
         texts = [""] * len(prompts)
         ends = end_ids(tokenizer, self.base.model)
+        taken, config = self.technique.positions_taken, self.base.model.config
         answered = answer_many(
             prompts,
             self._decoders(tuned),
             end_ids=ends,
-            max_new_tokens=self.max_new_tokens,
+            max_new_tokens=[answer_length(config, len(ids), self.max_new_tokens, taken) for ids in prompts],
             padded=self.technique.rows_can_be_padded or not tuned,
         )
         for indices, answers in answered:
@@ -210,7 +231,14 @@ class _Measured:
 
 
 def compare_sides(
-    base: Side, tuned: Side, references: Sequence[str], *, main: str, seconds: float, selected_on: int = 0
+    base: Side,
+    tuned: Side,
+    references: Sequence[str],
+    *,
+    main: str,
+    seconds: float,
+    selected_on: int = 0,
+    left_out: int = 0,
 ) -> Report:
     """Two sides of the same rows, with paired-bootstrap intervals on every difference; `main` is the task's metric."""
     from tunelab.measure.metrics import METRICS
@@ -229,6 +257,7 @@ def compare_sides(
         probe_rows=len(base.general_losses),
         seconds=seconds,
         selected_on=selected_on,
+        left_out=left_out,
     )
 
 
@@ -255,10 +284,13 @@ def heldout_losses(run: Run, examples: Sequence[Example]) -> list[RowLoss]:
         UserError: the run has no adapter, or none of the examples has anything scored.
     """
     from tunelab.fast import choose_loss
+    from tunelab.model.load import find
+    from tunelab.model.positions import row_limit
 
     base, model = loaded(run)
     technique = run.config.technique
-    rows = rows_to_score(examples, base, run.config.model.max_length)
+    limit = row_limit(find(run.config.model), run.config.model, technique.positions_taken)
+    rows = rows_to_score(examples, base, limit.tokens)
     loss = choose_loss(model, technique)
     tuned = row_losses(loss, rows, base)
     with technique.off(model):
@@ -285,7 +317,10 @@ def rows_to_score(examples: Sequence[Example], base: Base, max_length: int) -> l
 
     rows, _notes = encode_all(examples, base.tokenizer, max_length)
     if not rows:
-        raise UserError(f"None of the {len(examples)} rows has anything to score. Raise max_length.")
+        raise UserError(
+            f"None of the {len(examples)} rows has anything to score within max_length = {max_length} tokens. Raise "
+            "it, or shorten the prompts."
+        )
     return rows
 
 
@@ -294,13 +329,12 @@ def row_losses(loss: Loss, rows: Sequence[Encoded], base: Base) -> list[tuple[fl
     from tunelab.data.batches import collate
     from tunelab.losses import token_losses
 
-    pad: int = base.tokenizer.pad_token_id
     measured = [(0.0, 0)] * len(rows)
     by_length = sorted(range(len(rows)), key=lambda index: len(rows[index].input_ids))
     while by_length:
         size = max(1, min(BATCH, BATCH_TOKENS // len(rows[by_length[-1]].input_ids)))
         indices, by_length = by_length[-size:], by_length[:-size]
-        batch = collate([rows[index] for index in indices], pad).to(base.device)
+        batch = collate([rows[index] for index in indices], base.pad_id).to(base.device)
         counts = batch.scored[:, 1:].sum(1).tolist()
         for index, part, count in zip(indices, token_losses(loss, batch).split(counts), counts, strict=True):
             measured[index] = (float(part.sum()), count)

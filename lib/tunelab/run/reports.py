@@ -57,6 +57,7 @@ class Report(BaseModel):
     probe_rows: int
     seconds: float
     selected_on: int = 0  # of these rows, how many also chose which step's result was kept
+    left_out: int = 0  # further rows whose prompt leaves the model no position for an answer
 
     @property
     def forgetting(self) -> Interval:
@@ -108,6 +109,8 @@ def in_words(report: Report) -> str:
     )
     if report.rows < FEWEST_ROWS:
         lines.append(f"Fewer than {FEWEST_ROWS} rows: no difference is called real. Measure more.")
+    if report.left_out:
+        lines.append(f"{report.left_out} rows were left out: their prompt fills all positions of the model.")
     if report.selected_on:
         lines.append(
             f"{report.selected_on} of these rows also chose which step's result was kept, so the loss is a little "
