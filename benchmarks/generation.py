@@ -79,7 +79,7 @@ def random_factors(base: Any, seed: int = 0) -> dict[str, Any]:
     """The factors of a LoRA r16 on every linear layer, none of them zero."""
     import torch
 
-    from tunelab.techniques.base import linear_layers
+    from tunelab.techniques.places import linear_layers
 
     generator = torch.Generator().manual_seed(seed)
 

@@ -241,26 +241,29 @@ class _Chain:
 
     def _read(self, tokenizer: Any) -> tuple[list[Any], list[Any], list[str]]:
         from tunelab.data import read_data, training_rows
+        from tunelab.model.load import find
+        from tunelab.model.positions import row_limit
         from tunelab.train.loop import StageData
 
-        stages, splits, notes, everything_replayed = [], [], [], []
+        limit = row_limit(find(self.config.model), self.config.model, self.config.technique.positions_taken)
+        stages, splits, notes, everything_replayed = [], [], list(limit.notes), []
         for index, stage in enumerate(self.config.stages):
             split = read_data(stage.data, stage.learn)
             where = f"stage {index + 1}: " if len(self.config.stages) > 1 else ""
             notes += [where + note for note in split.notes]
             sides = []
             for side, examples in (("training", split.train), ("held-out", split.heldout)):
-                rows, told = training_rows(examples, tokenizer, self.config.model.max_length)
+                rows, told = training_rows(examples, tokenizer, limit.tokens)
                 notes += [f"{where}{side} rows: {note}" for note in told]
                 if not rows:
                     raise UserError(
                         f"{stage.data.title}: no {side} row has anything to learn from within "
-                        f"max_length = {self.config.model.max_length} tokens. Raise max_length, or shorten the prompts."
+                        f"max_length = {limit.tokens} tokens. Raise max_length, or shorten the prompts."
                     )
                 sides.append(rows)
             examples = self._examples_to_replay(stage)
             everything_replayed += examples
-            replayed, told = self._replayed(stage, examples, tokenizer, len(sides[0]))
+            replayed, told = self._replayed(stage, examples, tokenizer, limit.tokens, len(sides[0]))
             notes += [where + note for note in told]
             stages.append(StageData(sides[0] + replayed, sides[1]))
             splits.append(split)
@@ -276,14 +279,16 @@ class _Chain:
         random.Random(stage.training.seed).shuffle(examples)
         return examples
 
-    def _replayed(self, stage: Stage, examples: list[Any], tokenizer: Any, count: int) -> tuple[list[Any], list[str]]:
+    def _replayed(
+        self, stage: Stage, examples: list[Any], tokenizer: Any, max_length: int, count: int
+    ) -> tuple[list[Any], list[str]]:
         """General rows that make up `replay_share` of a stage of `count` rows, and a note that says so."""
         from tunelab.data import encode_all
 
         share = stage.training.replay_share
         if not share:
             return [], []
-        rows, _dropped = encode_all(examples, tokenizer, self.config.model.max_length)
+        rows, _dropped = encode_all(examples, tokenizer, max_length)
         wanted = max(1, round(count * share / (1 - share)))
         chosen = list(itertools.islice(itertools.cycle(rows), wanted)) if rows else []
         if not chosen:
@@ -297,6 +302,7 @@ class _Chain:
         from tunelab.train.checkpoints import trained_parameters
 
         technique, before = self.config.technique, self.config.start_from
+        self.notes += [*self.base.notes, *technique.notes(self.base)]
         torch.manual_seed(self.config.stages[0].training.seed)
         if before is None:
             self.model = technique.attach(self.base, self.rows[0].train)
@@ -427,6 +433,8 @@ class _Chain:
     def _started(self, forecast_bytes: int) -> Started:
         import torch
 
+        from tunelab.model.quantization import count_parameters
+
         hashes = tuple(split.sha256 for split in self.splits)
         before = self.before
         if before and before.data_sha256 != hashes:
@@ -445,7 +453,7 @@ class _Chain:
             threads=torch.get_num_threads(),
             base_sha256=self.base.sha256,
             trainable_parameters=self.config.technique.trainable_parameters(self.model),
-            total_parameters=sum(p.numel() for p in self.model.parameters()),
+            total_parameters=count_parameters(self.model),
             steps_total=sum(stage.training.steps for stage in self.config.stages),
             learning_rates=tuple(self._learning_rate(stage) for stage in self.config.stages),
             train_rows=tuple(len(split.train) for split in self.splits),

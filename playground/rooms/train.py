@@ -277,7 +277,7 @@ def _show_rows(room: _Room) -> None:
     @shown(order.message)
     def look(*values: Any) -> dict[Any, Any]:
         config = run_form.config(room.jobs, by_name(order.form, values))
-        rows, read = preview(config.stages[0], config.model)
+        rows, read = preview(config.stages[0], config.model, positions_taken=config.technique.positions_taken)
         ahead = read_and_forecast(config).note(hardware.available_memory_bytes())
         lines = [*views.preview_warnings(rows), *read, ahead]
         text = "\n".join(f"- {views.plain_markdown(line)}" for line in lines)

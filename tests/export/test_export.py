@@ -729,12 +729,127 @@ def test_weights_that_are_not_numbers_or_lie_about_their_places_are_refused(else
     refused(elsewhere, ModelSpec(repo_id=tiny), "damaged")
 
 
-@pytest.mark.parametrize("name", ["adapter_model.bin", "training_args.bin", "optimizer.pt", "x.pkl", "modeling.py"])
+@pytest.mark.parametrize("name", ["weights.bin", "state.pt", "x.pkl", "modeling.py"])
 def test_pickles_and_code_are_refused_by_name(elsewhere, tiny, tmp_path, name):
     (elsewhere / name).write_bytes(b"\x80\x04.")
     refused(elsewhere, ModelSpec(repo_id=tiny), name.replace(".", r"\."))
     packed = Path(shutil.make_archive(str(tmp_path / "packed"), "zip", elsewhere))
     refused(packed, ModelSpec(repo_id=tiny), name.replace(".", r"\."))
+
+
+class Unpickled(Exception):
+    """Raised by the pickles below when they are read."""
+
+
+def _raise():
+    raise Unpickled
+
+
+class Trap:
+    def __reduce__(self):
+        return _raise, ()
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["folder", "zip"])
+def test_what_a_trainer_leaves_beside_an_adapter_is_passed_over_unopened(elsewhere, tiny, tmp_path, packed):
+    import pickle
+
+    trap = pickle.dumps(Trap())
+    with pytest.raises(Unpickled):
+        pickle.loads(trap)
+    for name in ("training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth", "rng_state_1.pth", "scaler.pt",
+                 "adapter_model.bin", "zero_to_fp32.py"):  # fmt: skip
+        (elsewhere / name).write_bytes(trap)
+    for name in ("trainer_state.json", "tokenizer.json", "special_tokens_map.json", "chat_template.jinja"):
+        (elsewhere / name).write_text("{}")
+    for step in range(8):
+        shutil.copytree(elsewhere, tmp_path / "all" / f"checkpoint-{step}", dirs_exist_ok=True)
+    shutil.copytree(elsewhere, tmp_path / "all", dirs_exist_ok=True)
+    path = tmp_path / "all"
+    if packed:
+        path = Path(shutil.make_archive(str(tmp_path / "packed"), "zip", path))
+    run = import_adapter(path, ModelSpec(repo_id=tiny, dtype="float32"))
+    assert sorted(p.name for p in run.adapter_path.iterdir()) == [
+        "adapter_config.json", "adapter_model.safetensors", "tunelab.json",
+    ]  # fmt: skip
+    one, two = (load_file(folder / "adapter_model.safetensors") for folder in (elsewhere, run.adapter_path))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_an_adapter_in_a_checkpoint_alone_is_found_or_named(elsewhere, tiny, tmp_path):
+    shutil.copytree(elsewhere, tmp_path / "out" / "checkpoint-9")
+    shutil.copytree(elsewhere, tmp_path / "out" / "checkpoint-10")
+    spec = ModelSpec(repo_id=tiny, dtype="float32")
+    refused(tmp_path / "out", spec, r"adapter_config\.json is missing.*give one of them, e\.g\. checkpoint-10")
+    packed = Path(shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path / "out"))
+    refused(packed, spec, r"2 files called adapter_config\.json")
+    shutil.rmtree(tmp_path / "out" / "checkpoint-9")
+    packed = Path(shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path / "out"))
+    assert import_adapter(packed, spec).has_adapter
+
+
+def test_weights_in_a_pickle_alone_are_refused_with_the_way_to_convert_them(elsewhere, tiny):
+    (elsewhere / "adapter_model.safetensors").rename(elsewhere / "adapter_model.bin")
+    refused(elsewhere, ModelSpec(repo_id=tiny), r"adapter_model\.bin, a pickle.*save_pretrained\(new_folder\)")
+
+
+UNSLOTH = (
+    r"(?:.*?(?:language|text).*?(?:self_attn|attention|attn|mlp|feed_forward|ffn|dense).*?(?:q_proj|v_proj))"
+    r"|(?:\bmodel\.layers\.[\d]{1,}\.(?:self_attn|attention|attn|mlp|feed_forward|ffn|dense)\.(?:(?:q_proj|v_proj)))"
+)
+
+
+def changed(folder, **settings):
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+
+
+def test_an_adapter_saved_without_its_task_answers_as_in_peft(tiny, tmp_path):
+    folder = peft_adapter(tiny, tmp_path / "made", task_type=None)
+    assert json.loads((folder / "adapter_config.json").read_text())["auto_mapping"]
+    changed(folder, auto_mapping={
+        "base_model_class": "LlamaForCausalLM", "parent_library": "transformers.models.llama.modeling_llama",
+        "unsloth_fixed": True,
+    }, a_setting_of_tomorrow=None)  # fmt: skip
+    run = import_adapter(folder, ModelSpec(repo_id=tiny, dtype="float32"))
+    check_same_logits(run, tiny, folder)
+    assert json.loads((run.adapter_path / "adapter_config.json").read_text())["auto_mapping"] is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "targets"),
+    [
+        ({"target_modules": UNSLOTH}, ("q_proj", "v_proj")),
+        ({"target_modules": ["q_proj", "v_proj", "up_proj"], "exclude_modules": ["up_proj"]}, ("q_proj", "v_proj")),
+        (
+            {"target_modules": r".*layers\.1\..*(q_proj|v_proj)"},
+            ("model.layers.1.self_attn.q_proj", "model.layers.1.self_attn.v_proj"),
+        ),
+    ],
+)
+def test_layers_told_by_a_pattern_are_taken_from_the_names_of_the_weights(tiny, tmp_path, settings, targets):
+    folder = peft_adapter(tiny, tmp_path / "made", **settings)
+    run = import_adapter(folder, ModelSpec(repo_id=tiny, dtype="float32"))
+    assert run.config.technique.target_modules == targets
+    check_same_logits(run, tiny, folder)
+
+
+def check_same_logits(run, base, folder):
+    ids = ids_of(base)
+    ours = run.config.technique.load(load(run.config.model), run.adapter_path).eval()
+    assert close(logits(ours, ids), peft_logits(base, folder, ids))
+    assert not close(logits(ours, ids), logits(plain(base), ids), 1e-2)
+
+
+def test_an_adapter_of_a_model_built_otherwise_says_how_the_names_differ(elsewhere, tiny):
+    path = elsewhere / "adapter_model.safetensors"
+    weights = load_file(path)
+    spec = ModelSpec(repo_id=tiny)
+    names = r"it adapts model\.language_model\.layers\.0.* which is model\.layers\.0.* here"
+    save_file({n.replace("model.layers", "model.language_model.layers"): w for n, w in weights.items()}, path)
+    refused(elsewhere, spec, names)
+    changed(elsewhere, target_modules=UNSLOTH)
+    refused(elsewhere, spec, names)
 
 
 @pytest.mark.parametrize(

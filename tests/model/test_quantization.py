@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
-from tunelab import ModelSpec, UserError, load
-from tunelab.model.quantization import dequantize_nf4, quantize_nf4
+from tests.architectures import tiny_model
+from tests.conftest import REPOSITORY
+from tests.train.test_loop import config
+from tunelab import ModelSpec, UserError, finetune, import_adapter, load
+from tunelab.model.quantization import count_parameters, dequantize_nf4, quantize_nf4
 
 
 def test_the_reference_equals_bitsandbytes():
@@ -59,11 +65,53 @@ def test_a_quantised_base_holds_no_trainable_parameter_and_keeps_its_bytes(tiny)
 
 
 def test_a_machine_without_bitsandbytes_is_told_what_to_choose(tiny, monkeypatch):
-    import sys
-
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.raises(UserError, match="Choose quantization 'none'"):
         load(ModelSpec(repo_id=tiny, quantization="nf4"))
+
+
+WITHOUT_BITSANDBYTES = """
+import sys
+sys.modules["bitsandbytes"] = None
+from tests.train.test_loop import config
+from tunelab import IA3, BottleneckAdapter, LoRA, PrefixTuning, compare, evaluate, export_merged, finetune
+for technique in (LoRA(), LoRA(initialisation="pissa"), IA3(), BottleneckAdapter(), PrefixTuning(num_virtual_tokens=4)):
+    run = finetune(config(sys.argv[1]).model_copy(update={"technique": technique}))
+    assert compare(run, "say red", max_new_tokens=3).answers[1].tokens
+    if technique == LoRA():
+        evaluate(run, rows=2, max_new_tokens=2)
+        export_merged(run, sys.argv[2])
+"""
+
+
+def test_on_a_machine_without_bitsandbytes_plain_models_are_trained_asked_measured_and_merged(tiny, tmp_path):
+    command = [sys.executable, "-c", WITHOUT_BITSANDBYTES, tiny, str(tmp_path / "merged")]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "merged" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("keep", [True, False])
+@pytest.mark.parametrize("quantization", ["nf4", "int8"])
+def test_the_numbers_of_a_model_are_counted_and_not_its_bytes(tiny, quantization, keep):
+    plain = load(ModelSpec(repo_id=tiny, dtype="float32")).model
+    spec = ModelSpec(repo_id=tiny, dtype="float32", quantization=quantization, keep_dequantized=keep)
+    assert count_parameters(load(spec).model) == sum(p.numel() for p in plain.parameters())
+    run = finetune(config(tiny).model_copy(update={"model": spec}))
+    started = run.progress().started
+    total = sum(p.numel() for p in plain.parameters()) + started.trainable_parameters
+    assert started.total_parameters == total
+    assert import_adapter(run.adapter_path, spec).progress().started.total_parameters == total
+
+
+def test_experts_that_quantisation_does_not_reach_are_told_of(tmp_path):
+    folder = tiny_model("mixtral", tmp_path / "model")
+    assert not load(ModelSpec(repo_id=folder, dtype="float32")).notes
+    (note,) = load(ModelSpec(repo_id=folder, dtype="float32", quantization="nf4")).notes
+    model = load(ModelSpec(repo_id=folder, dtype="float32")).model
+    experts = sum(p.numel() for name, p in model.named_parameters() if "experts" in name)
+    assert f"{experts / count_parameters(model):.0%} of the weights" in note
+    assert "quantization = 'nf4' does not reach them" in note
 
 
 @pytest.mark.parametrize(

@@ -230,6 +230,7 @@ class Comparer:
         from tunelab.answer.generation import decode, end_ids, text_of
         from tunelab.data.encode import encode_prompt
         from tunelab.data.examples import Message
+        from tunelab.model.positions import answer_length
 
         spec = asked.runs[0].base_spec
         before = self._resident.base if self._resident else None
@@ -243,17 +244,20 @@ class Comparer:
         if system:
             turns.insert(0, Message("system", system))
         prompt = encode_prompt(turns, base.tokenizer)
+        taken = _positions_taken(asked.runs)
+        longest = answer_length(base.model.config, len(prompt), asked.max_new_tokens, taken)
         answers = _blank_answers(base, asked)
-        note = _note(asked.runs)
+        cut = f"an answer ends after {longest} tokens: the model has no positions for more"
+        note = _sentences(_note(asked.runs), *base.notes, cut if longest < asked.max_new_tokens else None)
         stops = end_ids(base.tokenizer, base.model)
         for together in resident.passes([Result.of(run) for run in asked.runs]):
             generated: dict[int, list[int]] = {column: [] for column in together.columns}
             started = time.perf_counter()
             for step in decode(
-                together.decoders(1, len(prompt) + asked.max_new_tokens),
+                together.decoders(1, len(prompt) + longest),
                 [prompt],
                 end_ids=stops,
-                max_new_tokens=asked.max_new_tokens,
+                max_new_tokens=longest,
                 temperature=asked.temperature,
                 seed=asked.seed,
                 cancelled=asked.cancel.is_set,
@@ -282,16 +286,19 @@ class Comparer:
         from tunelab.answer.decoders import Result
         from tunelab.answer.generation import answer_many, end_ids, text_of
         from tunelab.data.encode import encode_prompt
+        from tunelab.model.positions import answer_length
 
         resident = self._made_resident(runs)
         base = resident.base
         encoded = [encode_prompt(turns, base.tokenizer) for turns in prompts]
+        taken = _positions_taken(runs)
+        longest = [answer_length(base.model.config, len(ids), max_new_tokens, taken) for ids in encoded]
         answers = [[""] * (1 + len(runs)) for _ in prompts]
         waiting = [1 + len(runs)] * len(prompts)
         ends = end_ids(base.tokenizer, base.model)
         for together in resident.passes([Result.of(run) for run in runs]):
             answered = answer_many(
-                encoded, together.decoders, end_ids=ends, max_new_tokens=max_new_tokens, padded=together.padded
+                encoded, together.decoders, end_ids=ends, max_new_tokens=longest, padded=together.padded
             )
             for indices, made in answered:
                 for index, texts in zip(indices, made, strict=True):
@@ -313,6 +320,17 @@ class Comparer:
         for run in runs:
             run.check_base(spec.repo_id, self._resident.base.sha256)
         return self._resident
+
+
+def _positions_taken(runs: tuple[Run, ...]) -> int:
+    """The most that any run's own tokens take: every column has the same room for its answer."""
+    return max(run.config.technique.positions_taken for run in runs)
+
+
+def _sentences(*notes: str | None) -> str | None:
+    """Notes as sentences, one after the other; None where there is none."""
+    told = [note if note.endswith(".") else f"{note[0].upper()}{note[1:]}." for note in notes if note]
+    return " ".join(told) or None
 
 
 def _check_decoding(max_new_tokens: int, temperature: float) -> None:

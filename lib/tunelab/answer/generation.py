@@ -18,6 +18,10 @@ import torch
 from torch import Tensor
 
 from tunelab.data import chat_format
+from tunelab.model.load import unwrapped
+from tunelab.model.positions import positions
+
+NO_LIMIT = 2**31
 
 
 class Decoder(Protocol):
@@ -37,11 +41,10 @@ class PlainDecoder:
         self.model, self.around, self.rows = model, around, rows
         self.cache: Any = None
         self.mask: Tensor | None = None
+        self.last_position = (positions(unwrapped(model).config) or NO_LIMIT) - 1
 
     @torch.inference_mode()
     def __call__(self, input_ids: Tensor, padding: Tensor | None = None) -> Tensor:
-        from tunelab.model.load import unwrapped
-
         # virtual tokens stand before the first ones; afterwards they are in the cache, and must not come again
         model = self.model if self.cache is None else unwrapped(self.model)
         ids = input_ids.to(self.model.device)
@@ -64,8 +67,9 @@ class PlainDecoder:
             self.mask = torch.cat((self.mask, torch.ones_like(ids)), dim=1)
         if self.mask is None:
             return {}
-        positions = (self.mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-        return {"attention_mask": self.mask, "position_ids": positions}
+        # a row that has ended goes on beside longer ones, beyond the last position; what it says is not read any more
+        own = (self.mask.cumsum(1) - 1).clamp(min=0, max=self.last_position)
+        return {"attention_mask": self.mask, "position_ids": own[:, -ids.shape[1] :]}
 
 
 def decode(
@@ -73,7 +77,7 @@ def decode(
     prompts: Sequence[list[int]],
     *,
     end_ids: frozenset[int],
-    max_new_tokens: int,
+    max_new_tokens: int | Sequence[int],
     temperature: float = 0.0,
     seed: int = 0,
     cancelled: Callable[[], bool] = lambda: False,
@@ -81,6 +85,7 @@ def decode(
     """The new token of every row, step by step; None for a row that has ended. An end token is yielded once.
 
     Every decoder has a row for each prompt, or several. Prompts of different lengths are padded on the left.
+    `max_new_tokens`: of every answer, or of the one to each prompt.
 
     `temperature` 0 is greedy. Above it, token i is the argmax of logits / temperature + Gumbel noise, which samples
     from the softmax exactly (Maddison et al. 2014), with one noise vector per step for all rows.
@@ -92,8 +97,9 @@ def decode(
     padded = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts])
     inputs = [padded.repeat(decoder.rows // len(prompts), 1) for decoder in decoders]
     padding = [missing.repeat(decoder.rows // len(prompts)) if missing.any() else None for decoder in decoders]
-    ended = [False] * sum(decoder.rows for decoder in decoders)
-    for _ in range(max_new_tokens):
+    longest_answers = _of_each(max_new_tokens, len(prompts)) * (sum(d.rows for d in decoders) // len(prompts))
+    ended = [False] * len(longest_answers)
+    for made in range(1, max(longest_answers) + 1):
         if cancelled():
             return
         logits = torch.cat([d(ids, pad).float().cpu() for d, ids, pad in zip(decoders, inputs, padding, strict=True)])
@@ -104,7 +110,10 @@ def decode(
         chosen = logits.argmax(-1)
         step: list[int | None] = [None if over else int(t) for over, t in zip(ended, chosen, strict=True)]
         yield step
-        ended = [over or token in end_ids for over, token in zip(ended, step, strict=True)]
+        ended = [
+            over or token in end_ids or made >= longest
+            for over, token, longest in zip(ended, step, longest_answers, strict=True)
+        ]
         if all(ended):
             return
         inputs = list(chosen[:, None].split([decoder.rows for decoder in decoders]))
@@ -115,7 +124,7 @@ def answer_many(
     decoders: Callable[[int, int], Sequence[Decoder]],
     *,
     end_ids: frozenset[int],
-    max_new_tokens: int,
+    max_new_tokens: int | Sequence[int],
     padded: bool = True,
     at_once: int = 32,
 ) -> Iterator[tuple[list[int], list[list[list[int]]]]]:
@@ -123,22 +132,28 @@ def answer_many(
 
     Prompts of similar length are decoded at once, padded on the left; where that would change answers (`padded` False),
     those of the same length. `decoders(rows, capacity)` makes the decoders of some columns for `rows` prompts of up to
-    `capacity` tokens.
+    `capacity` tokens. `max_new_tokens`: of every answer, or of the one to each prompt.
     """
+    longest_answers = _of_each(max_new_tokens, len(prompts))
     by_length = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     for _length, group in itertools.groupby(by_length, key=lambda index: None if padded else len(prompts[index])):
         together = list(group)
         for start in range(0, len(together), at_once):
             indices = together[start : start + at_once]
-            made = decoders(len(indices), len(prompts[indices[-1]]) + max_new_tokens)
+            limits = [longest_answers[index] for index in indices]
+            made = decoders(len(indices), len(prompts[indices[-1]]) + max(limits))
             tokens: list[list[int]] = [[] for _ in range(sum(decoder.rows for decoder in made))]
             asked = [prompts[index] for index in indices]
-            for step in decode(made, asked, end_ids=end_ids, max_new_tokens=max_new_tokens):
+            for step in decode(made, asked, end_ids=end_ids, max_new_tokens=limits):
                 for row, token in enumerate(step):
                     if token is not None and token not in end_ids:
                         tokens[row].append(token)
             # rows stand column by column: every prompt by the first column, then every prompt by the second, …
             yield indices, [tokens[place :: len(indices)] for place in range(len(indices))]
+
+
+def _of_each(value: int | Sequence[int], count: int) -> list[int]:
+    return [value] * count if isinstance(value, int) else list(value)
 
 
 def text_of(tokenizer: Any, ids: list[int]) -> str:

@@ -19,18 +19,23 @@ class PreviewRow:
     ends: bool  # the end of turn is scored; without it the tuned model never learns to stop
 
 
-def preview(stage: Stage, model: ModelSpec, rows: int = 3) -> tuple[list[PreviewRow], tuple[str, ...]]:
+def preview(
+    stage: Stage, model: ModelSpec, rows: int = 3, positions_taken: int = 0
+) -> tuple[list[PreviewRow], tuple[str, ...]]:
     """The first training rows as they are encoded, plain text in its blocks, and the notes of the reader.
+    `positions_taken`: by a technique's own tokens.
 
     Raises:
         UserError: the data can't be read.
     """
-    from tunelab.model.load import load_tokenizer
+    from tunelab.model.load import find, load_tokenizer
+    from tunelab.model.positions import row_limit
 
     split = read_data(stage.data, stage.learn)
     tokenizer = load_tokenizer(model)
+    limit = row_limit(find(model), model, positions_taken)
     is_text = stage.learn == "text"
-    encoded, told = training_rows(split.train if is_text else split.train[:rows], tokenizer, model.max_length)
+    encoded, told = training_rows(split.train if is_text else split.train[:rows], tokenizer, limit.tokens)
     ends = chat_format(tokenizer).end_ids
     shown = []
     for row in encoded[:rows]:
@@ -51,4 +56,5 @@ def preview(stage: Stage, model: ModelSpec, rows: int = 3) -> tuple[list[Preview
             )
         )
     count = f"{len(split.train):,} rows to train on, {len(split.heldout):,} held out"
-    return shown, (count, *split.notes, *(f"training rows: {note}" if is_text else note for note in told))
+    more = (f"training rows: {note}" if is_text else note for note in told)
+    return shown, (count, *limit.notes, *split.notes, *more)

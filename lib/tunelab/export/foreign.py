@@ -2,8 +2,8 @@
 
 The files come from a stranger, so they are opened in this order, and the first thing that is wrong ends it:
 
-    names in the zip or folder ──> adapter_config.json (allow-listed) ──> header of the safetensors file: names, types
-    and shapes as this base needs them ──> the weights
+    names in the zip or folder ──> adapter_config.json (allow-listed), header of the safetensors file: names, types and
+    shapes as this base needs them ──> the weights
 
 The run's adapter is then written anew: nothing of the stranger's files but its numbers is kept.
 """
@@ -11,7 +11,9 @@ The run's adapter is then written anew: nothing of the stranger's files but its 
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +25,7 @@ from tunelab.machine.files import replacing
 from tunelab.run.events import Finished, Started
 from tunelab.run.run import Run
 from tunelab.spec import DataSpec, ModelSpec, Stage
+from tunelab.techniques import LoRA, places
 from tunelab.techniques.base import (
     CONFIG_FILE,
     PROVENANCE_FILE,
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
 
     from tunelab.model.load import Base
 
+PEFT_PREFIX = "base_model.model."
 UNKNOWN_DATA = "unknown (adapter imported)"
 
 
@@ -51,16 +55,23 @@ def import_adapter(path: str | Path, model: ModelSpec, root: str | Path | None =
 
     source = Path(path).expanduser().absolute()  # '.' has no name
     with open_entries(source) as entries:
-        technique = technique_of(read_json(entries, CONFIG_FILE))
+        settings = read_json(entries, CONFIG_FILE)
+        found = read_header(entries[WEIGHTS_FILE])
+        technique = technique_of(settings, adapted_layers(found))
         config = _run_config(technique, model, name or source.stem)
         told = read_json(entries, PROVENANCE_FILE) if PROVENANCE_FILE in entries else {}
         base = skeleton(model)
-        attached = _attach(technique, base)
-        weights = _checked_weights(entries[WEIGHTS_FILE], _shapes(technique, attached), base)
+        _check_prefix(found, base)
+        config = _shortened(config, base)
+        notes_on_base = [*base.notes, *config.technique.notes(base)]
+        attached = _attach(config.technique, base)
+        _check_heads(settings, attached)
+        weights = _checked_weights(entries[WEIGHTS_FILE], found, _shapes(config.technique, attached), base)
         digest = sha256_of(entries[WEIGHTS_FILE])
     notes = (
         f"imported from {source.name} (sha256 of its weights {digest}); nothing is known here of its data and training",
         _about_base(told, base),
+        *notes_on_base,
     )
     return _record(config, base, attached, weights, root, source.name, notes)
 
@@ -95,12 +106,67 @@ def _shapes(technique: Technique, attached: Any) -> Shapes:
     return {name: tuple(tensor.shape) for name, tensor in state.items()}
 
 
-def _checked_weights(entry: Entry, expected: Shapes, base: Base) -> dict[str, Tensor]:
+def adapted_layers(names: Iterable[str]) -> list[str]:
+    """The layers of the base that LoRA weights of these names are of."""
+    return sorted({name.split(".lora_")[0].removeprefix(PEFT_PREFIX) for name in names if ".lora_" in name})
+
+
+def _shortened(config: RunConfig, base: Base) -> RunConfig:
+    """The configuration with the layers that were told one by one named as shortly as this base allows."""
+    technique = config.technique
+    if not isinstance(technique, LoRA) or isinstance(technique.target_modules, str):
+        return config
+    linear = places.linear_layers(base.model)
+    if not all(target in linear for target in technique.target_modules):
+        return config
+    targets = tuple(places.shortest(technique.target_modules, base.model))
+    return config.model_copy(update={"technique": technique.model_copy(update={"target_modules": targets})})
+
+
+def _check_prefix(found: Iterable[str], base: Base) -> None:
+    """Refuse weights of the same layers under other names: they are of a model that is built otherwise.
+
+    Raises:
+        UserError: with both names.
+    """
+    theirs, ours = adapted_layers(found), list(places.linear_layers(base.model))
+    if not theirs or set(theirs) & set(ours):
+        return
+    alike = [(name, own) for name in theirs for own in ours if _tail(name) == _tail(own)]
+    if alike:
+        name, own = alike[0]
+        raise UserError(
+            f"The adapter does not fit {base.spec.repo_id}: it adapts {name[:100]}, which is {own} here. It was made "
+            "for a model that is built otherwise, e.g. one that also sees images. Give the model it was made for."
+        )
+
+
+def _tail(name: str) -> str:
+    """A layer's name from its number on: '0.mlp.down_proj'."""
+    return re.sub(r"^.*?\.(?=\d+\.)", "", name)
+
+
+def _check_heads(settings: dict[str, Any], attached: Any) -> None:
+    """Refuse a prefix that would be divided among heads otherwise than it was trained.
+
+    Raises:
+        UserError: with both numbers.
+    """
+    told = settings.get("num_attention_heads")
+    if settings.get("peft_type") != "PREFIX_TUNING" or told is None:
+        return
+    if told != (made := attached.peft_config["default"].num_attention_heads):
+        raise UserError(
+            f"{CONFIG_FILE}: num_attention_heads = {str(told)[:20]}: the prefix is of a model that keeps so many heads "
+            f"of keys and values; this one keeps {made}."
+        )
+
+
+def _checked_weights(entry: Entry, found: Shapes, expected: Shapes, base: Base) -> dict[str, Tensor]:
     """The adapter's weights in fp32, read after names and shapes were found to be what this base needs."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    found = read_header(entry)
     fits = f"The adapter does not fit {base.spec.repo_id}"
     for names, what in ((expected.keys() - found.keys(), "lacks"), (found.keys() - expected.keys(), "has unknown")):
         if names:
@@ -172,6 +238,8 @@ def _started(
     config: RunConfig, base: Base, attached: Any, weights: dict[str, Tensor], notes: tuple[str, ...]
 ) -> Started:
     """The facts of the base, by which it is recognised; everything about training is zero, for none happened here."""
+    from tunelab.model.quantization import count_parameters
+
     return Started(
         device=str(base.device),
         dtype=base.dtype_name,
@@ -181,7 +249,7 @@ def _started(
         threads=0,
         base_sha256=base.sha256,
         trainable_parameters=sum(weight.numel() for weight in weights.values()),
-        total_parameters=sum(parameter.numel() for parameter in attached.parameters()),
+        total_parameters=count_parameters(attached),
         steps_total=0,
         learning_rates=(),
         train_rows=(),

@@ -1,8 +1,11 @@
 """PEFT's `adapter_config.json`, read as what it is: a text from a stranger.
 
-Only keys that are known are allowed; each is either a setting that becomes one of ours, or has to stand at the value
-that changes nothing. So nothing in the file can name code, a path or a base to load, and nothing that would change the
-computation is passed over in silence.
+Each key is either a setting that becomes one of ours, or has to stand at the value that changes nothing; one that is
+not known must say nothing (null, false, empty). So nothing in the file can name code, a path or a base to load, and
+nothing that would change the computation is passed over in silence.
+
+Which layers are adapted, the names of the weights say exactly. A regular expression, as Unsloth writes it, is never
+run: the layers are taken from there.
 
 Adding a technique is one entry in `FOREIGN`.
 """
@@ -11,6 +14,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,8 +26,18 @@ from tunelab.techniques.base import CONFIG_FILE
 
 MAX_TARGETS = 10_000
 NOTHING: tuple[Any, ...] = (None, False, [], {})
-COMMON: dict[str, tuple[Any, ...]] = {"auto_mapping": (None,), "task_type": (None, "CAUSAL_LM")}
-INFORMATION = ("peft_type", "peft_version", "base_model_name_or_path", "revision", "inference_mode")
+COMMON: dict[str, tuple[Any, ...]] = {"task_type": (None, "CAUSAL_LM")}
+INFORMATION = ("peft_type", "peft_version", "base_model_name_or_path", "revision", "inference_mode", "auto_mapping")
+# PEFT writes `auto_mapping` where the task was not told: whose class was adapted; nothing of it is looked up here
+MODELS_OF = re.compile(r"transformers(_modules)?\.[\w.]+")
+WHY_NOT = {
+    "modules_to_save": "it holds whole layers of the base, trained",
+    "rank_pattern": "every layer has the same rank here",
+    "alpha_pattern": "every layer has the same scale here",
+    "bias": "the base's biases are not trained here",
+    "target_parameters": "tensors that are no layers are not adapted here",
+    "trainable_token_indices": "embeddings are not trained here",
+}
 
 
 @dataclass(frozen=True)
@@ -37,12 +51,14 @@ class Foreign:
     ignored: tuple[str, ...] = ()  # how training began: nothing of it is left in the result
 
 
+NAMED_BY_THE_WEIGHTS = ("exclude_modules", "layers_pattern")  # further ways to say which layers are adapted
+
 LORA = Foreign(
     technique=LoRA,
     settings={"layers_to_transform": "layers"}
     | {key: key for key in ("r", "lora_alpha", "lora_dropout", "target_modules", "use_rslora", "use_dora")},
     needed=("r", "lora_alpha", "target_modules"),
-    ignored=("eva_config",),
+    ignored=("eva_config", *NAMED_BY_THE_WEIGHTS),
     neutral={
         "bias": ("none",),
         "fan_in_fan_out": (False, True),  # PEFT sets it by the type of the layer
@@ -54,7 +70,7 @@ LORA = Foreign(
     | dict.fromkeys(
         (
             "alora_invocation_tokens", "alpha_pattern", "arrow_config", "corda_config", "ensure_weight_tying",
-            "exclude_modules", "kasa_config", "layer_replication", "layers_pattern", "loftq_config", "lora_bias",
+            "kasa_config", "layer_replication", "loftq_config", "lora_bias",
             "lora_ga_config", "megatron_config", "modules_to_save", "monteclora_config", "rank_pattern",
             "target_parameters", "trainable_token_indices", "use_bdlora", "use_qalora", "velora_config",
         ),
@@ -120,8 +136,8 @@ def parse_json(content: bytes, name: str) -> dict[str, Any]:
     return values
 
 
-def technique_of(config: dict[str, Any]) -> Technique:
-    """The technique that an adapter's configuration describes.
+def technique_of(config: dict[str, Any], adapted: Sequence[str] = ()) -> Technique:
+    """The technique that an adapter's configuration describes; `adapted`: the layers that its weights are of.
 
     Raises:
         UserError: an unknown type, an unknown key, or a value that is not allowed; each by its name.
@@ -132,6 +148,9 @@ def technique_of(config: dict[str, Any]) -> Technique:
     foreign = FOREIGN[kind]
     _check_keys(config, foreign)
     values = {ours: config[theirs] for theirs, ours in foreign.settings.items() if config.get(theirs) is not None}
+    if foreign.technique is LoRA and _said_by_the_weights(config):
+        values["target_modules"] = _named(config["target_modules"], adapted)
+        values.pop("layers", None)
     for key in ("target_modules", "scaled_modules", "scaled_inputs"):
         if key in values:
             values[key] = _targets(values[key])
@@ -143,20 +162,38 @@ def technique_of(config: dict[str, Any]) -> Technique:
         raise UserError(f"{CONFIG_FILE}: {explain(error)}") from None
 
 
+def _said_by_the_weights(config: dict[str, Any]) -> bool:
+    """Whether the configuration says which layers are adapted in a way that is not followed here."""
+    targets = config["target_modules"]
+    pattern = isinstance(targets, str) and targets != "all-linear"
+    return pattern or any(config.get(key) not in NOTHING for key in NAMED_BY_THE_WEIGHTS)
+
+
+def _named(targets: Any, adapted: Sequence[str]) -> Any:
+    """The layers the weights are of, where the configuration speaks of them too; else what it says."""
+    if isinstance(targets, str) and not all(layer.rpartition(".")[2] in targets for layer in adapted):
+        return targets
+    return list(adapted) or targets
+
+
 def _check_keys(config: dict[str, Any], foreign: Foreign) -> None:
     neutral = COMMON | foreign.neutral
     unknown = sorted(config.keys() - {*INFORMATION, *neutral, *foreign.settings, *foreign.ignored})
-    if unknown:
+    if any(config[key] not in NOTHING for key in unknown):
         names = ", ".join(_short(name) for name in unknown[:8])
         raise UserError(
             f"{CONFIG_FILE}: keys that are not known and so not allowed: {names}. If they mean nothing for this "
             "adapter, remove them from the file."
         )
+    mapping = config.get("auto_mapping")
+    if mapping is not None and not (isinstance(mapping, dict) and _of_transformers(mapping)):
+        raise UserError(f"{CONFIG_FILE}: auto_mapping = {_short(mapping)} names no model of transformers.")
     for key, allowed in neutral.items():
         # by their JSON: in Python 1 == True and 0 == False
         if key in config and json.dumps(config[key]) not in [json.dumps(value) for value in allowed]:
+            why = f" ({WHY_NOT[key]})" if key in WHY_NOT else ""
             raise UserError(
-                f"{CONFIG_FILE}: {key} = {_short(config[key])} is not supported; allowed: "
+                f"{CONFIG_FILE}: {key} = {_short(config[key])} is not supported{why}; allowed: "
                 f"{', '.join(json.dumps(value) for value in allowed)}."
             )
     for key in foreign.needed:
@@ -164,9 +201,14 @@ def _check_keys(config: dict[str, Any], foreign: Foreign) -> None:
             raise UserError(f"{CONFIG_FILE}: {key} is missing. Export the adapter again with PEFT's save_pretrained().")
 
 
+def _of_transformers(mapping: dict[str, Any]) -> bool:
+    library = mapping.get("parent_library")
+    return isinstance(library, str) and bool(MODELS_OF.fullmatch(library))
+
+
 def _targets(value: Any) -> Any:
-    """The last parts of layer names; the weights say in which layers they stand. A text other than 'all-linear' would
-    be a regular expression, run on every name of the model."""
+    """Names of layers, or their last parts. A text other than 'all-linear' would be a regular expression, run on every
+    name of the model."""
     if value == "all-linear":
         return value
     names = value if isinstance(value, list) else [value]
@@ -176,7 +218,7 @@ def _targets(value: Any) -> Any:
             f"{CONFIG_FILE}: target_modules = {_short(value)}: allowed are a list of layer names such as "
             '["q_proj", "v_proj"], or "all-linear". A regular expression is not run: list the names instead.'
         )
-    return sorted({name.rpartition(".")[2] for name in names})
+    return sorted(set(names))
 
 
 def _no_constant(name: str) -> Any:

@@ -46,8 +46,7 @@ def export_gguf(
         UserError: the model is no Llama, its tokenizer no byte-level BPE, the technique can't be merged, or the file,
             read back, is not the merged model.
     """
-    from transformers import AutoConfig
-
+    from tunelab.model.folder import read_config
     from tunelab.model.load import find, load_tokenizer
 
     if kind not in get_args(GgufType):
@@ -55,7 +54,7 @@ def export_gguf(
     target = Path(path).expanduser()
     check_file(target, SUFFIX)
     check_mergeable(run)
-    config = AutoConfig.from_pretrained(find(run.config.model), local_files_only=True, trust_remote_code=False)
+    config = read_config(find(run.config.model))
     check_family(config, kind)
     check_tokenizer(load_tokenizer(run.config.model), config.vocab_size)
     merged = merge(run, progress)

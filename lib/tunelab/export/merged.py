@@ -56,7 +56,8 @@ def export_merged(
         UserError: the technique can't be merged, the folder is not empty, or merged and unmerged disagree.
     """
     import torch
-    from transformers import AutoModelForCausalLM
+
+    from tunelab.model.load import read_model
 
     if dtype not in ROUNDING_TOLERANCE:
         raise UserError(f"dtype = '{dtype}': a merged model is written in {' or '.join(ROUNDING_TOLERANCE)}.")
@@ -69,7 +70,7 @@ def export_merged(
     with replacing(target) as temporary:
         merged.model.save_pretrained(temporary)
         merged.tokenizer.save_pretrained(temporary)
-        saved = AutoModelForCausalLM.from_pretrained(temporary, dtype=torch.float32, local_files_only=True).eval()
+        saved = read_model(temporary, torch.float32).eval()
         error = rounding_error(merged, saved, ROUNDING_TOLERANCE[dtype], f"the files in {dtype}")
         notes = (*merged.notes, f"Read back from the files in {dtype}, its logits differ by {error:.1e} (relative).")
         (temporary / "README.md").write_text(model_card(run, model_steps(), notes, "transformers"), encoding="utf-8")
@@ -145,8 +146,14 @@ def logits_of(model: Any, ids: list[int]) -> Tensor:
 
 
 def _base_in_fp32(run: Run, progress: Report) -> Base:
-    from tunelab.model.load import load
+    from tunelab.model.folder import read_config, stored_quantization
+    from tunelab.model.load import find, load
 
+    if stored := stored_quantization(read_config(find(run.config.model))):
+        raise UserError(
+            f"Run {run.id}: the weights of its base are stored quantised ({stored}), and merging needs them in full. "
+            "Export the adapter instead (--to adapter)."
+        )
     # on the CPU: in fp32 a base takes up to eight times the memory it was trained with
     plain = {"quantization": "none", "dtype": "float32", "device": "cpu"}
     progress(f"loading {run.config.model.repo_id} in fp32")
@@ -163,11 +170,10 @@ def _base_in_fp32(run: Run, progress: Report) -> Base:
 def _whole_model(run: Run) -> Merged:
     """The model of a full fine-tuning: there is nothing to merge."""
     import torch
-    from transformers import AutoModelForCausalLM
 
-    from tunelab.model.load import load_tokenizer
+    from tunelab.model.load import load_tokenizer, read_model
 
-    model = AutoModelForCausalLM.from_pretrained(run.adapter_path, dtype=torch.float32, local_files_only=True).eval()
+    model = read_model(run.adapter_path, torch.float32).eval()
     tokenizer = load_tokenizer(run.config.model)
     prompt, stops = _probe(tokenizer, model)
     ids = prompt + _answer(model, prompt, stops)

@@ -124,8 +124,6 @@ def _layer(layer: Any, name: str, dtype: torch.dtype) -> Layer:
 
 def _stack(names: list[str], modules: list[Any], dtype: torch.dtype) -> Linears:
     """Layers as one product."""
-    import bitsandbytes as bnb
-
     for module in modules:
         _check_adapter(module)
     bases = [base_linear(module) for module in modules]
@@ -135,7 +133,7 @@ def _stack(names: list[str], modules: list[Any], dtype: torch.dtype) -> Linears:
         joined = _joined_in_place(bases, rank, dtype)
         adapters = Adapters(factors, scale, dtype, b=joined[:, inputs:].zero_()) if rank else None
         return Linears(names, modules, adapters, lambda: joined)
-    if all(isinstance(base, bnb.nn.Linear4bit) for base in bases):
+    if all(quantization.is_nf4(base) for base in bases):
         adapters = Adapters(factors, scale, dtype) if rank else None
         return Linears(names, modules, adapters, lambda: _unpacked(bases, adapters, dtype))
     raise Unsupported(f"linear layers of type {type(bases[0]).__name__}")

@@ -96,7 +96,7 @@ def evaluate(
     _check(run, rows, max_new_tokens)
     number = stage_of(run, None if stage is None else stage + 1)
     pool = held_out(run, number) if data is None else other_data(run, number, data)
-    picked = pool.pick(load_tokenizer(run.base_spec), run.config.model.max_length, rows)
+    picked = pool.pick(load_tokenizer(run.base_spec), _longest_row(run), rows)
     measured = _Measured(run, picked, max_new_tokens, on_progress)
     base = measured.base_side(cache)
     tuned = measured.side(tuned=True)
@@ -112,6 +112,7 @@ def evaluate(
         update={
             "data": pool.name,
             "left_out": picked.left_out,
+            "too_long": measured.too_long,
             "notes": picked.notes,
             "max_new_tokens": max_new_tokens,
         }
@@ -147,9 +148,25 @@ class _Measured:
         self.result = Result.of(run)
         llama = self.loss.llama if isinstance(self.loss, FastLoss) else None
         self.resident = Resident.measured(self.base, self.result, self.model, llama)
-        self.answered = picked.examples
-        self.rows = picked.blocks or rows_to_score(picked.examples, self.base, run.config.model.max_length)
-        self.general, _notes = encode_all(forgetting.probe(), self.base.tokenizer, PROBE_LENGTH)
+        self.longest, self.probe_length = _longest_row(run), _longest_row(run, PROBE_LENGTH)
+        self.answered = [example for example in picked.examples if self._can_answer(example)]
+        self.too_long = len(picked.examples) - len(self.answered)
+        self.rows = picked.blocks or rows_to_score(self.answered, self.base, self.longest)
+        self.general, _notes = encode_all(forgetting.probe(), self.base.tokenizer, self.probe_length)
+
+    def _can_answer(self, example: Example) -> bool:
+        """Whether the prompt leaves the model a position to answer from; plain text is cut where it is too long."""
+        from tunelab.model.positions import positions
+
+        available = positions(self.base.model.config)
+        if available is None or not example.messages:
+            return True
+        return self._prompt_length(example) < available - self.technique.positions_taken
+
+    def _prompt_length(self, example: Example) -> int:
+        from tunelab.data.encode import encode_prompt
+
+        return len(encode_prompt(example.asked, self.base.tokenizer))
 
     @property
     def references(self) -> list[str]:
@@ -159,7 +176,7 @@ class _Measured:
         """The base's side, from the cache if it has been measured before."""
         if cache is None:
             return self.side(tuned=False)
-        asked = [self.base.sha256, self.base.precision, self.max_new_tokens, self.run.config.model.max_length]
+        asked = [self.base.sha256, self.base.precision, self.max_new_tokens, self.longest, self.probe_length]
         content = [[as_json(example) for example in self.answered], [row.input_ids for row in self.rows]]
         key = hashlib.sha256(json.dumps([asked, content]).encode()).hexdigest()[:16]
         path = cache / f"base-{key}.json"
@@ -192,25 +209,32 @@ class _Measured:
         """The answers, and how many of them had not ended at `max_new_tokens`."""
         from tunelab.answer.generation import answer_many, end_ids, text_of
         from tunelab.data.encode import encode_prompt
+        from tunelab.model.positions import answer_length
 
         tokenizer = self.base.tokenizer
         words = chat_format(tokenizer).words
         prompts = [encode_prompt(example.asked, tokenizer) for example in self.answered]
         texts, cut = [""] * len(prompts), 0
         ends = end_ids(tokenizer, self.base.model)
+        taken, config = self.technique.positions_taken, self.base.model.config
+        lengths = [answer_length(config, len(ids), self.max_new_tokens, taken) for ids in prompts]
         (one,) = self.resident.passes([self.result], columns=[int(tuned)])
-        answered = answer_many(
-            prompts, one.decoders, end_ids=ends, max_new_tokens=self.max_new_tokens, padded=one.padded
-        )
+        answered = answer_many(prompts, one.decoders, end_ids=ends, max_new_tokens=lengths, padded=one.padded)
         for indices, answers in answered:
             for index, columns in zip(indices, answers, strict=True):
                 texts[index] = words(text_of(tokenizer, columns[0]))
-                cut += len(columns[0]) >= self.max_new_tokens  # one that ended has an end token there
+                cut += len(columns[0]) >= lengths[index]  # one that ended has an end token there
         return texts, cut
 
 
 def compare_sides(
-    base: Side, tuned: Side, references: Sequence[str], *, main: str, seconds: float, selected_on: int = 0
+    base: Side,
+    tuned: Side,
+    references: Sequence[str],
+    *,
+    main: str,
+    seconds: float,
+    selected_on: int = 0,
 ) -> Report:
     """Two sides of the same rows, with paired-bootstrap intervals on every difference; `main` is the task's metric."""
     from tunelab.measure.metrics import METRICS
@@ -260,7 +284,8 @@ def heldout_losses(run: Run, examples: Sequence[Example]) -> list[RowLoss]:
     from tunelab.fast import choose_loss
 
     base, model = loaded(run)
-    technique, longest = run.config.technique, run.config.model.max_length
+    technique = run.config.technique
+    longest = _longest_row(run)
     by_example = [found for one in examples if (found := rows_alone(one, base.tokenizer, longest))]
     if not by_example:
         raise _nothing_to_score(len(examples))
@@ -275,6 +300,15 @@ def heldout_losses(run: Run, examples: Sequence[Example]) -> list[RowLoss]:
         counts = sum(count for (_loss, count), _tuned in parts)
         losses.append(RowLoss(sum(b for (b, _), _ in parts), sum(t for _, (t, _) in parts), counts))
     return losses
+
+
+def _longest_row(run: Run, max_length: int | None = None) -> int:
+    """The longest row in tokens that the run's model takes, at most `max_length`; None: the run's own."""
+    from tunelab.model.load import find
+    from tunelab.model.positions import row_limit
+
+    model = run.config.model
+    return row_limit(find(model), model, run.config.technique.positions_taken, max_length).tokens
 
 
 def loaded(run: Run) -> tuple[Base, Any]:
@@ -309,13 +343,12 @@ def row_losses(loss: Loss, rows: Sequence[Encoded], base: Base) -> list[tuple[fl
     from tunelab.data.batches import collate
     from tunelab.losses import token_losses
 
-    pad: int | None = base.tokenizer.pad_token_id
     measured = [(0.0, 0)] * len(rows)
     by_length = sorted(range(len(rows)), key=lambda index: len(rows[index].input_ids))
     while by_length:
         size = max(1, min(BATCH, BATCH_TOKENS // len(rows[by_length[-1]].input_ids)))
         indices, by_length = by_length[-size:], by_length[:-size]
-        batch = collate([rows[index] for index in indices], pad).to(base.device)
+        batch = collate([rows[index] for index in indices], base.pad_id).to(base.device)
         counts = batch.scored[:, 1:].sum(1).tolist()
         for index, part, count in zip(indices, token_losses(loss, batch).split(counts), counts, strict=True):
             measured[index] = (float(part.sum()), count)

@@ -2,9 +2,10 @@
 
     ModelSpec ──> load() ──> Base (model, tokenizer, and the facts a run records about them)
 
-Only safetensors are read, never a pickle, and no code from a model's repository is run. Where a quantised base is kept
-dequantised (`keep_dequantized`), its linear layers hold the very values the 4-bit weights stand for: the same base,
-faster and larger.
+Only safetensors are read, never a pickle, and no code from a model's repository is run; an adapter that lies beside
+the weights is left alone, and weights that are missing are an error, not random numbers (`folder.py`). Where a
+quantised base is kept dequantised (`keep_dequantized`), its linear layers hold the very values the 4-bit weights stand
+for: the same base, faster and larger.
 """
 
 from __future__ import annotations
@@ -20,14 +21,15 @@ from typing import TYPE_CHECKING, Any
 
 from tunelab.errors import UserError
 from tunelab.machine import hardware, libraries
-from tunelab.model import starter
+from tunelab.model import folder as folders
+from tunelab.model import hub, starter
 from tunelab.spec import STARTER, ModelSpec
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-HUB_FILES = ("*.safetensors", "*.json", "*.model", "*.jinja", "merges.txt", "vocab.txt")
+TOLD = 160  # characters of another library's message
 
 
 @dataclass
@@ -42,6 +44,7 @@ class Base:
     sha256: str  # of the weight files it was loaded from
     published_name: str  # how others find it
     note: str  # what to know about it, e.g. that it was rounded
+    notes: tuple[str, ...] = ()  # what was left out or done otherwise when it was loaded, a sentence each
 
     @property
     def dtype_name(self) -> str:
@@ -51,6 +54,13 @@ class Base:
     def precision(self) -> str:
         """How weights and computation are held, for provenance: 'nf4, bfloat16'."""
         return self.dtype_name if self.spec.quantization == "none" else f"{self.spec.quantization}, {self.dtype_name}"
+
+    @property
+    def pad_id(self) -> int:
+        """A token to fill rows with. Which one is no matter: padding is told by a row's length."""
+        given: int | None = self.tokenizer.pad_token_id
+        embeddings: Any = self.model.get_input_embeddings()
+        return given if given is not None and given < len(embeddings.weight) else 0
 
 
 def load(spec: ModelSpec, progress: Callable[[str], None] | None = None, *, attention: str | None = None) -> Base:
@@ -63,6 +73,8 @@ def load(spec: ModelSpec, progress: Callable[[str], None] | None = None, *, atte
     folder = find(spec, progress)  # prepares the libraries: has to come before torch
     import torch
 
+    folder = find(spec, progress)  # prepares the libraries: has to come before torch
+    folders.check_config(folders.read_config(folder), spec)
     device = choose_device(spec)
     if device.type == "cpu":
         torch.set_num_threads(hardware.physical_cores())
@@ -81,6 +93,7 @@ def skeleton(spec: ModelSpec, progress: Callable[[str], None] | None = None) -> 
         UserError: the model can't be found or fetched.
     """
     folder = find(spec, progress)
+    folders.check_config(folders.read_config(folder), spec)
     device = choose_device(spec)
     dtype = choose_dtype(spec, device)
     return _base(spec, folder, empty_model(folder, dtype), device, dtype)
@@ -89,9 +102,9 @@ def skeleton(spec: ModelSpec, progress: Callable[[str], None] | None = None) -> 
 def empty_model(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     """The model of a folder on the meta device, frozen: shapes, no contents."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    config = folders.read_config(folder)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(
             config, dtype=dtype, attn_implementation="eager", trust_remote_code=False
@@ -100,7 +113,48 @@ def empty_model(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     return model
 
 
+def read_model(folder: Path, dtype: torch.dtype, **options: Any) -> PreTrainedModel:
+    """The model whose weights lie in a folder, and nothing else that lies there.
+
+    Raises:
+        UserError: weights are missing, damaged, or of other sizes than config.json says.
+    """
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM
+
+    where = f"The weights in {folder.name}"
+    load_with: Any = AutoModelForCausalLM.from_pretrained
+    try:
+        model, told = load_with(
+            folder,
+            dtype=dtype,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            adapter_kwargs=dict(folders.NO_ADAPTER),
+            ignore_mismatched_sizes=True,  # they are told, as those that are missing
+            output_loading_info=True,
+            **options,
+        )
+    except SafetensorError as error:
+        raise UserError(f"{where} are damaged ({error}). Copy or fetch them again.") from None
+    if wrong := sorted(name for name, *_sizes in told["mismatched_keys"]):
+        raise UserError(f"{where} don't fit its config.json: {len(wrong)} have other sizes, e.g. {wrong[0]}.")
+    if wrong := sorted(told["missing_keys"]):
+        raise UserError(
+            f"{where} are not all of the model: {len(wrong)} that config.json speaks of are missing, e.g. {wrong[0]}. "
+            "They would be random numbers. Fetch the model again, or save it again with save_pretrained()."
+        )
+    # a head of its own in the files is used whatever config.json says; whoever writes the model must know
+    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
+    if head is not None and head.weight is not embeddings.weight:
+        model.config.get_text_config().tie_word_embeddings = False
+    return model
+
+
 def _base(spec: ModelSpec, folder: Path, model: PreTrainedModel, device: torch.device, dtype: torch.dtype) -> Base:
+    from tunelab.model import quantization
+
     facts = starter.facts(folder) if spec.repo_id == STARTER else None
     return Base(
         spec=spec,
@@ -111,6 +165,7 @@ def _base(spec: ModelSpec, folder: Path, model: PreTrainedModel, device: torch.d
         sha256=facts["weights_sha256"] if facts else weights_sha256(folder),
         published_name=starter.PUBLISHED_AS if facts else Path(spec.repo_id).name if is_folder(spec) else spec.repo_id,
         note=starter.NOTE if facts else "",
+        notes=(*folders.notes_on(folder), *quantization.notes_on(model, spec)),
     )
 
 
@@ -122,7 +177,8 @@ def unwrapped(model: Any) -> Any:
 
 
 def load_tokenizer(spec: ModelSpec, progress: Callable[[str], None] | None = None) -> PreTrainedTokenizerBase:
-    """The tokenizer of `spec`, with a padding token. Where it names no end of text, the model's settings may.
+    """The tokenizer of `spec`, with a padding token where it has an end. Where it names no end of text, the model's
+    settings may.
 
     Raises:
         UserError: the model can't be found or fetched.
@@ -130,10 +186,17 @@ def load_tokenizer(spec: ModelSpec, progress: Callable[[str], None] | None = Non
     from transformers import AutoTokenizer
 
     folder = find(spec, progress)
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # files of many formats, read by as many libraries
+        reason = " ".join(str(error).split())[:TOLD]
+        raise UserError(
+            f"repo_id = '{spec.repo_id}': its tokenizer can't be read ({type(error).__name__}: {reason}). The folder "
+            "needs tokenizer.json, or the files of a tokenizer that transformers knows."
+        ) from None
     if tokenizer.eos_token_id is None:
         tokenizer.eos_token = _end_in_settings(folder, tokenizer)
-    if tokenizer.pad_token_id is None:
+    if tokenizer.pad_token_id is None and tokenizer.eos_token_id is not None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
@@ -167,46 +230,9 @@ def find(spec: ModelSpec, progress: Callable[[str], None] | None = None) -> Path
         return starter.starter_path(progress)
     if is_folder(spec):
         folder = Path(spec.repo_id).expanduser().resolve()
-        for pattern, what in (("config.json", "config.json"), ("*.safetensors", "safetensors weights")):
-            if not any(folder.glob(pattern)):
-                raise UserError(
-                    f"repo_id = '{spec.repo_id}': the folder holds no {what}. Give a folder written by "
-                    "save_pretrained() with safetensors (pickled .bin weights are refused), "
-                    f"a Hub id, or '{STARTER}'."
-                )
+        folders.check_folder(folder, spec.repo_id)
         return folder
-    return _fetch(spec, progress)
-
-
-def _fetch(spec: ModelSpec, progress: Callable[[str], None] | None) -> Path:
-    import huggingface_hub
-    from huggingface_hub import errors as hub
-
-    alternatives = f"Choose '{STARTER}' (built in, works offline) or a folder with a model"
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", spec.repo_id):
-        raise UserError(
-            f"repo_id = '{spec.repo_id}' is neither '{STARTER}', nor a folder on this machine, nor a Hub id "
-            f"(owner/name). {alternatives}."
-        )
-    fetch: Any = huggingface_hub.snapshot_download
-    wanted: dict[str, Any] = {"revision": spec.revision, "allow_patterns": list(HUB_FILES)}
-    try:
-        return Path(fetch(spec.repo_id, local_files_only=True, **wanted))
-    except (hub.LocalEntryNotFoundError, FileNotFoundError):
-        pass
-    if progress:
-        progress(f"fetching {spec.repo_id} from the Hugging Face Hub")
-    try:
-        return Path(fetch(spec.repo_id, **wanted))
-    except (hub.RepositoryNotFoundError, hub.RevisionNotFoundError, hub.GatedRepoError) as error:
-        raise UserError(
-            f"The Hugging Face Hub does not give out '{spec.repo_id}': {str(error).splitlines()[0]} {alternatives}."
-        ) from None
-    except (hub.LocalEntryNotFoundError, hub.OfflineModeIsEnabled, hub.HfHubHTTPError, OSError):
-        raise UserError(
-            f"repo_id = '{spec.repo_id}' is not on this machine, and the Hugging Face Hub can't be reached. "
-            f"{alternatives}; or connect once to fetch it."
-        ) from None
+    return hub.fetch(spec, progress)
 
 
 def choose_device(spec: ModelSpec) -> torch.device:
@@ -236,7 +262,6 @@ def choose_dtype(spec: ModelSpec, device: torch.device) -> torch.dtype:
 def _load_weights(
     spec: ModelSpec, folder: Path, device: torch.device, dtype: torch.dtype, attention: str | None
 ) -> PreTrainedModel:
-    from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     from tunelab.model import quantization
@@ -246,23 +271,18 @@ def _load_weights(
     options: dict[str, Any] = {}
     if spec.quantization != "none":
         quantization.check_available(spec, device)
-        options["quantization_config"] = quantization.bitsandbytes_config(spec, dtype)
         options["device_map"] = {"": device}
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        folder,
-        dtype=dtype,
-        local_files_only=True,
-        trust_remote_code=False,
-        use_safetensors=True,
-        attn_implementation=_attention(folder, device, dtype, attention),
-        **options,
-    )
+        if not folders.stored_quantization(folders.read_config(folder)):
+            options["quantization_config"] = quantization.bitsandbytes_config(spec, dtype)
+    chosen = _attention(folder, device, dtype, attention)
+    model: Any = read_model(folder, dtype, attn_implementation=chosen, **options)
     if spec.quantization == "none":
         model.to(device)
     elif quantization.should_dequantize(spec, model, device):
         quantization.dequantize_linears(model, dtype)
     else:
         quantization.keep_trainable(model)
+        quantization.compute_in(model, dtype)
     if device.type == "cpu":
         _leave_file(model)
     return model
@@ -292,9 +312,10 @@ def _leave_file(model: PreTrainedModel) -> None:
 
 
 def weights_sha256(folder: Path) -> str:
-    """sha256 over the weight files of a folder. The Hub's cache names files by their sha256: those are not read."""
+    """sha256 over the files that a folder's weights are read from. The Hub's cache names files by their sha256: those
+    are not read."""
     total = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in folders.weight_files(folder):
         blob = path.resolve().name
         if re.fullmatch(r"[0-9a-f]{64}", blob):
             digest = blob

@@ -10,6 +10,7 @@ quantisation stores the scales in 8 bits as well): 4.13 bits per weight.
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from tunelab.spec import ModelSpec
 
 BLOCK = 64
+WORTH_TELLING = 0.02  # share of the weights
 # Dettmers et al. 2023, appendix E: exact levels of NF4
 NF4_LEVELS = (
     -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453,
@@ -91,11 +93,33 @@ def should_dequantize(spec: ModelSpec, model: PreTrainedModel, device: torch.dev
     return device.type == "cpu" and hardware.affords(unpacked_bytes)
 
 
+def quantized_kinds() -> tuple[type[nn.Module], ...]:
+    """The classes of bitsandbytes' layers; none where it was never imported, for then no model holds any. A machine
+    without it trains plain models as any other."""
+    bnb: Any = sys.modules.get("bitsandbytes")
+    return (bnb.nn.Linear4bit, bnb.nn.Linear8bitLt) if bnb else ()
+
+
 def quantized_linears(model: nn.Module) -> dict[str, Any]:
     """The bitsandbytes layers of a model, by name."""
-    import bitsandbytes as bnb
+    kinds = quantized_kinds()
+    return {n: m for n, m in model.named_modules() if isinstance(m, kinds)}
 
-    return {n: m for n, m in model.named_modules() if isinstance(m, (bnb.nn.Linear4bit, bnb.nn.Linear8bitLt))}
+
+def is_nf4(layer: nn.Module) -> bool:
+    """Whether a layer keeps its weight in four bits."""
+    return isinstance(layer, quantized_kinds()[:1])
+
+
+def count_parameters(model: nn.Module) -> int:
+    """How many numbers a model holds, those packed into four bits counted one by one."""
+    return sum(_numbers(parameter) for parameter in model.parameters())
+
+
+def _numbers(parameter: Any) -> int:
+    """How many a parameter holds: a packed one keeps the shape it had beside its bytes."""
+    state = getattr(parameter, "quant_state", None)
+    return math.prod(state.shape) if state is not None else parameter.numel()
 
 
 def dequantize_weight(layer: Any, dtype: torch.dtype) -> Tensor:
@@ -124,6 +148,21 @@ def dequantize_linears(model: PreTrainedModel, dtype: torch.dtype) -> None:
         model.__dict__.pop(flag, None)
 
 
+def notes_on(model: nn.Module, spec: ModelSpec) -> list[str]:
+    """A sentence where much of a model stays as it is: bitsandbytes quantises linear layers, and mixtures keep the
+    weights of all their experts in one tensor."""
+    if spec.quantization == "none":
+        return []
+    whole = sum(p.numel() for p in model.parameters() if p.ndim > 2)
+    share = whole / count_parameters(model)
+    if share < WORTH_TELLING:
+        return []
+    return [
+        f"{share:.0%} of the weights stand in tensors that are no linear layers (experts); quantization = "
+        f"'{spec.quantization}' does not reach them, so they keep their size"
+    ]
+
+
 def keep_trainable(model: PreTrainedModel) -> None:
     """Switch off the repacking that bitsandbytes does on AVX512-BF16 CPUs at the first forward in evaluation mode.
 
@@ -132,3 +171,10 @@ def keep_trainable(model: PreTrainedModel) -> None:
     """
     for layer in quantized_linears(model).values():
         layer.support_avx512bf16_for_cpu = False
+
+
+def compute_in(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Let the four-bit layers of a model compute in `dtype`, whatever the files they were stored in say."""
+    for layer in quantized_linears(model).values():
+        if is_nf4(layer):
+            layer.compute_dtype, layer.compute_type_is_set = dtype, True

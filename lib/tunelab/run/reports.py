@@ -70,6 +70,7 @@ class Report(BaseModel):
     cut_answers: CutAnswers = CutAnswers()
     max_new_tokens: int = 0  # where they were cut; 0 where that was not noted
     notes: tuple[str, ...] = ()  # what else there is to know of the rows, a sentence each
+    too_long: int = 0  # further rows whose prompt leaves the model no position for an answer
 
     @property
     def forgetting(self) -> Interval:
@@ -122,6 +123,8 @@ def in_words(report: Report) -> str:
     )
     if report.rows < FEWEST_ROWS:
         lines.append(f"Fewer than {FEWEST_ROWS} rows: no difference is called real. Measure more.")
+    if report.too_long:
+        lines.append(f"{report.too_long} rows were left out: their prompt fills all positions of the model.")
     if report.selected_on:
         lines.append(
             f"{report.selected_on} of these rows also chose which step's result was kept, so the loss is a little "

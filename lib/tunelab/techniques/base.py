@@ -7,7 +7,6 @@ that the same weights answer as the base. Formats are PEFT's: an adapter saved h
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,21 +27,16 @@ if TYPE_CHECKING:
 WEIGHTS_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"
 PROVENANCE_FILE = "tunelab.json"
+REASON_LENGTH = 250  # characters of another library's message
 
 
 Element = TypeVar("Element")
 Several = Annotated[tuple[Element, ...], Field(min_length=1)]
 
 
-def block_of(name: str) -> int | None:
-    """The decoder layer a module or parameter belongs to, by the first number in its name; None outside of them."""
-    found = re.search(r"\.(\d+)\.", name)
-    return int(found[1]) if found else None
-
-
 def several(value: Any) -> Any:
     """A single name or number where several may be given, as one of several; words such as 'all' stay words."""
-    if isinstance(value, int) or (isinstance(value, str) and not value.startswith("all")):
+    if isinstance(value, int) or (isinstance(value, str) and value not in ("auto", "all", "all-linear")):
         return (value,)
     return value
 
@@ -62,6 +56,11 @@ class Technique(Spec):
     """Whether it can be trained with gradient checkpointing."""
     merge_refusal: ClassVar[str | None] = None
     """Why it can't be merged into the base's weights; None where it can."""
+
+    @property
+    def positions_taken(self) -> int:
+        """Positions of the model that its own tokens take from every row."""
+        return 0
 
     @property
     def rows_can_differ(self) -> bool:
@@ -97,8 +96,13 @@ class Technique(Spec):
         raise NotImplementedError
 
     def outline(self, base: Base) -> nn.Module:
-        """What `attach` makes of a base without weights (`models.skeleton`): shapes, no contents."""
+        """What `attach` makes of a base without weights (`load.skeleton`): shapes, no contents."""
         return self.attach(base)
+
+    def notes(self, base: Base) -> list[str]:
+        """What to know about this technique on this base before it is attached, a sentence each: what it leaves out,
+        or does otherwise than its settings alone would say."""
+        return []
 
     def trainable_parameters(self, model: nn.Module) -> int:
         """How many numbers training can change."""
@@ -141,11 +145,22 @@ class PeftTechnique(Technique):
         return self.wrapped(base)
 
     def wrapped(self, base: Base) -> Any:
-        """The base in PEFT's model, its adapter as PEFT initialises it."""
+        """The base in PEFT's model, its adapter as PEFT initialises it.
+
+        Raises:
+            UserError: the settings don't fit the model.
+        """
         import peft
 
-        # fp32 master copies of the adapter, whatever the dtype of the base: AdamW's small updates vanish in bf16
-        return peft.get_peft_model(base.model, self.peft_config(base), autocast_adapter_dtype=True)
+        config = self.peft_config(base)
+        try:
+            # fp32 master copies of the adapter, whatever the dtype of the base: AdamW's small updates vanish in bf16
+            return peft.get_peft_model(base.model, config, autocast_adapter_dtype=True)
+        except ValueError as error:
+            reason = " ".join(str(error).split())[:REASON_LENGTH]
+            raise UserError(
+                f"{self.title} can't be put on a model of type '{base.model.config.model_type}': {reason}"
+            ) from error
 
     def save(self, model: Any, folder: Path, base: Base) -> None:
         from peft import get_peft_model_state_dict
@@ -184,16 +199,6 @@ def freeze_unless(trainable: bool, model: nn.Module) -> None:
     """Freeze what is trainable, unless it shall stay so."""
     for parameter in model.parameters():
         parameter.requires_grad_(parameter.requires_grad and trainable)
-
-
-def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """The linear layers of a base, quantised ones included, by name; the head is none of them."""
-    import bitsandbytes as bnb
-    from torch import nn
-
-    kinds = (nn.Linear, bnb.nn.Linear4bit, bnb.nn.Linear8bitLt)
-    head = model.get_output_embeddings()  # type: ignore[operator]
-    return {name: m for name, m in model.named_modules() if isinstance(m, kinds) and m is not head}
 
 
 def adapter_file(folder: Path) -> Path:

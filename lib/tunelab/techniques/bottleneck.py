@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from tunelab.errors import UserError
+from tunelab.techniques import places
 from tunelab.techniques.base import (
     CONFIG_FILE,
     WEIGHTS_FILE,
     Technique,
     adapter_file,
     freeze_unless,
-    linear_layers,
     write_provenance,
 )
 
@@ -35,10 +35,6 @@ if TYPE_CHECKING:
 
     from tunelab.data import Encoded
     from tunelab.model.load import Base
-
-# the layer that ends attention and the one that ends the MLP, as families of models call them
-ATTENTION_ENDS = ("self_attn.o_proj", "self_attn.out_proj", "attn.c_proj", "attention.dense", "self_attn.dense")
-MLP_ENDS = ("mlp.down_proj", "mlp.fc2", "mlp.c_proj", "mlp.dense_4h_to_h")
 
 
 class BottleneckAdapter(Technique):
@@ -66,10 +62,10 @@ class BottleneckAdapter(Technique):
     def attach(self, base: Base, rows: Sequence[Encoded] = ()) -> nn.Module:
         from tunelab.techniques.modules import Bottleneck
 
-        for name in self._places(base):
+        for name, width in self._places(base).items():
             parent, _, child = name.rpartition(".")
             owner = base.model.get_submodule(parent)
-            setattr(owner, child, Bottleneck(getattr(owner, child), self.size, self.activation, self.dropout))
+            setattr(owner, child, Bottleneck(getattr(owner, child), width, self.size, self.activation, self.dropout))
         return base.model
 
     def save(self, model: nn.Module, folder: Path, base: Base) -> None:
@@ -118,17 +114,20 @@ class BottleneckAdapter(Technique):
             for wrapper in wrappers:
                 wrapper.enabled = True
 
-    def _places(self, base: Base) -> list[str]:
-        """Names of the layers behind which an adapter stands."""
-        every = list(linear_layers(base.model))
-        attention = [name for name in every if name.endswith(ATTENTION_ENDS)]
-        mlp = [name for name in every if name.endswith(MLP_ENDS)]
-        if not mlp or (self.placement == "houlsby" and not attention):
+    def _places(self, base: Base) -> dict[str, int]:
+        """Names of the modules behind which an adapter stands, and how wide what they give is."""
+        every = places.linear_layers(base.model)
+        attention = places.attention_ends(every)
+        mlps = [name for name in places.mlp_ends(every) if not places.of_experts(name)]
+        mixtures = places.mixtures(base.model)
+        if not mlps + mixtures or (self.placement == "houlsby" and not attention):
             raise UserError(
-                f"Where attention and MLP end in a model of type '{base.model.config.model_type}' is not known; known "
-                f"are {', '.join((*ATTENTION_ENDS, *MLP_ENDS))}. Choose LoRA."
+                "placement: where attention and MLP end in a model of type "
+                f"'{base.model.config.model_type}' is not known here, so no adapter can stand behind them. Choose LoRA."
             )
-        return mlp if self.placement == "pfeiffer" else attention + mlp
+        ends = mlps if self.placement == "pfeiffer" else attention + mlps
+        width = base.model.config.get_text_config().hidden_size
+        return {name: places.shape_of(every[name])[0] for name in ends} | dict.fromkeys(mixtures, width)
 
 
 def _state(model: nn.Module) -> dict[str, Any]:

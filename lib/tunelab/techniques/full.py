@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field, field_validator
 
 from tunelab.errors import UserError
-from tunelab.techniques.base import Several, Technique, block_of, freeze_unless, several, write_provenance
-from tunelab.techniques.lora import check_layers
+from tunelab.techniques.base import Several, Technique, freeze_unless, several, write_provenance
+from tunelab.techniques.places import block_of, check_layers
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,13 +68,11 @@ class FullFineTuning(Technique):
         write_provenance(folder, self, base)
 
     def load(self, base: Base, folder: Path, trainable: bool = False) -> nn.Module:
-        from transformers import AutoModelForCausalLM
+        from tunelab.model.load import read_model
 
         if not (folder / "config.json").is_file():
             raise UserError(f"{folder} holds no model. Choose a finished or stopped run.")
-        tuned: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=base.dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True
-        )
+        tuned = read_model(folder, base.dtype)
         weights = dict(tuned.named_parameters())
         chosen = {name: p for name, p in base.model.named_parameters() if self._trains(name)}
         for parameter in chosen.values():

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from tunelab.errors import UserError
-from tunelab.techniques.base import linear_layers
+from tunelab.techniques.places import linear_layers, weight_of
 
 if TYPE_CHECKING:
     from tunelab.data import Encoded
@@ -36,7 +36,7 @@ def start_at_weights(model: nn.Module, kind: str) -> None:
     for layer in adapted_layers(model):
         a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
         rank = a.shape[0] // 2
-        weight, scale = layer.get_base_layer().weight.float(), layer.scaling["default"]
+        weight, scale = weight_of(layer.get_base_layer()).float(), layer.scaling["default"]
         out_factor, in_factor = _olora(weight, rank) if kind == "olora" else _pissa(weight, rank, scale)
         a.copy_(torch.cat((in_factor, in_factor)))
         b.copy_(torch.cat((out_factor, -out_factor), dim=1))

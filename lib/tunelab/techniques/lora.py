@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from tunelab.errors import UserError
-from tunelab.techniques.base import PeftTechnique, Several, adapter_file, block_of, linear_layers, several
+from tunelab.techniques import places
+from tunelab.techniques.base import PeftTechnique, Several, adapter_file, several
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from tunelab.data import Encoded
     from tunelab.model.load import Base
     from tunelab.spec import ModelSpec, TrainConfig
+
+MAMBA = ("falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h")
 
 
 class LoRA(PeftTechnique):
@@ -46,7 +49,7 @@ class LoRA(PeftTechnique):
     target_modules: Several[str] | Literal["all-linear"] = Field(
         "all-linear",
         description="Linear layers to adapt. 'all-linear': every one but the head, as QLoRA advises (Dettmers et al. "
-        "2023, section 4).",
+        "2023, section 4), and but those narrower than r.",
     )
     layers: Several[int] | Literal["all"] = Field(
         "all", description="Which decoder layers to adapt, counted from 0. Fewer: faster, and less is forgotten."
@@ -120,6 +123,7 @@ class LoRA(PeftTechnique):
     def attach(self, base: Base, rows: Sequence[Encoded] = ()) -> nn.Module:
         from tunelab.techniques import initialisation
 
+        self._check_rank(base)
         if self.initialisation == "eva" and not rows:
             raise UserError("initialisation = 'eva' looks at training rows, and there are none. Choose 'default'.")
         directions = initialisation.input_directions(base, self._adapted(base), rows) if rows and self._eva else {}
@@ -130,6 +134,26 @@ class LoRA(PeftTechnique):
             initialisation.start_at_weights(model, self.initialisation)
             initialisation.freeze_start(model)
         return model
+
+    def outline(self, base: Base) -> nn.Module:
+        self._check_rank(base)
+        return super().outline(base)
+
+    def notes(self, base: Base) -> list[str]:
+        if self.target_modules != "all-linear":
+            return []
+        notes = places.note_on_experts(base, "LoRA does not adapt them")
+        every = places.linear_layers(base.model)
+        sizes = {name: places.shape_of(every[name]) for name in self._narrow(every)}
+        if sizes and len(sizes) < len(self._candidates(base, every)):
+            kinds = sorted({f"{places.last_name(name)} ({out} × {inputs})" for name, (out, inputs) in sizes.items()})
+            notes.append(f"{len(sizes)} layers narrower than r = {self.r} are not adapted: {', '.join(kinds)}")
+        if refused := _refused_by_peft(base):
+            kinds = sorted({places.last_name(name) for name in refused})
+            notes.append(
+                f"{len(refused)} layers are not adapted, which PEFT refuses in such a model: {', '.join(kinds)}"
+            )
+        return notes
 
     @property
     def _eva(self) -> bool:
@@ -185,7 +209,9 @@ class LoRA(PeftTechnique):
     def peft_config(self, base: Base) -> Any:
         from peft import LoraConfig
 
+        every = places.linear_layers(base.model)
         adapted = self._adapted(base)
+        targets, in_layers = self._targets(base, adapted)
         # a start taken from W stands beside the learned factors, at the same scale: see `initialisation.py`
         factor = 2 if self.rewrites_base else 1
         alpha = self.lora_alpha * (factor**0.5 if self.use_rslora else factor)
@@ -194,45 +220,73 @@ class LoRA(PeftTechnique):
             r=self.r * factor,
             lora_alpha=alpha,  # type: ignore[arg-type]  # PEFT computes with floats as well
             lora_dropout=self.lora_dropout,
-            target_modules=sorted({name.rpartition(".")[2] for name in adapted}),
-            layers_to_transform=None if self.layers == "all" else sorted(set(self.layers)),
+            target_modules=targets,
+            layers_to_transform=in_layers,
             use_rslora=self.use_rslora,
             use_dora=self.use_dora,
+            fan_in_fan_out=any(places.is_conv1d(every[name]) for name in adapted),
             bias="none",
         )
 
+    def _targets(self, base: Base, adapted: list[str]) -> tuple[list[str], list[int] | None]:
+        """How PEFT is told which layers to adapt: names, and the decoder layers in which they count."""
+        targets = sorted({places.last_name(name) for name in adapted})
+        meant = places.named((name for name, _module in base.model.named_modules()), targets)
+        if {name for name in meant if self._in_layers(name)} != set(adapted):
+            return places.shortest(adapted, base.model), None
+        return targets, None if self.layers == "all" else sorted(set(self.layers))
+
     def _adapted(self, base: Base) -> list[str]:
         """Names of the layers to adapt, checked against what the model has."""
-        every = linear_layers(base.model)
-        names = sorted({name.rpartition(".")[2] for name in every})
-        wanted = names if self.target_modules == "all-linear" else list(self.target_modules)
-        if unknown := sorted(set(wanted) - set(names)):
-            raise UserError(
-                f"target_modules = {', '.join(unknown)}: this model has no such linear layers. "
-                f"It has {', '.join(names)}; or write 'all-linear'."
-            )
-        check_layers(self.layers, base)
-        adapted = [n for n in every if n.rpartition(".")[2] in wanted and self._in_layers(n)]
-        for name in adapted:
-            layer: Any = every[name]
-            smallest = min(layer.in_features, layer.out_features)
-            if self.r > smallest:
+        every = places.linear_layers(base.model)
+        candidates = self._candidates(base, every)
+        if self.target_modules != "all-linear":
+            return candidates
+        left_out = self._narrow(every) | _refused_by_peft(base)
+        return [name for name in candidates if name not in left_out] or candidates
+
+    def _candidates(self, base: Base, every: dict[str, nn.Module]) -> list[str]:
+        """Names of the layers that the settings ask for.
+
+        Raises:
+            UserError: the model has no such layers.
+        """
+        wanted = list(every)
+        if self.target_modules != "all-linear":
+            places.check_targets("target_modules", self.target_modules, every, "; or write 'all-linear'")
+            wanted = places.named(every, self.target_modules)
+        elif not every:
+            kind = base.model.config.model_type
+            raise UserError(f"target_modules = all-linear: a model of type '{kind}' has no linear layers to adapt.")
+        places.check_layers(self.layers, base)
+        return [name for name in wanted if self._in_layers(name)]
+
+    def _narrow(self, every: dict[str, nn.Module]) -> set[str]:
+        """Layers of which a change of rank r would be more than any change."""
+        return {name for name, layer in every.items() if self.r > min(places.shape_of(layer)) and self._in_layers(name)}
+
+    def _check_rank(self, base: Base) -> None:
+        """Refuse a rank that no change of a layer can have. (An adapter made elsewhere may have it; it is only
+        wasteful.)
+
+        Raises:
+            UserError: with the layer and its size.
+        """
+        every = places.linear_layers(base.model)
+        for name in self._adapted(base):
+            out, inputs = places.shape_of(every[name])
+            if self.r > min(out, inputs):
                 raise UserError(
-                    f"r = {self.r} is above the size of {name} ({layer.out_features} × {layer.in_features}): a change "
-                    f"of rank {smallest} is already any change. Choose r ≤ {smallest}, or other target_modules."
+                    f"r = {self.r} is above the size of {name} ({out} × {inputs}): a change of rank "
+                    f"{min(out, inputs)} is already any change. Choose r ≤ {min(out, inputs)}, or other target_modules."
                 )
-        return adapted
 
     def _in_layers(self, name: str) -> bool:
-        return self.layers == "all" or block_of(name) in self.layers
+        return self.layers == "all" or places.block_of(name) in self.layers
 
 
-def check_layers(layers: tuple[int, ...] | Literal["all"], base: Base) -> None:
-    """Refuse decoder layers that the model does not have.
-
-    Raises:
-        UserError: with how many there are.
-    """
-    count = base.model.config.num_hidden_layers
-    if layers != "all" and (wrong := [layer for layer in layers if not 0 <= layer < count]):
-        raise UserError(f"layers = {', '.join(map(str, wrong))}: this model has the layers 0 to {count - 1}, or 'all'.")
+def _refused_by_peft(base: Base) -> set[str]:
+    """Layers that PEFT does not adapt, by their names: the kernels of Mamba read their weights past the layer."""
+    if base.model.config.model_type not in MAMBA:
+        return set()
+    return set(places.named(places.linear_layers(base.model), ["out_proj"]))

@@ -11,14 +11,16 @@ DOWN_STD = 0.01  # Houlsby et al. 2019, section 3.6: small enough to start near 
 
 
 class Bottleneck(nn.Module):
-    """A frozen layer with a bottleneck adapter behind it: y + W_up σ(W_down y + b) + b', in fp32 inside."""
+    """A frozen module with a bottleneck adapter behind it: y + W_up σ(W_down y + b) + b', in fp32 inside. Where the
+    module gives several results, y is the first."""
 
-    def __init__(self, layer: Any, size: int, activation: str, dropout: float) -> None:
+    def __init__(self, layer: Any, width: int, size: int, activation: str, dropout: float) -> None:
+        """`width`: of y. `size`: of the bottleneck."""
         super().__init__()
         self.layer, self.enabled = layer, True
-        device = layer.weight.device
-        down = nn.Linear(layer.out_features, size, device=device)
-        up = nn.Linear(size, layer.out_features, device=device)
+        device = next(layer.parameters()).device
+        down = nn.Linear(width, size, device=device)
+        up = nn.Linear(size, width, device=device)
         nn.init.normal_(down.weight, std=DOWN_STD)
         for zero in (down.bias, up.weight, up.bias):
             nn.init.zeros_(zero)
@@ -27,10 +29,13 @@ class Bottleneck(nn.Module):
             parts = {"down": down, "activation": parts["activation"], "dropout": nn.Dropout(dropout), "up": up}
         self.adapter = nn.ModuleDict(parts)
 
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.layer(x)
+    def forward(self, *inputs: Any, **named: Any) -> Any:
+        y = self.layer(*inputs, **named)
         if not self.enabled:
             return y
+        return (self._adapted(y[0]), *y[1:]) if isinstance(y, tuple) else self._adapted(y)
+
+    def _adapted(self, y: Tensor) -> Tensor:
         change = y.float()
         for part in self.adapter.values():
             change = part(change)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from tunelab.techniques.virtual import VirtualTokens, token_ids
+from tunelab.techniques.virtual import VirtualTokens, check_start, refused_where_it_fails, token_ids
 
 if TYPE_CHECKING:
     from torch import nn
@@ -51,13 +51,15 @@ class PromptTuning(VirtualTokens):
         ids = None
         if self.initialisation == "text":
             ids = token_ids(base, self.num_virtual_tokens, self.init_text, rows)
-        model = self.wrapped(base)
-        learned = model.prompt_encoder["default"].embedding.weight
-        with torch.no_grad():
-            if ids is not None:
-                learned.copy_(base.model.get_input_embeddings()(torch.tensor(ids, device=base.device)))
-            elif self.initialisation == "random":
-                learned.uniform_(-0.5, 0.5)  # section 3.2
+        with refused_where_it_fails(self, base):
+            model = self.wrapped(base)
+            learned = model.prompt_encoder["default"].embedding.weight
+            with torch.no_grad():
+                if ids is not None:
+                    learned.copy_(base.model.get_input_embeddings()(torch.tensor(ids, device=base.device)))
+                    check_start(self, base, model, ids)
+                elif self.initialisation == "random":
+                    learned.uniform_(-0.5, 0.5)  # section 3.2
         return model
 
     def outline(self, base: Base) -> nn.Module:
@@ -68,8 +70,14 @@ class PromptTuning(VirtualTokens):
 
         # a start from text is made here, so that PEFT need not load a tokenizer by name
         vocabulary = self.initialisation == "vocabulary"
+        embeddings: Any = base.model.get_input_embeddings()
+        config = base.model.config.get_text_config()
         return PromptTuningConfig(
             task_type="CAUSAL_LM",
             num_virtual_tokens=self.num_virtual_tokens,
+            token_dim=embeddings.weight.shape[1],  # not the hidden size in every model (OPT 350M)
+            # nothing is made of them, but PEFT asks for them and does not find them in every model
+            num_layers=config.num_hidden_layers,
+            num_attention_heads=getattr(config, "num_attention_heads", None) or 1,
             prompt_tuning_init=PromptTuningInit.SAMPLE_VOCAB if vocabulary else PromptTuningInit.RANDOM,
         )

@@ -110,8 +110,10 @@ def read_and_forecast(config: RunConfig) -> Forecast:
     """
     from tunelab.data import read_data, training_rows
     from tunelab.model.load import Base, choose_device, choose_dtype, empty_model, find, load_tokenizer
+    from tunelab.model.positions import row_limit
 
-    spec, tokenizer, longest = config.model, load_tokenizer(config.model), config.model.max_length
+    spec, tokenizer = config.model, load_tokenizer(config.model)
+    longest = row_limit(find(spec), spec, config.technique.positions_taken).tokens
     stages = []
     for stage in config.stages:
         split = read_data(stage.data, stage.learn)
@@ -179,7 +181,7 @@ def largest_batch(rows: list[Encoded], training: TrainConfig) -> Batch:
 
 def _weights(config: RunConfig, base: Base) -> dict[str, int]:
     """Bytes of the frozen weights, of what they would take otherwise, and the most that loading takes."""
-    from tunelab.techniques.base import linear_layers
+    from tunelab.techniques.places import linear_layers
 
     spec, item = config.model, base.dtype.itemsize
     layers: Any = linear_layers(base.model).values()

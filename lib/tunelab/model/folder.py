@@ -1,0 +1,145 @@
+"""What a folder with a model holds, told before anything of it is loaded.
+
+transformers loads more by itself than it is asked for: an adapter that lies beside the weights, weights at random in
+place of missing ones, a quantised model where a plain one was meant. Each of them would make the base another model
+than the one that was named; each is refused or left out here, and said.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunelab.errors import UserError
+
+if TYPE_CHECKING:
+    from tunelab.spec import ModelSpec
+
+CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+ADAPTER_CONFIG = "adapter_config.json"
+NO_ADAPTER = {"subfolder": "no adapter is looked for"}  # `adapter_kwargs` of from_pretrained: where it looks for one
+REASON_LENGTH = 160
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that transformers reads the weights from, whether they are there or not; none where it finds none."""
+    named = _json(folder / CONFIG).get("transformers_weights")
+    first = named or next((name for name in (WEIGHTS, INDEX) if (folder / name).is_file()), None)
+    if first is None:
+        return []
+    if not first.endswith(".index.json"):
+        return [folder / first]
+    shards = set(_json(folder / first).get("weight_map", {}).values())
+    return [folder / name for name in sorted(map(str, shards))]
+
+
+def missing_files(folder: Path) -> list[str]:
+    """What a whole model needs and this folder lacks, by name."""
+    weights = weight_files(folder)
+    lacking = [path.name for path in weights if not path.is_file()]
+    if not weights:
+        lacking.append(WEIGHTS)
+    return ([] if (folder / CONFIG).is_file() else [CONFIG]) + lacking
+
+
+def check_folder(folder: Path, repo_id: str) -> None:
+    """Refuse a folder that holds no whole model.
+
+    Raises:
+        UserError: with what is missing and what to give instead.
+    """
+    missing = missing_files(folder)
+    if not missing:
+        return
+    if (folder / ADAPTER_CONFIG).is_file() and (CONFIG in missing or not weight_files(folder)):
+        made_for = str(_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path") or "the model it was trained on")
+        raise UserError(
+            f"repo_id = '{repo_id}': the folder holds an adapter and no model. Give its base ({made_for[:80]}) as the "
+            f"model, and bring the adapter in with `tunelab import {folder.name} --model BASE`."
+        )
+    if weight_files(folder) and CONFIG not in missing:
+        raise UserError(
+            f"repo_id = '{repo_id}': the folder lacks {len(missing)} of its weight files, e.g. {missing[0]}. Copy or "
+            "fetch the whole folder."
+        )
+    what = CONFIG if CONFIG in missing else "safetensors weights"
+    raise UserError(
+        f"repo_id = '{repo_id}': the folder holds no {what}. Give a folder written by save_pretrained() with "
+        "safetensors (pickled .bin weights are refused), a Hub id, or 'starter'."
+    )
+
+
+def read_config(folder: Path) -> Any:
+    """The model's configuration, as transformers reads it; code of the folder's own is never run.
+
+    Raises:
+        UserError: it can't be read, or is of a model that transformers does not have.
+    """
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # each model's own checks raise what they like
+        values = _json(folder / CONFIG)
+        kind = values.get("model_type")
+        if "auto_map" in values:
+            reason = f"a model of type '{kind}' comes with code of its own, which is never run"
+        elif isinstance(error, ValueError) and "does not recognize" in str(error):
+            reason = f"transformers has no model of type '{kind}'"
+        else:
+            reason = f"it can't be read ({type(error).__name__}: {' '.join(str(error).split())[:REASON_LENGTH]})"
+        raise UserError(f"{CONFIG} in {folder.name}: {reason}. Choose another model.") from None
+
+
+def check_config(config: Any, spec: ModelSpec) -> None:
+    """Refuse a model that is not what the spec says.
+
+    Raises:
+        UserError: it does not go on with a text, or is stored quantised otherwise than the spec asks.
+    """
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise UserError(
+            f"repo_id = '{spec.repo_id}': a model of type '{config.model_type}' does not go on with a text. Choose a "
+            "causal language model, such as 'starter'."
+        )
+    stored = stored_quantization(config)
+    if stored and stored != spec.quantization:
+        choose = f"Choose quantization '{stored}'" if stored in ("nf4", "int8") else "Choose the unquantised model"
+        raise UserError(
+            f"repo_id = '{spec.repo_id}': its weights are stored quantised ({stored}), and quantization = "
+            f"'{spec.quantization}' was asked for. {choose}, or another model."
+        )
+
+
+def stored_quantization(config: Any) -> str | None:
+    """How the weights in the files are quantised: 'nf4' and 'int8' as a `ModelSpec` says it, anything else by its own
+    name; None: they are not."""
+    quantization = getattr(config, "quantization_config", None)
+    if not quantization:
+        return None
+    values = quantization if isinstance(quantization, dict) else quantization.to_dict()
+    if values.get("load_in_4bit"):
+        return str(values.get("bnb_4bit_quant_type", "fp4"))
+    return "int8" if values.get("load_in_8bit") else str(values.get("quant_method", "in an unknown way"))
+
+
+def notes_on(folder: Path) -> list[str]:
+    """What lies beside the model and is left alone, a sentence each."""
+    if not (folder / ADAPTER_CONFIG).is_file():
+        return []
+    return [
+        "an adapter lies beside the model in its folder (adapter_config.json); it is not loaded: the base is the model "
+        "alone. `tunelab import` brings an adapter in"
+    ]
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """The mapping in a JSON file; an empty one where there is none that can be read."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}
