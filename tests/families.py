@@ -371,7 +371,17 @@ FAMILIES = {
         ),
         Family(
             "gpt_neox",
-            _sized("GPTNeoXConfig", "GPTNeoXForCausalLM"),
+            _from_config(
+                "GPTNeoXConfig",
+                "GPTNeoXForCausalLM",
+                vocab_size=VOCABULARY,
+                hidden_size=64,
+                intermediate_size=128,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                max_position_embeddings=POSITIONS,
+                initializer_range=INITIALIZER_RANGE,
+            ),
             bos="<|endoftext|>",
             eos="<|endoftext|>",
         ),

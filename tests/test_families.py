@@ -36,6 +36,7 @@ from tunelab import (
     export_merged,
     finetune,
     load,
+    preview,
 )
 
 ANSWER = "yes"
@@ -47,6 +48,18 @@ LEARNING_RATES = {"lora": 1e-2, "prefix": 0.3}
 STEPS = {"lora": 50, "prefix": 120}
 ROWS = [{"prompt": f"say {word}", "completion": ANSWER} for word in WORDS]
 TRAINED, HELDOUT = ROWS[:12], ROWS[12:]
+CHATS = [
+    {
+        "messages": [
+            {"role": "user", "content": f"say {word}"},
+            {"role": "assistant", "content": "no"},
+            {"role": "user", "content": f"say {word}, please"},
+            {"role": "assistant", "content": ANSWER},
+        ]
+    }
+    for word in WORDS
+]
+SYSTEM = "Be brief."
 
 
 def config(folder: Path, technique: str, rows: list[dict[str, str]] = TRAINED, **training: Any) -> RunConfig:
@@ -237,6 +250,61 @@ def test_a_merged_export_stops_by_its_own_generation_settings(lora, tmp_path):
 def test_the_learned_answer_counts_as_right_on_rows_held_out(lora):
     report = evaluate(lora.run, rows=4, max_new_tokens=LIMIT)
     assert report.metrics["exact_match"].tuned == 100
+
+
+def read_as(folder: Path, rows: list[dict[str, Any]], **data: Any) -> tuple[str, list[str]]:
+    """The first row as the model reads it, and the pieces of it that are learned."""
+    stage = Stage(data=DataSpec(rows=rows[:12], heldout_rows=rows[12:], **data))
+    (row,), _notes = preview(stage, ModelSpec(repo_id=str(folder)), rows=1)
+    return "".join(text for text, _learned in row.segments), [text for text, learned in row.segments if learned]
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_base_is_loaded_whichever_attention_is_faster_and_gives_the_same_logits(saved, name, attention):
+    folder = saved(FAMILIES[name])
+    base = load(ModelSpec(repo_id=str(folder), dtype="float32"), attention=attention)
+    ids = torch.tensor([FAMILIES[name].prompt_ids(base.tokenizer, PROMPT)])
+    with torch.no_grad():
+        assert close(base.model(ids).logits, plain(folder)(ids).logits)
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name != "qwen3"])
+def test_every_answer_of_a_conversation_is_learned_with_what_ends_it(saved, name):
+    family = FAMILIES[name]
+    end = family.end or family.eos
+    _text, learned = read_as(saved(family), CHATS)
+    assert len(learned) == 2
+    for piece, answer in zip(learned, ("no", ANSWER), strict=True):
+        assert piece.startswith(family.learned.format(answer) + end), piece
+
+
+def test_a_conversation_whose_earlier_answers_are_rendered_anew_is_refused_by_its_row(saved):
+    with pytest.raises(UserError) as error:
+        read_as(saved(FAMILIES["qwen3"]), CHATS)
+    assert "row 1" in refusal(error)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_system_text_reaches_the_model_whether_the_template_has_that_role_or_not(saved, name):
+    text, learned = read_as(saved(FAMILIES[name]), ROWS, system=SYSTEM)
+    assert text.count(SYSTEM) == 1
+    assert text.index(SYSTEM) < text.index("say ")
+    assert not any(SYSTEM in piece for piece in learned)
+
+
+@pytest.mark.parametrize("name", ["mistral", "gemma2"])
+def test_a_run_says_that_the_system_text_went_into_the_first_question(saved, name):
+    settings = config(saved(FAMILIES[name]), "lora", steps=1)
+    stage = settings.stages[0]
+    told = stage.model_copy(update={"data": stage.data.model_copy(update={"system": SYSTEM})})
+    notes = finetune(settings.model_copy(update={"stages": (told,)})).progress().started.notes
+    assert any("system" in note for note in notes), notes
+
+
+def test_a_run_says_that_the_end_of_text_was_put_behind_answers_that_nothing_ends(taught):
+    notes = taught(FAMILIES["falcon"], "lora").run.progress().started.notes
+    assert any("<|endoftext|>" in note for note in notes), notes
 
 
 def test_a_prefix_can_not_be_merged_and_says_so(taught, tmp_path):
