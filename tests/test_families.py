@@ -347,6 +347,14 @@ def test_rows_beyond_the_positions_of_the_model_are_cut_and_counted(saved, famil
     assert any(f"max_length = {POSITIONS}" in note for note in notes), notes
 
 
+@pytest.mark.parametrize("name", ["gpt2", "opt"])
+def test_virtual_tokens_take_their_positions_from_the_rows(saved, name):
+    long = [row | {"completion": "yes " * POSITIONS} for row in TRAINED]
+    notes = finetune(config(saved(FAMILIES[name]), "prefix", long, steps=1)).progress().started.notes
+    left = POSITIONS - TECHNIQUES["prefix"].num_virtual_tokens
+    assert any(str(left) in note for note in notes), notes
+
+
 @positioned
 def test_a_prompt_beyond_the_positions_of_the_model_is_refused_with_its_length(taught, family):
     trained = taught(family, "lora")
