@@ -40,7 +40,7 @@ from tunelab import (
 )
 
 ANSWER = "yes"
-PROMPT = f"say {WORDS[0]}"
+PROMPT = f"say {WORDS[2]}"  # learned with every token above 0.9 by each family, by both techniques
 LIMIT = 32  # tokens: far above what the answer takes
 LONGEST_MESSAGE = 400  # characters of a refusal
 TECHNIQUES = {"lora": LoRA(), "prefix": PrefixTuning(num_virtual_tokens=16)}
