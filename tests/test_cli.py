@@ -76,6 +76,144 @@ def test_a_config_file_describes_the_same_run(tiny, rows, capsys, tmp_path):
     assert losses[0] == losses[1] == losses[2]
 
 
+FILE = """
+name: from the file
+model: {repo_id: MODEL, dtype: float32, quantization: nf4}
+technique: {kind: lora, r: 4, lora_alpha: 8}
+stages:
+  - data: {source: ROWS, heldout: 4, system: Be brief.}
+    training: {steps: 60, batch_size: 4, learning_rate: 0.001}
+"""
+SECOND = """
+  - name: again
+    data: {source: ROWS, heldout: 4}
+    training: {steps: 20}
+"""
+
+
+@pytest.fixture
+def configured(tiny, rows, tmp_path, monkeypatch):
+    """The configuration that `tunelab train run.yaml …` makes a run of, and what is printed; nothing is trained."""
+    made = []
+    monkeypatch.setattr("tunelab.cli._follow", lambda run: made.append(run) or 0)
+
+    def configured(*flags, capsys, stages=1, text=FILE):
+        path = tmp_path / "run.yaml"
+        path.write_text((text + SECOND * (stages - 1)).replace("MODEL", tiny).replace("ROWS", rows))
+        code = main(["train", str(path), *flags])
+        out, err = capsys.readouterr()
+        return (made[-1].config if code == 0 else None), out + err
+
+    return configured
+
+
+def test_without_flags_a_file_means_what_it_says_whatever_the_defaults_of_flags_are(configured, capsys):
+    config, printed = configured(capsys=capsys, text=FILE.replace("lora, r: 4, lora_alpha: 8", "ia3"))
+    assert config.technique.kind == "ia3"
+    assert config.model.repo_id != "starter"
+    assert "(flag)" not in printed
+
+
+def test_flags_override_a_file_and_what_they_override_is_printed(configured, capsys, tiny, tmp_path, rows):
+    other = tmp_path / "other.jsonl"
+    other.write_text(json.dumps(ROWS[0]))
+    flags = {
+        "--steps": ("5", "steps: 60 → 5 (flag)"),
+        "--learning-rate": ("2e-4", "learning_rate: 0.001 → 0.0002 (flag)"),
+        "--gradient-accumulation-steps": ("2", "gradient_accumulation_steps: 1 → 2 (flag)"),
+        "--name": ("mine", "name: from the file → mine (flag)"),
+        "--model": ("starter", f"model: {tiny} → starter (flag)"),
+        "--quantization": ("none", "quantization: nf4 → none (flag)"),
+        "--max-length": ("64", "max_length: 512 → 64 (flag)"),
+        "--r": ("16", "r: 4 → 16 (flag)"),
+        "--target-modules": ("q_proj,v_proj", "target_modules: "),
+        "--heldout": ("0.25", "heldout: 4.0 → 0.25 (flag)"),
+        "--limit": ("9", "limit: none → 9 (flag)"),
+        "--template": ("Say {prompt}", "template: none → Say {prompt} (flag)"),
+        "--columns": ("prompt=prompt", "columns: none → prompt=prompt (flag)"),
+        "--data": (str(other), f"data: {rows} → {other} (flag)"),
+        "--replay": (rows, f"replay: none → {rows.rpartition('/')[2]} (flag)"),
+        "--learn": ("text", "learn: instructions → text (flag)"),
+    }
+    config, printed = configured(*(part for flag, (value, _) in flags.items() for part in (flag, value)), capsys=capsys)
+    for _value, line in flags.values():
+        assert line in printed
+    assert printed.count("(flag)") == len(flags)
+    assert "as in the file: system" in printed
+    (stage,) = config.stages
+    assert (config.name, config.model.repo_id, config.model.quantization) == ("mine", "starter", "none")
+    assert (config.model.dtype, config.model.max_length) == ("float32", 64)
+    assert (config.technique.r, config.technique.lora_alpha) == (16, 8)
+    assert config.technique.target_modules == ("q_proj", "v_proj")
+    assert (stage.training.steps, stage.training.batch_size, stage.training.learning_rate) == (5, 4, 2e-4)
+    assert (stage.data.source, stage.data.heldout, stage.data.limit) == (str(other), 0.25, 9)
+    assert (stage.data.system, stage.data.columns) == ("Be brief.", {"prompt": "prompt"})
+    assert (stage.learn, stage.replay.source) == ("text", rows)
+
+
+def test_another_technique_begins_at_its_own_defaults_and_says_what_is_gone(configured, capsys):
+    config, printed = configured("--technique", "bottleneck", "--size", "8", capsys=capsys)
+    assert (config.technique.kind, config.technique.size) == ("bottleneck", 8)
+    assert "technique: lora → bottleneck size 8; r, lora_alpha of lora no longer apply (flag)" in printed
+    config, printed = configured("--technique", "lora", capsys=capsys)  # as in the file
+    assert config.technique.r == 4
+    assert "(flag)" not in printed
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--technique", "ia3", "--r", "8"], "technique.ia3.r = 8: there is no such setting here"),
+        (["--size", "8"], "technique.lora.size = 8: there is no such setting here"),
+        (["--steps", "0"], "training.steps = 0"),
+        (["--technique", "full"], "can't train a base quantised to nf4"),
+        (["--start-from", "nobody"], "There is no run 'nobody'"),
+    ],
+)
+def test_a_flag_that_does_not_fit_the_file_is_refused(configured, capsys, flags, message):
+    config, printed = configured(*flags, capsys=capsys)
+    assert config is None
+    assert message in printed
+    assert not list_runs()
+
+
+def test_flags_of_the_training_go_to_every_stage_and_say_so(configured, capsys):
+    config, printed = configured("--steps", "7", "--replay-share", "0.1", "--limit", "5", capsys=capsys, stages=2)
+    assert [stage.training.steps for stage in config.stages] == [7, 7]
+    assert [stage.training.batch_size for stage in config.stages] == [4, 8]
+    assert [stage.data.limit for stage in config.stages] == [5, 5]
+    assert "steps: 60, 20 → 7 in all 2 stages (flag)" in printed
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--data", "other.csv"],
+        ["--columns", "prompt=a"],
+        ["--heldout", "held.csv"],
+        ["--template", "Say {a}"],
+        ["--learn", "text"],
+    ],
+    ids=lambda flags: flags[0],
+)
+def test_flags_about_one_set_of_rows_are_refused_where_there_are_several(configured, capsys, flags):
+    config, printed = configured(*flags, capsys=capsys, stages=2)
+    assert config is None
+    assert printed.startswith(f"tunelab: {flags[0]}")
+    assert "has 2 stages (rows.jsonl, again)" in printed
+    assert len(printed) < 400
+
+
+def test_rows_in_a_file_give_way_to_the_data_a_flag_names(configured, capsys, rows):
+    inside = "{rows: [{prompt: a, completion: b}], heldout_rows: [{prompt: c, completion: d}]}"
+    text = FILE.replace("{source: ROWS, heldout: 4, system: Be brief.}", inside)
+    config, printed = configured("--data", rows, "--heldout", "3", capsys=capsys, text=text)
+    data = config.stages[0].data
+    assert (data.source, data.rows, data.heldout, data.heldout_rows) == (rows, None, 3, None)
+    assert f"data: none → {rows} (flag)" in printed
+    assert "rows: 1 rows in memory → none (flag)" in printed
+
+
 def test_a_file_of_its_own_is_held_out(tiny, rows, tmp_path):
     held = tmp_path / "held.csv"
     held.write_text("prompt,completion\nsay violet,violet it is\n")

@@ -27,7 +27,7 @@ from tunelab.machine import libraries, processes
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from tunelab.config import RunConfig
+    from tunelab.config import Changes, RunConfig
     from tunelab.run.events import TrainingEvent
     from tunelab.run.run import Run
     from tunelab.spec import DataSpec
@@ -76,10 +76,13 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands")
 
     train = _command(commands, "train", _train, "train an adapter from a config file or from flags")
-    train.add_argument("config", nargs="?", metavar="RUN.YAML", help="a RunConfig as YAML or JSON")
+    train.add_argument(
+        "config", nargs="?", metavar="RUN.YAML", help="a RunConfig as YAML or JSON; flags override what it says"
+    )
     _data_flags(train)
-    train.add_argument("--technique", choices=sorted(TECHNIQUES), default="lora", help="how to adapt the model")
-    train.add_argument("--model", dest="repo_id", default="starter", help=ModelSpec.model_fields["repo_id"].description)
+    train.add_argument("--technique", choices=sorted(TECHNIQUES), help="how to adapt the model (default: lora)")
+    described = ModelSpec.model_fields["repo_id"].description
+    train.add_argument("--model", dest="repo_id", help=f"{described} (default: starter)")
     train.add_argument("--name", help="a name to recognise the run by")
     _flags(train, DataSpec, ("template", "system", "limit"))
     _flags(train, ModelSpec, ("quantization", "max_length", "dtype", "device"))
@@ -234,47 +237,77 @@ def _value(text: str) -> Any:
         return text  # the field says what is allowed
 
 
-def _config(options: argparse.Namespace) -> RunConfig:
-    from tunelab.config import RunConfig
+def _config(options: argparse.Namespace) -> tuple[RunConfig, list[str]]:
+    """What the file and the flags describe, and a line for each setting of the file that a flag overrides."""
+    from tunelab.config import RunConfig, changed, differences
 
+    changes = _changes(options)
     if options.config:
-        if options.data:
-            raise UserError("Give a config file or --data, not both: a config file describes the whole run.")
-        return RunConfig.from_file(options.config)
-    model = {"quantization": _quantization(options), **_given(options, "ModelSpec"), "repo_id": options.repo_id}
+        config = RunConfig.from_file(options.config)
+        if len(config.stages) > 1:
+            _check_flags_of_one_stage(options, config)
+        overridden = changed(config, changes)
+        lines = [f"{line} (flag)" for line in differences(config, overridden)]
+        return overridden, lines + (_settings_that_stay(config, changes) if options.data else [])
+    _check_data_is_given(options)
+    technique = {"kind": "lora", **changes.technique}
+    # NF4 unless told otherwise, except where it can't be trained
+    model = {"repo_id": "starter", "quantization": "none" if technique["kind"] == "full" else "nf4", **changes.model}
+    stage = {**changes.stage, "data": changes.data, "training": changes.training}
+    return RunConfig.model_validate({**changes.run, "model": model, "technique": technique, "stages": [stage]}), []
+
+
+def _changes(options: argparse.Namespace) -> Changes:
+    """The settings that flags give."""
+    from tunelab.config import Changes
+
     before = _opened(options.start_from, options).id if options.start_from else None
-    return RunConfig.model_validate(
-        {
-            "name": options.name,
-            "model": model,
-            "technique": {"kind": options.technique, **_given(options, "technique")},
-            "stages": [_stage(options)],
-            "start_from": before,
-        }
-    )
+    replay = {"source": options.replay} if options.replay else None
+    named = {"name": options.name, "start_from": before}, {"learn": options.learn, "replay": replay}
+    run, stage = ({name: value for name, value in one.items() if value is not None} for one in named)
+    model, technique = _given(options, "ModelSpec"), _given(options, "technique")
+    if options.repo_id is not None:
+        model["repo_id"] = options.repo_id
+    if options.technique is not None:
+        technique["kind"] = options.technique
+    return Changes(run, model, technique, stage, _data(options), _given(options, "TrainConfig"))
 
 
-def _stage(options: argparse.Namespace) -> dict[str, Any]:
-    stage = {"data": _data(options), "training": _given(options, "TrainConfig")}
-    if options.learn:
-        stage["learn"] = options.learn
-    if options.replay:
-        stage["replay"] = {"source": options.replay}
-    return stage
+def _settings_that_stay(config: RunConfig, changes: Changes) -> list[str]:
+    """What the file says about its rows, and goes on to say about those that a flag names instead."""
+    data = config.stages[0].data
+    about = ("columns", "template", "system", "heldout", "heldout_rows", "limit")
+    stay = [name for name in about if name in data.model_fields_set - changes.data.keys()]
+    stay = [name for name in stay if getattr(data, name) is not None]
+    return [f"as in the file: {', '.join(stay)}"] if stay else []
 
 
-def _quantization(options: argparse.Namespace) -> str:
-    """NF4 unless told otherwise, except where it can't be trained."""
-    return "none" if options.technique == "full" else "nf4"
+def _check_data_is_given(options: argparse.Namespace) -> None:
+    if not options.data:
+        raise UserError("What to learn from is missing. Give --data FILE (or --data python-docs), or a RunConfig file.")
+
+
+def _check_flags_of_one_stage(options: argparse.Namespace, config: RunConfig) -> None:
+    """Refuse flags that say something about one set of rows where there are several."""
+    heldout_file = options.heldout and isinstance(_share_or_file(options.heldout), str)
+    of_one = {"--data": options.data, "--columns": options.columns, "--heldout FILE": heldout_file,
+              "--template": _given(options, "DataSpec").get("template"), "--learn": options.learn}  # fmt: skip
+    if given := [flag for flag, value in of_one.items() if value]:
+        named = ", ".join(stage.name or stage.data.title for stage in config.stages)
+        shown = named if len(named) < 100 else f"{named[:100]} …"
+        raise UserError(
+            f"{', '.join(given)}: {Path(options.config).name} has {len(config.stages)} stages ({shown}), each with "
+            "rows of its own. Write it into the file, at its stage; flags of the training go to every stage."
+        )
 
 
 def _data(options: argparse.Namespace) -> dict[str, Any]:
-    """The fields of the DataSpec that the flags describe."""
-    if not options.data:
-        raise UserError("What to learn from is missing. Give --data FILE (or --data python-docs), or a RunConfig file.")
-    data = {"source": options.data, **_given(options, "DataSpec")}
+    """The fields of a DataSpec that flags give; rows in memory give way to what a flag names."""
+    data = _given(options, "DataSpec")
+    if options.data:
+        data |= {"source": options.data, "rows": None}
     if options.heldout:
-        data["heldout"] = _share_or_file(options.heldout)
+        data |= {"heldout": _share_or_file(options.heldout), "heldout_rows": None}
     if options.columns:
         data["columns"] = dict(_role_and_column(pair) for pair in options.columns)
     return data
@@ -303,8 +336,10 @@ def _role_and_column(pair: str) -> tuple[str, str]:
 def _train(options: argparse.Namespace) -> int:
     from tunelab.chain import create_run
 
-    config = _config(options)
+    config, overridden = _config(options)
     run = create_run(config, options.root)
+    for line in overridden:
+        print(line)
     print(f"run {run.id}: {config.method} on {config.model.repo_id}, {config.stages[0].data.title}")
     return _follow(run)
 
@@ -529,6 +564,7 @@ def _ladder(options: argparse.Namespace) -> int:
     from tunelab.measure.ladder import PAGE_FILE, RESULTS_FILE, RUNGS, Ladder, LadderConfig
     from tunelab.measure.pages import ladder_columns, ladder_table
 
+    _check_data_is_given(options)
     names = tuple(RUNGS) if options.techniques == "all" else tuple(n.strip() for n in options.techniques.split(","))
     config = LadderConfig.model_validate(
         {
