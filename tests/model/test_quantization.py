@@ -74,8 +74,8 @@ WITHOUT_BITSANDBYTES = """
 import sys
 sys.modules["bitsandbytes"] = None
 from tests.train.test_loop import config
-from tunelab import IA3, BottleneckAdapter, LoRA, PrefixTuning, compare, evaluate, export_merged, finetune
-for technique in (LoRA(), LoRA(initialisation="pissa"), IA3(), BottleneckAdapter(), PrefixTuning(num_virtual_tokens=4)):
+from tunelab import BottleneckAdapter, LoRA, compare, evaluate, export_merged, finetune
+for technique in (LoRA(), BottleneckAdapter()):
     run = finetune(config(sys.argv[1]).model_copy(update={"technique": technique}))
     assert compare(run, "say red", max_new_tokens=3).answers[1].tokens
     if technique == LoRA():
@@ -97,11 +97,15 @@ def test_the_numbers_of_a_model_are_counted_and_not_its_bytes(tiny, quantization
     plain = load(ModelSpec(repo_id=tiny, dtype="float32")).model
     spec = ModelSpec(repo_id=tiny, dtype="float32", quantization=quantization, keep_dequantized=keep)
     assert count_parameters(load(spec).model) == sum(p.numel() for p in plain.parameters())
+
+
+def test_a_run_and_an_import_count_alike(tiny):
+    spec = ModelSpec(repo_id=tiny, dtype="float32", quantization="nf4", keep_dequantized=False)
     run = finetune(config(tiny).model_copy(update={"model": spec}))
     started = run.progress().started
-    total = sum(p.numel() for p in plain.parameters()) + started.trainable_parameters
-    assert started.total_parameters == total
-    assert import_adapter(run.adapter_path, spec).progress().started.total_parameters == total
+    plain = load(ModelSpec(repo_id=tiny, dtype="float32")).model
+    assert started.total_parameters == sum(p.numel() for p in plain.parameters()) + started.trainable_parameters
+    assert import_adapter(run.adapter_path, spec).progress().started.total_parameters == started.total_parameters
 
 
 def test_experts_that_quantisation_does_not_reach_are_told_of(tmp_path):

@@ -228,8 +228,7 @@ class Comparer:
     def _answer(self, asked: _Question) -> Iterator[Comparison]:
         from tunelab.answer.decoders import Result
         from tunelab.answer.generation import decode, end_ids, text_of
-        from tunelab.data.encode import encode_prompt
-        from tunelab.data.examples import Message
+        from tunelab.data import Message, encode_prompt, prompt_notes
         from tunelab.model.positions import answer_length
 
         spec = asked.runs[0].base_spec
@@ -248,7 +247,8 @@ class Comparer:
         longest = answer_length(base.model.config, len(prompt), asked.max_new_tokens, taken)
         answers = _blank_answers(base, asked)
         cut = f"an answer ends after {longest} tokens: the model has no positions for more"
-        note = _sentences(_note(asked.runs), *base.notes, cut if longest < asked.max_new_tokens else None)
+        said = [*prompt_notes(turns, base.tokenizer), *_notes(asked.runs), *base.notes]
+        note = _sentences(*said, cut if longest < asked.max_new_tokens else None)
         stops = end_ids(base.tokenizer, base.model)
         for together in resident.passes([Result.of(run) for run in asked.runs]):
             generated: dict[int, list[int]] = {column: [] for column in together.columns}
@@ -375,7 +375,7 @@ def _blank_answers(base: Base, request: _Question) -> list[Answer]:
     return [blank, *tuned]
 
 
-def _note(runs: tuple[Run, ...]) -> str | None:
+def _notes(runs: tuple[Run, ...]) -> list[str]:
     notes = []
     for run in runs:
         if run.config.technique.changes_nothing(run.adapter_path):
@@ -383,4 +383,4 @@ def _note(runs: tuple[Run, ...]) -> str | None:
     training = next((r for r in list_runs(runs[0].root) if r.is_alive), None)
     if training:
         notes.append(f"{training.name} is training on this machine, so answers come slower.")
-    return " ".join(notes) or None
+    return notes

@@ -41,7 +41,8 @@ def export_adapter(run: Run, path: str | Path) -> Exported:
 
 def _notes(run: Run) -> tuple[str, ...]:
     facts = provenance(run)
-    notes = [f"Needs the base {facts['base_published_as']} beside it, and that model's chat template."]
+    template = "" if facts.get("plain_prompt") else ", and that model's chat template"
+    notes = [f"Needs the base {facts['base_published_as']} beside it{template}."]
     if facts["base_note"]:
         notes.append(f"It was trained on the {facts['base_note']}, not on the published weights themselves.")
     return tuple(notes)

@@ -55,6 +55,16 @@ def peft_steps(run: Run) -> str:
     )
 
 
+def ends_note(run: Run) -> list[str]:
+    """Where answers end, in a sentence."""
+    ends = provenance(run).get("ends") or {}
+    if not ends:
+        return []
+    ids = list(ends.values())
+    named = " or ".join(f"`{token}` (token {index})" for token, index in ends.items())
+    return [f"An answer ends with {named}: `generate` stops there by `eos_token_id={ids if len(ids) > 1 else ids[0]}`."]
+
+
 def model_steps() -> str:
     """How to load a model that stands on its own."""
     return (
@@ -123,10 +133,14 @@ def _base_notes(run: Run, facts: dict[str, Any]) -> list[str]:
             f"That base is not exactly the published one: it holds the {facts['base_note']}. On the published weights "
             "answers can differ a little from those seen while training."
         )
-    notes.append(
-        "Ask it through the chat template of the base's tokenizer (`apply_chat_template`): it was trained with that, "
-        "its default system prompt included. Without it, answers are worse."
-    )
+    if plain := facts.get("plain_prompt"):
+        notes.append(f"The base has no chat template. Ask it in the form in which it was trained: {plain!r}")
+    else:
+        notes.append(
+            "Ask it through the chat template of the base's tokenizer (`apply_chat_template`): it was trained with "
+            "that, its default system prompt included. Without it, answers are worse."
+        )
+    notes += ends_note(run)
     last = run.config.stages[run.progress().stage].data
     if last.system:
         notes.append(f"System prompt it was trained with: {last.system!r}")

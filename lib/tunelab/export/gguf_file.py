@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from tunelab.data import chat_format
 from tunelab.errors import UserError
 from tunelab.export.merged import Merged, check_mergeable, merge, rounding_error
 from tunelab.export.targets import Exported, check_file, new_file, provenance
@@ -65,7 +66,8 @@ def export_gguf(
         error = _check(temporary, merged, kind)
     notes = [*merged.notes, f"Read back from the file in {kind}, its logits differ by {error:.1e} (relative)."]
     if not isinstance(merged.tokenizer.chat_template, str):
-        notes.append("The tokenizer has no chat template, so the file has none: prompts are plain text.")
+        form = chat_format(merged.tokenizer).plain_prompt
+        notes.append(f"The tokenizer has no chat template, so the file has none: a prompt has the form {form!r}.")
     return Exported(target, tuple(notes))
 
 
@@ -179,12 +181,14 @@ def _add_tokenizer(writer: GGUFWriter, tokenizer: Any, vocab_size: int) -> None:
     writer.add_token_types(types)
     writer.add_token_merges([merge if isinstance(merge, str) else " ".join(merge) for merge in merges])
     writer.add_add_space_prefix(False)
-    ends = tokenizer("x").input_ids
-    writer.add_add_bos_token(ends[0] == tokenizer.bos_token_id)
-    writer.add_add_eos_token(ends[-1] == tokenizer.eos_token_id)
+    chat = chat_format(tokenizer)
+    writer.add_add_bos_token(chat.starts_with_bos)
+    writer.add_add_eos_token(tokenizer("x").input_ids[-1] == tokenizer.eos_token_id)
+    end, eos = next(iter(chat.end_ids), None), tokenizer.eos_token_id
     for add, token in (
         (writer.add_bos_token_id, tokenizer.bos_token_id),
-        (writer.add_eos_token_id, tokenizer.eos_token_id),
+        (writer.add_eos_token_id, end if eos is None else eos),
+        (writer.add_eot_token_id, None if end == eos else end),  # llama.cpp stops at both
         (writer.add_unk_token_id, tokenizer.unk_token_id),
         (writer.add_pad_token_id, tokenizer.pad_token_id),
     ):
@@ -200,9 +204,12 @@ def vocabulary(tokenizer: Any, vocab_size: int) -> tuple[list[str], list[int]]:
 
     tokens = {index: token for token, index in tokenizer.get_vocab().items()}
     added = tokenizer.added_tokens_decoder
+    ends = chat_format(tokenizer).end_ids
     types: list[int] = []
     for index in range(vocab_size):
-        if index in added:
+        if index in ends:
+            types.append(TokenType.CONTROL)  # as text, llama.cpp would show it
+        elif index in added:
             types.append(TokenType.CONTROL if added[index].special else TokenType.USER_DEFINED)
         else:
             types.append(TokenType.NORMAL if index in tokens else TokenType.UNUSED)

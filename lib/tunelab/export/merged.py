@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from tunelab.data import chat_format
 from tunelab.errors import UserError
-from tunelab.export.card import model_card, model_steps, without_folders
+from tunelab.export.card import ends_note, model_card, model_steps, without_folders
 from tunelab.export.targets import Exported, check_folder, check_run, provenance
 from tunelab.machine.files import replacing
 from tunelab.run.run import Run
@@ -67,12 +68,14 @@ def export_merged(
     progress(f"writing the model in {dtype}")
     merged.model.to(getattr(torch, dtype))
     merged.model.config.dtype = getattr(torch, dtype)
+    chat_format(merged.tokenizer).name_ends(merged.model.generation_config)
     with replacing(target) as temporary:
         merged.model.save_pretrained(temporary)
         merged.tokenizer.save_pretrained(temporary)
         saved = read_model(temporary, torch.float32).eval()
         error = rounding_error(merged, saved, ROUNDING_TOLERANCE[dtype], f"the files in {dtype}")
-        notes = (*merged.notes, f"Read back from the files in {dtype}, its logits differ by {error:.1e} (relative).")
+        read_back = f"Read back from the files in {dtype}, its logits differ by {error:.1e} (relative)."
+        notes = (*merged.notes, *ends_note(run), read_back)
         (temporary / "README.md").write_text(model_card(run, model_steps(), notes, "transformers"), encoding="utf-8")
         facts = without_folders(provenance(run)) | {"merged": True}
         (temporary / PROVENANCE_FILE).write_text(json.dumps(facts, indent=1), encoding="utf-8")

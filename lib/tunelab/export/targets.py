@@ -35,7 +35,9 @@ def check_run(run: Run) -> None:
 
 
 def provenance(run: Run) -> dict[str, Any]:
-    """What `tunelab.json` says of the run's adapter: `technique`, `base_published_as`, `base_sha256`, `base_note`."""
+    """What `tunelab.json` says of the run's adapter: `technique`, `base_published_as`, `base_sha256`, `base_note`, and,
+    unknown to adapters of older versions, `ends`, the tokens that end an answer, and `plain_prompt`, the form of a
+    prompt where there is no chat template."""
     return json.loads((run.adapter_path / PROVENANCE_FILE).read_text(encoding="utf-8"))
 
 

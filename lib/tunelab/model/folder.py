@@ -55,8 +55,8 @@ def check_folder(folder: Path, repo_id: str) -> None:
     if (folder / ADAPTER_CONFIG).is_file() and (CONFIG in missing or not weight_files(folder)):
         made_for = str(_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path") or "the model it was trained on")
         raise UserError(
-            f"repo_id = '{repo_id}': the folder holds an adapter and no model. Give its base ({made_for[:80]}) as the "
-            f"model, and bring the adapter in with `tunelab import {folder.name} --model BASE`."
+            f"repo_id = '{repo_id}' holds an adapter and no model. Give its base ({made_for[:80]}) as the model, and "
+            f"bring the adapter in with `tunelab import {folder} --model BASE`."
         )
     if weight_files(folder) and CONFIG not in missing:
         raise UserError(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
 from pydantic import Field
 
+from tunelab.data import chat_format
 from tunelab.errors import UserError
 from tunelab.spec import Spec
 
@@ -215,12 +216,15 @@ def adapter_file(folder: Path) -> Path:
 
 def write_provenance(folder: Path, technique: Technique, base: Base) -> None:
     """What the adapter is and which base it was trained on: `tunelab.json` beside PEFT's files."""
+    chat = chat_format(base.tokenizer)
     facts = {
         "technique": technique.model_dump(mode="json"),
         "base": base.spec.repo_id,
         "base_published_as": base.published_name,
         "base_sha256": base.sha256,
         "base_note": base.note,
+        "ends": chat.end_tokens,
+        "plain_prompt": chat.plain_prompt,
     }
     (folder / PROVENANCE_FILE).write_text(json.dumps(facts, indent=1))
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
+from tunelab.data import chat_format
 from tunelab.errors import UserError
 from tunelab.techniques.base import Several, Technique, freeze_unless, several, write_provenance
 from tunelab.techniques.places import block_of, check_layers
@@ -63,6 +64,7 @@ class FullFineTuning(Technique):
         return _swapped(base.model, {name: p.detach().clone() for name, p in chosen.items()})
 
     def save(self, model: Any, folder: Path, base: Base) -> None:
+        chat_format(base.tokenizer).name_ends(model.generation_config)
         model.save_pretrained(folder, safe_serialization=True)
         base.tokenizer.save_pretrained(folder)
         write_provenance(folder, self, base)

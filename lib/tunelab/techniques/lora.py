@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from tunelab.model.load import Base
     from tunelab.spec import ModelSpec, TrainConfig
 
-MAMBA = ("falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h")
-
 
 class LoRA(PeftTechnique):
     """Low-rank adapters beside the linear layers. Merges into the base without a cost at inference."""
@@ -139,6 +137,15 @@ class LoRA(PeftTechnique):
         self._check_rank(base)
         return super().outline(base)
 
+    def wrapped(self, base: Base) -> Any:
+        from peft.tuners.lora import LoraLayer
+
+        meant = set(self._adapted(base))
+        model = super().wrapped(base)
+        adapted = {name for name, m in model.get_base_model().named_modules() if isinstance(m, LoraLayer)}
+        assert adapted == meant, f"PEFT adapts other layers than asked: {sorted(adapted ^ meant)[:4]}"
+        return model
+
     def notes(self, base: Base) -> list[str]:
         if self.target_modules != "all-linear":
             return []
@@ -148,11 +155,11 @@ class LoRA(PeftTechnique):
         if sizes and len(sizes) < len(self._candidates(base, every)):
             kinds = sorted({f"{places.last_name(name)} ({out} × {inputs})" for name, (out, inputs) in sizes.items()})
             notes.append(f"{len(sizes)} layers narrower than r = {self.r} are not adapted: {', '.join(kinds)}")
-        if refused := _refused_by_peft(base):
-            kinds = sorted({places.last_name(name) for name in refused})
-            notes.append(
-                f"{len(refused)} layers are not adapted, which PEFT refuses in such a model: {', '.join(kinds)}"
-            )
+        missed = places.out_of_reach(base, every)
+        for reason in dict.fromkeys(missed.values()):
+            names = [name for name, why in missed.items() if why == reason]
+            kinds = sorted({places.last_name(name) for name in names})
+            notes.append(f"{len(names)} layers are not adapted ({', '.join(kinds)}): {reason}")
         return notes
 
     @property
@@ -242,7 +249,7 @@ class LoRA(PeftTechnique):
         candidates = self._candidates(base, every)
         if self.target_modules != "all-linear":
             return candidates
-        left_out = self._narrow(every) | _refused_by_peft(base)
+        left_out = self._narrow(every) | places.out_of_reach(base, every).keys()
         return [name for name in candidates if name not in left_out] or candidates
 
     def _candidates(self, base: Base, every: dict[str, nn.Module]) -> list[str]:
@@ -255,6 +262,13 @@ class LoRA(PeftTechnique):
         if self.target_modules != "all-linear":
             places.check_targets("target_modules", self.target_modules, every, "; or write 'all-linear'")
             wanted = places.named(every, self.target_modules)
+            missed = places.out_of_reach(base, every)
+            if wrong := next((name for name in wanted if name in missed), None):
+                others = places.told(name for name in every if name not in missed)
+                raise UserError(
+                    f"target_modules = {places.last_name(wrong)}: LoRA can't adapt these layers of a model of type "
+                    f"'{base.model.config.model_type}': {missed[wrong]}. Choose from {others}."
+                )
         elif not every:
             kind = base.model.config.model_type
             raise UserError(f"target_modules = all-linear: a model of type '{kind}' has no linear layers to adapt.")
@@ -283,10 +297,3 @@ class LoRA(PeftTechnique):
 
     def _in_layers(self, name: str) -> bool:
         return self.layers == "all" or places.block_of(name) in self.layers
-
-
-def _refused_by_peft(base: Base) -> set[str]:
-    """Layers that PEFT does not adapt, by their names: the kernels of Mamba read their weights past the layer."""
-    if base.model.config.model_type not in MAMBA:
-        return set()
-    return set(places.named(places.linear_layers(base.model), ["out_proj"]))

@@ -22,6 +22,7 @@ KEYS_VALUES = ("k_proj", "v_proj", "key", "value", "kv_b_proj", "kv_proj")
 FUSED_QKV = ("query_key_value", "qkv_proj", "c_attn", "Wqkv", "qkv", "in_proj", "W_pack")
 ATTENTION_ENDS = ("o_proj", "out_proj", "c_proj", "dense", "wo", "output_proj")
 MLP_ENDS = ("down_proj", "fc2", "c_proj", "dense_4h_to_h", "fc_out", "w2", "output_linear")
+MAMBA = ("falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h")
 SHOWN = 12  # names in a message
 
 
@@ -156,6 +157,23 @@ def _in_attention(name: str) -> bool:
 def of_experts(name: str) -> bool:
     """Whether the layer or parameter belongs to the experts of a mixture, the shared one included."""
     return "expert" in name
+
+
+def out_of_reach(base: Base, every: Iterable[str]) -> dict[str, str]:
+    """Linear layers that LoRA can't adapt in this model, and why. A kernel reads their weights without calling the
+    layer, or PEFT means another layer by their name: in many mixtures it takes 'gate_proj' for the experts', as an
+    earlier version of transformers had it, wherever it stands."""
+    from peft import LoraConfig
+    from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
+
+    kind = base.model.config.model_type
+    missed = {name: "Mamba reads their weights past the layers" for name in every if last_name(name) == "dt_proj"}
+    if kind in MAMBA:
+        missed |= {name: "PEFT refuses them" for name in every if last_name(name) == "out_proj"}
+    probe: Any = LoraConfig(target_modules=sorted({last_name(name) for name in every}))
+    convert_peft_config_for_transformers(probe, base.model, None)
+    taken = {name for name in every if last_name(name) not in probe.target_modules}
+    return missed | dict.fromkeys(sorted(taken), "PEFT takes their names for the experts'")
 
 
 def fused_experts(model: nn.Module) -> list[str]:
