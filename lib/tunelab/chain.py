@@ -19,7 +19,7 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunelab.config import RunConfig
 from tunelab.errors import UserError, explain
@@ -30,6 +30,9 @@ from tunelab.run.reports import forget_report
 from tunelab.run.run import Run, list_runs, training_lock
 from tunelab.spec import Stage
 from tunelab.techniques import Technique
+
+if TYPE_CHECKING:
+    from tunelab.train.forecast import Forecast
 
 
 def finetune(
@@ -140,9 +143,9 @@ class _Chain:
         self._attach(stages[0].train)
         if not trained_parameters(self.model):
             raise UserError(f"{self.config.technique!r} trains nothing in this model. Choose other layers or modules.")
-        forecast_bytes, told = self._look_ahead(stages, before)
+        ahead, told = self._look_ahead(stages, before)
         loss = choose_loss(self.model, self.config.technique, self.stages[0].training)
-        yield self._started(before, loss, splits, [*notes, *told], forecast_bytes)
+        yield self._started(before, loss, splits, [*notes, *told], ahead)
         if checkpoint or self.run.progress().steps:
             # without a checkpoint it begins anew: what the log says of steps is void
             yield Resumed(step=checkpoint.position.step if checkpoint else 0)
@@ -164,6 +167,7 @@ class _Chain:
                 folder=self.run.checkpoints_path,
                 should_stop=self.should_stop,
                 adapter_off=lambda: self.config.technique.off(self.model),
+                expected_seconds=ahead.step_seconds[index] if ahead and ahead.step_seconds else 0.0,
             )
             torch.manual_seed(stage.training.seed)
             if checkpoint and checkpoint.position.stage == index:
@@ -220,28 +224,28 @@ class _Chain:
         check_lineage(self.config, parent, self.base.sha256)
         self.model = technique.load(self.base, parent.adapter_path, trainable=True)
 
-    def _look_ahead(self, stages: list[Any], before: Started | None) -> tuple[int, list[str]]:
-        """Bytes of memory that the run will take at most, and what to say of it; 'auto' is settled on the way: by what
-        is free now, or as it was when the run started."""
+    def _look_ahead(self, stages: list[Any], before: Started | None) -> tuple[Forecast | None, list[str]]:
+        """What the run will take, memory and time, and what to say of it; 'auto' is settled on the way: by what is free
+        now on the device, or as it was when the run started."""
         from tunelab.train.memory import forecast
 
         rows = [(stage.train, stage.heldout) for stage in stages]
-        free = hardware.available_memory_bytes() + hardware.resident_bytes()
+        free = hardware.reachable_memory_bytes(self.base.device)
         automatic = all(stage.training.gradient_checkpointing == "auto" for stage in self.stages)
         possible = automatic and self.config.technique.activations_can_be_recomputed
         try:
             ahead = forecast(self.config, self.base, rows, libraries=self.libraries_bytes)
             needed = before.gradient_checkpointing if before else ahead.total > free
             if not possible or not needed:
-                return ahead.total, [ahead.note(free)]
+                return ahead, [ahead.note(free)]
             again = forecast(self.config, self.base, rows, libraries=self.libraries_bytes, checkpointing=True)
         except (RuntimeError, NotImplementedError, TypeError) as error:  # a model whose forward looks into its tensors
-            return 0, [f"memory: no forecast for this model ({type(error).__name__})"]
+            return None, [f"memory: no forecast for this model ({type(error).__name__})"]
         settled = {"gradient_checkpointing": True}
         self.stages = [
             stage.model_copy(update={"training": stage.training.model_copy(update=settled)}) for stage in self.stages
         ]
-        return again.total, [f"memory: {ahead.total / 1e9:.1f} GB would not do", again.note(free)]
+        return again, [f"memory: {ahead.total / 1e9:.1f} GB would not do", again.note(free)]
 
     def _read(self, tokenizer: Any) -> tuple[list[Any], list[Any], list[str]]:
         from tunelab.data import encode_all, pack, read_data
@@ -291,7 +295,7 @@ class _Chain:
         return self.config.technique.default_learning_rate if asked == "auto" else asked
 
     def _started(
-        self, before: Started | None, loss: Any, splits: list[Any], notes: list[str], forecast_bytes: int
+        self, before: Started | None, loss: Any, splits: list[Any], notes: list[str], ahead: Forecast | None
     ) -> Started:
         import torch
 
@@ -316,7 +320,8 @@ class _Chain:
             train_rows=tuple(len(split.train) for split in splits),
             heldout_rows=tuple(len(split.heldout) for split in splits),
             data_sha256=hashes,
-            forecast_bytes=forecast_bytes,
+            forecast_bytes=ahead.total if ahead else 0,
+            forecast_seconds=ahead.seconds_total if ahead else 0.0,
             gradient_checkpointing=any(stage.training.gradient_checkpointing is True for stage in self.stages),
             libraries_bytes=self.libraries_bytes,
             notes=tuple(notes),

@@ -177,8 +177,8 @@ def build(jobs: Jobs, selected: gr.State) -> TrainTab:
     def show_rows(*values: Any) -> dict[Any, Any]:
         config = _config(jobs, dict(zip(names, values, strict=True)))
         rows, read = preview(config.stages[0], config.model)
-        ahead = read_and_forecast(config).note(hardware.available_memory_bytes())
-        lines = [*views.preview_warnings(rows), *read, ahead]
+        ahead = read_and_forecast(config)
+        lines = [*views.preview_warnings(rows), *read, ahead.note(hardware.available_memory_bytes(ahead.device))]
         text = "\n".join(f"- {views.plain_markdown(line)}" for line in lines)
         return {preview_box: gr.update(visible=True), legend: text, pieces: views.preview_pieces(rows), message: ""}
 

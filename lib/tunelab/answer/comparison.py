@@ -356,7 +356,7 @@ class Comparer:
 
         if self._llama is None:
             size = sum(p.numel() for p in base.model.parameters()) * base.dtype.itemsize
-            spacious = base.spec.keep_dequantized is not False and hardware.affords(size)
+            spacious = base.spec.keep_dequantized is not False and hardware.affords(size, base.device)
             self._llama = FastLlama(base.model, packed=spacious)
         return self._llama
 

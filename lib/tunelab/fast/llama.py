@@ -34,7 +34,7 @@ from tunelab.fast.functions import (
     Stack,
     signed,
 )
-from tunelab.fast.weights import Packed, Plain, Weight, can_pack
+from tunelab.fast.weights import Packed, Plain, Unpacking, Weight, can_pack
 from tunelab.machine import hardware
 from tunelab.model import quantization
 from tunelab.model.load import unwrapped
@@ -117,7 +117,9 @@ class FastLlama:
         self.epsilon = config.rms_norm_eps
         self.embedding: Tensor = causal.model.embed_tokens.weight
         self.head_matrix: Tensor = causal.lm_head.weight
-        self.packed = packed and self.head_matrix.device.type == "cpu" and can_pack(self.head_matrix.dtype)
+        # of quantised layers, were they unpacked
+        self.unpacked_bytes = quantization.quantized_weights(causal) * self.embedding.element_size()
+        self.packed = packed and self._can_unpack() and self._can_pack()
         self.norm = causal.model.norm
         self.rotary = causal.model.rotary_emb
         dtype = self.embedding.dtype
@@ -128,8 +130,19 @@ class FastLlama:
         self._switch = next((m for layer in self.layers for p in layer.linears for m in p.modules if _is_lora(m)), None)
 
     def weights(self) -> list[tuple[Weight, ...]]:
-        """The frozen weights of each layer's `linears`, to answer with; quantised ones are unpacked for it."""
-        return self._packed or self._weights(Plain)
+        """The frozen weights of each layer's `linears`, to answer with. Quantised ones are unpacked for it, all of them
+        where the device they are on can afford that, else each when it is used."""
+        if self._packed:
+            return self._packed
+        if self._can_unpack():
+            return self._weights(Plain)
+        return [tuple(Unpacking(part.matrix) for part in layer.linears) for layer in self.layers]
+
+    def _can_unpack(self) -> bool:
+        return not self.unpacked_bytes or hardware.affords(self.unpacked_bytes, self.embedding.device)
+
+    def _can_pack(self) -> bool:
+        return self.head_matrix.device.type == "cpu" and can_pack(self.head_matrix.dtype)
 
     def _weights(self, kind: Callable[[Tensor], Weight]) -> list[tuple[Weight, ...]]:
         return [tuple(kind(part.matrix()) for part in layer.linears) for layer in self.layers]
@@ -222,7 +235,7 @@ class FrozenCache:
             if all(key in self.rows for key in keys):
                 return _laid_out([self.rows[key] for key in keys], layout)
             x = compute()
-            if hardware.affords(self.bytes):
+            if hardware.affords(self.bytes + x.nbytes, x.device):
                 self._keep(keys, lengths, x, layout)
             return x
 

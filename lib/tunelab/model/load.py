@@ -86,7 +86,7 @@ def skeleton(spec: ModelSpec, progress: Callable[[str], None] | None = None) -> 
     return _base(spec, folder, empty_model(folder, dtype), device, dtype)
 
 
-def empty_model(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
+def empty_model(folder: Path, dtype: torch.dtype, attention: str = "eager") -> PreTrainedModel:
     """The model of a folder on the meta device, frozen: shapes, no contents."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -94,7 +94,7 @@ def empty_model(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(
-            config, dtype=dtype, attn_implementation="eager", trust_remote_code=False
+            config, dtype=dtype, attn_implementation=attention, trust_remote_code=False
         )
     model.requires_grad_(False)
     return model
@@ -215,6 +215,11 @@ def choose_dtype(spec: ModelSpec, device: torch.device) -> torch.dtype:
     return hardware.best_cpu_dtype() if device.type == "cpu" else torch.float16
 
 
+def choose_attention(device: torch.device, dtype: torch.dtype) -> str:
+    """'eager' or 'sdpa': what the plain path attends with on this device."""
+    return hardware.best_cpu_attention(dtype) if device.type == "cpu" else "sdpa"
+
+
 def _load_weights(
     spec: ModelSpec, folder: Path, device: torch.device, dtype: torch.dtype, attention: str | None
 ) -> PreTrainedModel:
@@ -236,12 +241,12 @@ def _load_weights(
         local_files_only=True,
         trust_remote_code=False,
         use_safetensors=True,
-        attn_implementation=attention or ("sdpa" if device.type != "cpu" else hardware.best_cpu_attention(dtype)),
+        attn_implementation=attention or choose_attention(device, dtype),
         **options,
     )
     if spec.quantization == "none":
         model.to(device)
-    elif quantization.should_dequantize(spec, model, device):
+    elif quantization.should_dequantize(spec, quantization.quantized_weights(model), dtype, device):
         quantization.dequantize_linears(model, dtype)
     else:
         quantization.keep_trainable(model)

@@ -83,12 +83,12 @@ def bitsandbytes_config(spec: ModelSpec, dtype: torch.dtype) -> Any:
     )
 
 
-def should_dequantize(spec: ModelSpec, model: PreTrainedModel, device: torch.device) -> bool:
-    """Whether to keep the quantised layers dequantised: `keep_dequantized`, or for 'auto' while they are small."""
+def should_dequantize(spec: ModelSpec, weights: int, dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether to keep so many quantised weights dequantised: `keep_dequantized`, or for 'auto' while the device they
+    are on can afford it."""
     if spec.keep_dequantized != "auto":
         return spec.keep_dequantized
-    unpacked_bytes = sum(m.in_features * m.out_features * 2 for m in quantized_linears(model).values())
-    return device.type == "cpu" and hardware.affords(unpacked_bytes)
+    return hardware.affords(weights * dtype.itemsize, device)
 
 
 def quantized_linears(model: nn.Module) -> dict[str, Any]:
@@ -96,6 +96,11 @@ def quantized_linears(model: nn.Module) -> dict[str, Any]:
     import bitsandbytes as bnb
 
     return {n: m for n, m in model.named_modules() if isinstance(m, (bnb.nn.Linear4bit, bnb.nn.Linear8bitLt))}
+
+
+def quantized_weights(model: nn.Module) -> int:
+    """How many weights its bitsandbytes layers hold."""
+    return sum(layer.in_features * layer.out_features for layer in quantized_linears(model).values())
 
 
 def dequantize_weight(layer: Any, dtype: torch.dtype) -> Tensor:
@@ -122,6 +127,29 @@ def dequantize_linears(model: PreTrainedModel, dtype: torch.dtype) -> None:
     model.config.__dict__.pop("quantization_config", None)
     for flag in ("is_quantized", "is_loaded_in_4bit", "is_loaded_in_8bit", "hf_quantizer", "quantization_method"):
         model.__dict__.pop(flag, None)
+
+
+def quantize_linears(model: PreTrainedModel, spec: ModelSpec, dtype: torch.dtype) -> None:
+    """Replace every linear layer but the head by a bitsandbytes layer, as loading a model with `spec` does."""
+    import bitsandbytes as bnb
+
+    head = model.get_output_embeddings()
+    linears = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear) and m is not head}
+    for name, linear in linears.items():
+        options: dict[str, Any] = {"bias": linear.bias is not None, "device": "meta"}
+        layer: Any
+        if spec.quantization == "nf4":
+            layer = bnb.nn.Linear4bit(
+                linear.in_features, linear.out_features, compute_dtype=dtype, quant_type="nf4", **options
+            )
+            layer.weight = bnb.nn.Params4bit(linear.weight.data, requires_grad=False, quant_type="nf4", module=layer)
+        else:
+            layer = bnb.nn.Linear8bitLt(linear.in_features, linear.out_features, has_fp16_weights=False, **options)
+            layer.weight = bnb.nn.Int8Params(linear.weight.data, requires_grad=False, has_fp16_weights=False)
+        layer.bias = linear.bias
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, layer.to(linear.weight.device))
+    keep_trainable(model)
 
 
 def keep_trainable(model: PreTrainedModel) -> None:

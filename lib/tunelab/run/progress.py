@@ -10,6 +10,7 @@ from tunelab.run.events import (
     Evaluated,
     Failed,
     Finished,
+    Noticed,
     Resumed,
     RolledBack,
     StageDone,
@@ -35,6 +36,7 @@ class Progress:
     evaluations: list[Evaluated] = field(default_factory=list)
     stages: list[StageDone] = field(default_factory=list)
     ending: Finished | Stopped | Failed | RolledBack | None = None
+    notices: list[Noticed] = field(default_factory=list)
 
     @property
     def heldout_loss(self) -> float | None:
@@ -88,4 +90,4 @@ def history(events: Iterable[TrainingEvent]) -> list[TrainingEvent]:
 def _is_later(event: TrainingEvent, step: int) -> bool:
     if isinstance(event, (Finished, Stopped, Failed, RolledBack)):
         return True
-    return isinstance(event, (StepDone, Evaluated, StageDone)) and event.step > step
+    return isinstance(event, (StepDone, Evaluated, StageDone, Noticed)) and event.step > step

@@ -35,6 +35,7 @@ from tunelab.run.events import (
     Evaluated,
     Failed,
     Finished,
+    Noticed,
     Preparing,
     RolledBack,
     StageDone,
@@ -341,6 +342,7 @@ class Run(Beating):
             evaluations=evaluations,
             stages=stages,
             ending=ending,
+            notices=[e for e in events if isinstance(e, Noticed)],
         )
 
     def _status(
