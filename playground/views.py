@@ -122,6 +122,7 @@ def notes_text(run: Run, progress: Progress) -> str:
         f"{sum(started.train_rows):,} rows to train on, {sum(started.heldout_rows):,} held out",
         *([f"started from {' ← '.join(run.lineage)}"] if run.lineage else []),
         *started.notes,
+        *(f"from step {notice.step}: {notice.message}" for notice in progress.notices),
         *([taken] if (taken := memory_text(progress)) else []),
         *([f"adapter: {run.adapter_path}"] if run.has_adapter else []),
     ]
@@ -145,8 +146,9 @@ def memory_text(progress: Progress) -> str:
     started, ending = progress.started, progress.ending
     if started is None or not isinstance(ending, Finished) or not ending.peak_memory_bytes:
         return ""
+    taken = ending.gpu_peak_memory_bytes or ending.peak_memory_bytes  # as the forecast: of the device
     ahead = f" ({started.forecast_bytes / 1e9:.2f} GB were forecast)" if started.forecast_bytes else ""
-    return f"memory taken: {ending.peak_memory_bytes / 1e9:.2f} GB{ahead}"
+    return f"memory taken: {taken / 1e9:.2f} GB{ahead}"
 
 
 def plain_markdown(text: str) -> str:

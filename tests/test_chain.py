@@ -94,10 +94,11 @@ def test_a_run_starts_from_anothers_result_and_says_so(tiny, technique):
 
 @pytest.mark.parametrize("differing", [{}, {"cache_frozen": False}, {"neftune_alpha": 5.0}], ids=str)
 def test_no_stage_keeps_the_joined_weights_or_the_rows_of_the_one_before(tiny, monkeypatch, differing):
-    from tunelab.fast import llama
+    from tunelab.fast import llama, structure
+    from tunelab.train import memory
 
     made, alive, caches = [], [], []
-    stack, cache = llama._stack, llama.FrozenCache
+    stack, cache = structure._stack, llama.FrozenCache
 
     def watched_stack(*arguments):
         stacked = stack(*arguments)
@@ -119,7 +120,8 @@ def test_no_stage_keeps_the_joined_weights_or_the_rows_of_the_one_before(tiny, m
         for number, text in enumerate(texts)
     ]  # fmt: skip
     run = Run.create(asked.model_copy(update={"stages": tuple(stages)}))
-    monkeypatch.setattr(llama, "_stack", watched_stack)
+    monkeypatch.setattr(memory, "_seconds", lambda *_asked: {})  # which trains small models of its own
+    monkeypatch.setattr(structure, "_stack", watched_stack)
     monkeypatch.setattr(llama, "FrozenCache", watched_cache)
     list(train_run(run))
     assert run.status == "finished"

@@ -36,6 +36,7 @@ from tunelab.techniques import Technique
 if TYPE_CHECKING:
     from tunelab.data.examples import DataSplit
     from tunelab.train.checkpoints import Checkpoint
+    from tunelab.train.forecast import Forecast
     from tunelab.train.loop import StageData, Trainer
 
 Result = TypeVar("Result")
@@ -173,6 +174,7 @@ class _Chain:
         self.rows: list[StageData] = []  # of each stage
         self.splits: list[DataSplit] = []
         self.notes: list[str] = []
+        self.ahead: Forecast | None = None
         self.loss: Any = None
         self.loss_settings: tuple[Any, ...] = ()
         self.step = 0
@@ -183,8 +185,8 @@ class _Chain:
         self._look_back()
         yield from self._load_and_read()
         self._attach()
-        forecast_bytes = self._look_ahead()
-        yield from self._begin(forecast_bytes)
+        self._look_ahead()
+        yield from self._begin()
         for index in self._stages_to_train():
             stopped = yield from self._train(index)
             if stopped:
@@ -314,39 +316,40 @@ class _Chain:
         if not trained_parameters(self.model):
             raise UserError(f"{technique!r} trains nothing in this model. Choose other layers or modules.")
 
-    def _look_ahead(self) -> int:
-        """Bytes of memory that the run will take at most; what there is to say of it is noted. 'auto' is settled on the
-        way: by what is free now, or as it was when the run started."""
+    def _look_ahead(self) -> None:
+        """What the run will take, memory and time; what there is to say of it is noted. 'auto' is settled on the way:
+        by what is free now on the device, or as it was when the run started."""
         from tunelab.train.memory import forecast
 
         rows = [(stage.train, stage.heldout) for stage in self.rows]
-        free = processes.agreed(lambda: hardware.available_memory_bytes() + hardware.resident_bytes())
-        free //= processes.on_this_machine()
+        free = processes.agreed(lambda: hardware.reachable_memory_bytes(self.base.device))
+        if self.base.device.type == "cpu":
+            free //= processes.on_this_machine()
         automatic = all(stage.training.gradient_checkpointing == "auto" for stage in self.stages)
         possible = automatic and self.config.technique.activations_can_be_recomputed
         try:
             ahead = forecast(self.config, self.base, rows, libraries=self.libraries_bytes)
             needed = self.before.gradient_checkpointing if self.before else ahead.total > free
             if not possible or not needed:
+                self.ahead = ahead
                 self.notes.append(ahead.note(free))
-                return ahead.total
-            again = forecast(self.config, self.base, rows, libraries=self.libraries_bytes, checkpointing=True)
+                return
+            self.ahead = forecast(self.config, self.base, rows, libraries=self.libraries_bytes, checkpointing=True)
         except (RuntimeError, NotImplementedError, TypeError) as error:  # a model whose forward looks into its tensors
             self.notes.append(f"memory: no forecast for this model ({type(error).__name__})")
-            return 0
+            return
         settled = {"gradient_checkpointing": True}
         self.stages = [
             stage.model_copy(update={"training": stage.training.model_copy(update=settled)}) for stage in self.stages
         ]
-        self.notes += [f"memory: {ahead.total / 1e9:.1f} GB would not do", again.note(free)]
-        return again.total
+        self.notes += [f"memory: {ahead.total / 1e9:.1f} GB would not do", self.ahead.note(free)]
 
-    def _begin(self, forecast_bytes: int) -> Iterator[TrainingEvent]:
+    def _begin(self) -> Iterator[TrainingEvent]:
         """What the run uses, and from where it goes on."""
         from tunelab.train.checkpoints import trained_parameters
 
         self._choose_loss(self.stages[0].training)
-        started = self._started(forecast_bytes)
+        started = self._started()
         if processes.is_first():
             self.learned.write(self.run.path)
         yield started
@@ -384,7 +387,7 @@ class _Chain:
 
         from tunelab.train.loop import Trainer
 
-        stage = self.stages[index]
+        stage, ahead = self.stages[index], self.ahead
         self._choose_loss(stage.training)
         trainer = Trainer(
             self.model,
@@ -392,11 +395,12 @@ class _Chain:
             self.rows[index],
             stage.training,
             self._learning_rate(stage),
-            pad_id=self.base.tokenizer.pad_token_id,
+            pad_id=self.base.pad_id,
             position=_start_of(index, self.config.stages),
             folder=self.run.checkpoints_path,
             should_stop=self.should_stop,
             adapter_off=lambda: self.config.technique.off(self.model),
+            expected_seconds=ahead.step_seconds[index] if ahead and ahead.step_seconds else 0.0,
         )
         torch.manual_seed(stage.training.seed)
         if self.checkpoint and self.checkpoint.position.stage == index:
@@ -430,7 +434,7 @@ class _Chain:
         asked = stage.training.learning_rate
         return self.config.technique.default_learning_rate if asked == "auto" else asked
 
-    def _started(self, forecast_bytes: int) -> Started:
+    def _started(self) -> Started:
         import torch
 
         from tunelab.model.quantization import count_parameters
@@ -459,7 +463,8 @@ class _Chain:
             train_rows=tuple(len(split.train) for split in self.splits),
             heldout_rows=tuple(len(split.heldout) for split in self.splits),
             data_sha256=hashes,
-            forecast_bytes=forecast_bytes,
+            forecast_bytes=self.ahead.total if self.ahead else 0,
+            forecast_seconds=self.ahead.seconds_total if self.ahead else 0.0,
             gradient_checkpointing=any(stage.training.gradient_checkpointing is True for stage in self.stages),
             libraries_bytes=self.libraries_bytes,
             notes=tuple(self.notes),

@@ -405,7 +405,7 @@ def describe(event: TrainingEvent) -> str | None:
     """An event as a line for people; None for those that need none."""
     from tunelab.run import events as e
 
-    if isinstance(event, e.Preparing):
+    if isinstance(event, (e.Preparing, e.Noticed)):
         return event.message
     if isinstance(event, e.Started):
         rows = f"{event.train_rows[0]:,} rows to train on, {event.heldout_rows[0]:,} held out"

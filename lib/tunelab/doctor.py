@@ -12,7 +12,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from tunelab.machine import hardware
+from tunelab.machine import files, hardware
 from tunelab.model import starter
 from tunelab.run.run import runs_root
 
@@ -104,7 +104,7 @@ def _processor() -> dict[str, Any]:
 
 
 def _memory_and_disk(root: str | Path | None, problems: list[str]) -> dict[str, str]:
-    runs, cache = runs_root(root), starter.cache_root()
+    runs, cache = runs_root(root), files.cache_root()
     free = shutil.disk_usage(_existing(runs)).free
     available = hardware.available_memory_bytes()
     if free < 2e9:

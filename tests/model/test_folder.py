@@ -98,7 +98,7 @@ def test_a_folder_with_an_adapter_alone_names_its_base_and_the_way_to_bring_it_i
         if not configured:
             (folder / "config.json").unlink()
         with pytest.raises(
-            UserError, match=r"holds an adapter and no model.*tunelab import model --model BASE"
+            UserError, match=r"holds an adapter and no model.*tunelab import \S+/model --model BASE"
         ) as error:
             load(spec_of(folder))
         assert len(str(error.value)) <= 400
@@ -241,6 +241,9 @@ def test_a_tokenizer_without_end_and_padding_trains_and_answers(folder):
     for name in ("eos_token", "pad_token", "bos_token"):
         setattr(tokenizer, name, None)
     tokenizer.save_pretrained(folder)
+    for settings in (folder / "config.json", folder / "generation_config.json"):
+        named = dict.fromkeys(("eos_token_id", "pad_token_id", "bos_token_id"))
+        settings.write_text(json.dumps(json.loads(settings.read_text()) | named))
     base = load(spec_of(folder))
     assert base.tokenizer.pad_token is None  # a token made padding would vanish from answers
     assert base.pad_id in range(len(base.model.get_input_embeddings().weight))

@@ -176,11 +176,11 @@ def test_beside_a_prompt_that_ends_early_others_are_answered_as_alone(runs, name
 
 
 def test_measuring_leaves_out_and_counts_rows_whose_prompt_fills_the_positions(folders):
-    rows = [{"prompt": "x" * 300 if n % 3 == 0 else f"say {n}", "completion": f"{n}"} for n in range(28)]
+    rows = [{"prompt": f"{n} " + "x" * 300 if n % 3 == 0 else f"say {n}", "completion": f"{n}"} for n in range(28)]
     settings = config(folders["gpt2"])
     data = DataSpec(rows=rows[:16], heldout_rows=rows[16:])
     stage = settings.stages[0].model_copy(update={"data": data})
     run = finetune(settings.model_copy(update={"stages": (stage,)}))
     report = evaluate(run, rows=12, max_new_tokens=2)
-    assert (report.rows, report.left_out) == (8, 4)
+    assert (report.rows, report.too_long) == (8, 4)
     assert "4 rows were left out: their prompt fills all positions of the model" in in_words(report)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 
-from playground.tabs import compare
-
+from playground.rooms import compare
 from tests.helpers import ROWS
 from tests.train.test_loop import config
 from tunelab import DataSpec, finetune
@@ -13,7 +12,7 @@ from tunelab.run.trained import heldout_again
 
 
 class Root:
-    """What the tab asks of `Jobs` here."""
+    """What the room asks of `Jobs` here."""
 
     def __init__(self, root):
         self.root = root

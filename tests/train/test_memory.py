@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -25,7 +27,7 @@ from tunelab import (
 from tunelab.data.batches import collate
 from tunelab.fast.llama import FastLoss, layout_of
 from tunelab.machine import hardware
-from tunelab.model.load import skeleton
+from tunelab.model.load import empty_model, find, skeleton
 from tunelab.run.events import StepDone
 from tunelab.train import memory
 
@@ -60,6 +62,24 @@ def test_what_the_plain_forward_keeps_is_counted_without_computing_it(tiny, name
     assert positions == ids.numel()
     assert counted == pytest.approx(measured, rel=0.02)
     assert memory._saved(outline, batch, checkpointing=True)[0] < counted
+
+
+def test_of_the_fused_attention_is_counted_what_it_keeps(tiny):
+    base = load(spec_of(tiny), attention="sdpa")
+    batch = collate(rows(150, 140, 130), 2)  # long enough for attention weights to be most of it
+    model = LoRA(r=4).attach(base).train()
+    mask = torch.arange(150)[None] < batch.lengths[:, None]
+    given = {"attention_mask": mask.long(), "use_cache": False, "logits_to_keep": 1}
+    measured = kept_by(lambda: model(input_ids=batch.input_ids, **given), model)
+
+    def counted(attention):
+        folder = find(spec_of(tiny))
+        empty = replace(skeleton(spec_of(tiny)), model=empty_model(folder, torch.float32, memory._counted(attention)))
+        with torch.device("meta"):
+            return memory._saved(LoRA(r=4).outline(empty).train(), batch, checkpointing=False)[0]
+
+    assert counted("sdpa") == pytest.approx(measured, rel=0.02)
+    assert counted("eager") > 1.3 * measured
 
 
 @pytest.mark.parametrize("lengths", [(24, 26, 25), (80, 95, 90)], ids=["short", "long"])
@@ -117,7 +137,7 @@ def test_the_run_says_what_it_forecast_and_what_it_took(tiny):
 
 def test_checkpointing_comes_on_by_itself_only_when_memory_is_short(tiny, monkeypatch):
     assert finetune(one_stage(tiny)).progress().started.fast
-    monkeypatch.setattr(hardware, "available_memory_bytes", lambda: 0)
+    monkeypatch.setattr(hardware, "available_memory_bytes", lambda *_device: 0)
     short = finetune(one_stage(tiny)).progress()
     assert not short.started.fast
     assert any("gradient checkpointing" in note for note in short.started.notes)
@@ -133,7 +153,7 @@ def test_a_resumed_run_computes_as_it_started_whatever_is_free_by_then(tiny, mon
             if isinstance(event, StepDone) and event.step == count:
                 run.request_stop()
 
-    monkeypatch.setattr(hardware, "available_memory_bytes", lambda: 0)
+    monkeypatch.setattr(hardware, "available_memory_bytes", lambda *_device: 0)
     run = Run.create(one_stage(tiny, steps=4))
     until_step(2, run)
     assert run.progress().started.gradient_checkpointing

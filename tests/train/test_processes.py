@@ -58,14 +58,14 @@ def test_two_processes_learn_what_one_does_from_the_same_rows(tiny, tmp_path, ki
 
     one = losses([], 2, 1)
     # `accelerate launch` would run each of them alone without a word
-    two = losses(["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29531"], 1, 2)
+    two = losses(["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"], 1, 2)
     for alone, together in zip(one, two, strict=True):
         assert together[:2] == pytest.approx(alone[:2], rel=1e-4)
         assert together[2] == alone[2]
 
 
-def torchrun(*arguments, folder, port):
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(port)]
+def torchrun(*arguments, folder):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TUNELAB_HOME": str(folder)}
     return subprocess.run(
         [*command, "-m", "tunelab.cli", *arguments], env=environment, capture_output=True, text=True, timeout=240
@@ -78,7 +78,7 @@ def test_on_the_command_line_they_make_one_run_that_learns_what_one_process_does
     settings = ["--steps", "5", "--eval-every", "2", "--checkpoint-every", "2", "--dtype", "float32"]
     asked = ["train", "--data", str(rows), "--heldout", "4", "--model", tiny, *settings, "--learning-rate", "0.01"]
 
-    together = torchrun(*asked, "--batch-size", "2", folder=tmp_path / "two", port=29532)
+    together = torchrun(*asked, "--batch-size", "2", folder=tmp_path / "two")
     assert together.returncode == 0, together.stderr[-3000:]
     assert together.stdout.count("run 20") == 1
     (two,) = list_runs(tmp_path / "two" / "runs")
@@ -97,7 +97,7 @@ def test_on_the_command_line_they_make_one_run_that_learns_what_one_process_does
 
 
 def test_a_mistake_is_told_once_and_ends_all_of_them(tiny, tmp_path):
-    result = torchrun("train", "--data", str(tmp_path / "none.csv"), "--model", tiny, folder=tmp_path, port=29533)
+    result = torchrun("train", "--data", str(tmp_path / "none.csv"), "--model", tiny, folder=tmp_path)
     assert result.returncode != 0
     assert (result.stdout + result.stderr).count("There is no file") == 1
 

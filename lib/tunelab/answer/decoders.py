@@ -101,7 +101,7 @@ class Resident:
             self.detach()
             base = self.base
             size = sum(p.numel() for p in base.model.parameters()) * base.dtype.itemsize
-            spacious = base.spec.keep_dequantized is not False and hardware.affords(size)
+            spacious = base.spec.keep_dequantized is not False and hardware.affords(size, base.device)
             try:
                 self._llama = FastLlama(base.model, packed=spacious)
             except Unsupported:

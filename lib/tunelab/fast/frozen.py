@@ -32,7 +32,7 @@ class FrozenCache:
             if all(key in self.rows for key in keys):
                 return _laid_out([self.rows[key] for key in keys], layout)
             x = compute()
-            if hardware.affords(self.bytes):
+            if hardware.affords(self.bytes + x.nbytes, x.device):
                 self._keep(keys, lengths, x, layout)
             return x
 

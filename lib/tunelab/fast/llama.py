@@ -24,7 +24,9 @@ from tunelab.fast.head import Head, Norm, ScoredHead
 from tunelab.fast.layout import Heads, Layout, Mask, layout_of
 from tunelab.fast.linear import Adapters, Joined
 from tunelab.fast.structure import Layer, is_lora, read_layers
-from tunelab.fast.weights import Packed, Plain, Weight, can_pack
+from tunelab.fast.weights import Packed, Plain, Unpacking, Weight, can_pack
+from tunelab.machine import hardware
+from tunelab.model import quantization
 from tunelab.model.load import unwrapped
 
 ROWS = 16  # scored positions are computed in multiples of it: every new shape of a product is compiled for 0.4 ms
@@ -58,7 +60,9 @@ class FastLlama:
         self.epsilon = config.rms_norm_eps
         self.embedding: Tensor = causal.model.embed_tokens.weight
         self.head_matrix: Tensor = causal.lm_head.weight
-        self.packed = packed and self.head_matrix.device.type == "cpu" and can_pack(self.head_matrix.dtype)
+        # of quantised layers, were they unpacked
+        self.unpacked_bytes = quantization.quantized_weights(causal) * self.embedding.element_size()
+        self.packed = packed and self._can_unpack() and self._can_pack()
         self.norm = causal.model.norm
         self.rotary = causal.model.rotary_emb
         self.head: Weight = Packed(self.head_matrix) if self.packed else Plain(self.head_matrix)
@@ -67,8 +71,19 @@ class FastLlama:
         self._switch = next((m for layer in self.layers for p in layer.linears for m in p.modules if is_lora(m)), None)
 
     def weights(self) -> list[tuple[Weight, ...]]:
-        """The frozen weights of each layer's `linears`, to answer with; quantised ones are unpacked for it."""
-        return self._packed or self._weights(Plain)
+        """The frozen weights of each layer's `linears`, to answer with. Quantised ones are unpacked for it, all of them
+        where the device they are on can afford that, else each when it is used."""
+        if self._packed:
+            return self._packed
+        if self._can_unpack():
+            return self._weights(Plain)
+        return [tuple(Unpacking(part.matrix) for part in layer.linears) for layer in self.layers]
+
+    def _can_unpack(self) -> bool:
+        return not self.unpacked_bytes or hardware.affords(self.unpacked_bytes, self.embedding.device)
+
+    def _can_pack(self) -> bool:
+        return self.head_matrix.device.type == "cpu" and can_pack(self.head_matrix.dtype)
 
     def _weights(self, kind: Callable[[Tensor], Weight]) -> list[tuple[Weight, ...]]:
         return [tuple(kind(part.matrix()) for part in layer.linears) for layer in self.layers]

@@ -10,6 +10,7 @@ faster by it (`python -m benchmarks.generation`); a training step, whose product
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -33,6 +34,16 @@ class Plain:
 
     def times(self, x: Tensor) -> Tensor:
         return x @ self.weight.T
+
+
+class Unpacking:
+    """A quantised W that is unpacked whenever it is used, and never kept: slower, and one at a time takes memory."""
+
+    def __init__(self, unpacked: Callable[[], Tensor]) -> None:
+        self.unpacked = unpacked
+
+    def times(self, x: Tensor) -> Tensor:
+        return x @ self.unpacked().T
 
 
 class Packed:

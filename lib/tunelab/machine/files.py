@@ -10,6 +10,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import platformdirs
+
+
+def cache_root() -> Path:
+    """Where what can be made again is kept, models and measurements: $TUNELAB_CACHE, else the platform's user cache
+    directory."""
+    given = os.environ.get("TUNELAB_CACHE")
+    return Path(given).expanduser().resolve() if given else platformdirs.user_cache_path("tunelab")
+
 
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a file, text as UTF-8, so that a reader, or a crash, sees the old content or the new one, never a part."""

@@ -1,6 +1,8 @@
 """What this machine can do, measured rather than guessed from its name: precision, cores, memory.
 
-`best_cpu_dtype()` decides what models are loaded in; `tunelab doctor` prints the rest.
+`best_cpu_dtype()` decides what models are loaded in, `best_cpu_attention()` how the plain path attends. Both are
+measured on one core, in its own time, and kept on disk (`measured`): whether a CPU has instructions for bfloat16 or has
+to emulate them shows on one core as on all. Whatever decides by memory asks for the device that the tensors are on.
 """
 
 from __future__ import annotations
@@ -10,57 +12,68 @@ import functools
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 
+from tunelab.machine import containers
+from tunelab.machine.measured import measured, own_seconds
+
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
 # the projections of the starter, (out, in): what a GEMM peak has to be measured on
 PROJECTIONS = ((1536, 576), (576, 1536), (576, 576), (192, 576))
 CLEARLY_FASTER = 1.2
+DTYPES = ("float32", "bfloat16")
+ATTENTIONS = ("eager", "sdpa")
 
 
 def physical_cores() -> int:
     """Physical cores this process may use: no more than its affinity mask or its container's quota allows."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     cores = min(psutil.cpu_count(logical=False) or allowed, allowed)
-    return max(1, min(cores, int(_cgroup_cpus() or cores)))
-
-
-def _cgroup_cpus() -> float | None:
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return None if quota == "max" else int(quota) / int(period)
-    except (OSError, ValueError):
-        return None
+    return max(1, min(cores, int(containers.cpus() or cores)))
 
 
 def total_memory_bytes() -> int:
     """Memory of the machine, or of the container if that is less."""
-    return min(psutil.virtual_memory().total, _cgroup_bytes("memory.max") or sys.maxsize)
+    return min(psutil.virtual_memory().total, containers.memory_limit_bytes() or sys.maxsize)
 
 
-def available_memory_bytes() -> int:
-    """Memory that can be had now without swapping."""
-    available = psutil.virtual_memory().available
-    limit, used = _cgroup_bytes("memory.max"), _cgroup_bytes("memory.current")
-    return min(available, limit - used) if limit and used else available
+def available_memory_bytes(device: torch.device | None = None) -> int:
+    """Memory of a device that can be had now; without one, or for a CPU, memory of the machine without swapping."""
+    if device is not None and device.type == "cuda":
+        import torch
+
+        free, _total = torch.cuda.mem_get_info(device)
+        # freed by tensors, and kept by PyTorch for the next ones
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    free = psutil.virtual_memory().available
+    limited = containers.free_memory_bytes()
+    free = free if limited is None else min(free, limited)
+    if device is not None and device.type == "mps":  # the machine's memory, of which a GPU may take a part
+        import torch
+
+        return min(free, torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory())
+    return free
 
 
-def affords(count: int) -> bool:
-    """Whether so many bytes may be spent on speed: a quarter of what is free."""
-    return count < available_memory_bytes() / 4
+def reachable_memory_bytes(device: torch.device) -> int:
+    """Memory of a device that this process can have in all: what is free, and what it holds already, for tensors on a
+    GPU, for everything on a CPU."""
+    import torch
+
+    held = {"cuda": torch.cuda.memory_allocated, "mps": lambda _device: torch.mps.current_allocated_memory()}
+    return available_memory_bytes(device) + held.get(device.type, lambda _device: resident_bytes())(device)
 
 
-def _cgroup_bytes(name: str) -> int | None:
-    try:
-        text = Path("/sys/fs/cgroup", name).read_text().strip()
-        return None if text == "max" else int(text)
-    except (OSError, ValueError):
-        return None
+def affords(count: int, device: torch.device) -> bool:
+    """Whether so many bytes of a device may be spent on speed: less than a quarter of what is free there."""
+    return count < available_memory_bytes(device) / 4
 
 
 def resident_bytes() -> int:
@@ -111,24 +124,10 @@ def cpu_features() -> tuple[str, ...]:
 
 @functools.cache
 def best_cpu_dtype() -> torch.dtype:
-    """bfloat16 where its matrix products are clearly faster than float32's on this CPU, else float32.
-
-    Without AVX512-BF16 or AMX a bf16 product can take hundreds of times longer (pytorch#146508), so a small one goes
-    first and decides alone when it is slow.
-    """
+    """bfloat16 where its matrix products are clearly faster than float32's on this CPU, else float32."""
     import torch
 
-    best: dict[torch.dtype, float] = {}
-    for rows in (16, 256, 256, 256, 256, 256):
-        # in turns, and the best of each counts: another process on the machine must not decide
-        for dtype in (torch.float32, torch.bfloat16):
-            seconds = _seconds_of_product(dtype, PROJECTIONS[0], rows, budget_seconds=0.005)
-            best[dtype] = seconds if rows == 16 else min(best[dtype], seconds)
-        if best[torch.bfloat16] > 4 * best[torch.float32]:
-            return torch.float32
-        if rows == 16:
-            best = dict.fromkeys(best, float("inf"))
-    return torch.bfloat16 if best[torch.bfloat16] * CLEARLY_FASTER < best[torch.float32] else torch.float32
+    return getattr(torch, measured("dtype", {}, measure_dtype, lambda kept: kept in DTYPES))
 
 
 @functools.cache
@@ -136,30 +135,52 @@ def best_cpu_attention(dtype: torch.dtype) -> str:
     """'eager' or 'sdpa': which attention's forward and backward is faster on this CPU, on the starter's heads.
 
     The backward of PyTorch's fused attention in bf16 can take several times as long as plain products; 'sdpa' has to be
-    clearly faster to be chosen, so that a run does not change with the wind.
+    clearly faster to be chosen.
     """
+    key = {"dtype": str(dtype)}
+    return measured("attention", key, lambda: measure_attention(dtype), lambda kept: kept in ATTENTIONS)
+
+
+def measure_dtype() -> str:
+    """'bfloat16' or 'float32'. Without AVX512-BF16 or AMX a bf16 product can take hundreds of times longer
+    (pytorch#146508), so a small one goes first and decides alone when it is slow."""
+    import torch
+
+    def products(rows: int) -> list[Callable[[], object]]:
+        return [_product(dtype, rows) for dtype in (torch.float32, torch.bfloat16)]
+
+    single, half = own_seconds(*products(16), turns=2)
+    if half > 4 * single:
+        return "float32"
+    single, half = own_seconds(*products(256), turns=6)
+    return "bfloat16" if half * CLEARLY_FASTER < single else "float32"
+
+
+def _product(dtype: torch.dtype, rows: int) -> Callable[[], object]:
+    """x (rows, in) · Wᵀ (in, out), computed once to warm up."""
+    import torch
+
+    out, inputs = PROJECTIONS[0]
+    x, weight = torch.randn(rows, inputs).to(dtype), torch.randn(out, inputs).to(dtype)
+    torch.nn.functional.linear(x, weight)
+    return lambda: torch.nn.functional.linear(x, weight)
+
+
+def measure_attention(dtype: torch.dtype) -> str:
+    """'eager' or 'sdpa', for rows of 64 tokens."""
     import torch
 
     q, k, v = (torch.randn(8, 9, 64, 64, dtype=dtype, requires_grad=True) for _ in range(3))
     ahead = torch.full((64, 64), float("-inf"), dtype=dtype).triu(1)
 
-    def eager() -> torch.Tensor:
+    def eager() -> Tensor:
         return torch.softmax(q @ k.transpose(2, 3) * 0.125 + ahead, dim=-1, dtype=torch.float32).to(dtype) @ v
 
-    def sdpa() -> torch.Tensor:
+    def sdpa() -> Tensor:
         return torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
 
-    best = {eager: float("inf"), sdpa: float("inf")}
-    threads = torch.get_num_threads()
-    # one thread and its own time: else another process on the machine would be what is measured
-    torch.set_num_threads(1)
-    for _ in range(4):
-        for attend in best:
-            started = time.thread_time()
-            attend().sum().backward()
-            best[attend] = min(best[attend], time.thread_time() - started)
-    torch.set_num_threads(threads)
-    return "sdpa" if best[sdpa] * 1.5 < best[eager] else "eager"
+    plain, fused = own_seconds(lambda: eager().sum().backward(), lambda: sdpa().sum().backward(), turns=5)
+    return "sdpa" if fused * 1.5 < plain else "eager"
 
 
 def gemm_gflops(dtype: torch.dtype, rows: int = 512, budget_seconds: float = 0.05) -> float:

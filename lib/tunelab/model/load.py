@@ -99,7 +99,7 @@ def skeleton(spec: ModelSpec, progress: Callable[[str], None] | None = None) -> 
     return _base(spec, folder, empty_model(folder, dtype), device, dtype)
 
 
-def empty_model(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
+def empty_model(folder: Path, dtype: torch.dtype, attention: str = "eager") -> PreTrainedModel:
     """The model of a folder on the meta device, frozen: shapes, no contents."""
     import torch
     from transformers import AutoModelForCausalLM
@@ -107,7 +107,7 @@ def empty_model(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     config = folders.read_config(folder)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(
-            config, dtype=dtype, attn_implementation="eager", trust_remote_code=False
+            config, dtype=dtype, attn_implementation=attention, trust_remote_code=False
         )
     model.requires_grad_(False)
     return model
@@ -274,11 +274,11 @@ def _load_weights(
         options["device_map"] = {"": device}
         if not folders.stored_quantization(folders.read_config(folder)):
             options["quantization_config"] = quantization.bitsandbytes_config(spec, dtype)
-    chosen = _attention(folder, device, dtype, attention)
+    chosen = choose_attention(folder, device, dtype, attention)
     model: Any = read_model(folder, dtype, attn_implementation=chosen, **options)
     if spec.quantization == "none":
         model.to(device)
-    elif quantization.should_dequantize(spec, model, device):
+    elif quantization.should_dequantize(spec, quantization.quantized_weights(model), dtype, device):
         quantization.dequantize_linears(model, dtype)
     else:
         quantization.keep_trainable(model)
@@ -288,9 +288,9 @@ def _load_weights(
     return model
 
 
-def _attention(folder: Path, device: torch.device, dtype: torch.dtype, asked: str | None) -> str:
-    """'eager' or 'sdpa': what is asked for, or faster here. Models whose scores are changed before the softmax (Gemma 2
-    caps them, BLOOM adds ALiBi) have no 'sdpa'."""
+def choose_attention(folder: Path, device: torch.device, dtype: torch.dtype, asked: str | None = None) -> str:
+    """What the plain path attends with, 'eager' or 'sdpa': what is asked for, or faster here. Models whose scores are
+    changed before the softmax (Gemma 2 caps them, BLOOM adds ALiBi) have no 'sdpa'."""
     from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 

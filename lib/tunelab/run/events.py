@@ -44,6 +44,7 @@ class Started(Event):
     heldout_rows: tuple[int, ...]
     data_sha256: tuple[str, ...]
     forecast_bytes: int = 0  # of memory at the peak, the whole process; 0 where none could be made
+    forecast_seconds: float = 0.0  # of the whole run, start-up included; 0 where none could be made
     gradient_checkpointing: bool = False
     libraries_bytes: int = 0  # what the process held before the model was loaded; part of the forecast
     notes: tuple[str, ...] = ()  # rows dropped, columns detected, warnings
@@ -60,6 +61,14 @@ class StepDone(Event):
     gradient_norm: float  # before clipping
     learning_rate: float
     penalty: float = 0.0  # what regularisation adds to the loss, per scored token, nats
+
+
+class Noticed(Event):
+    """Something about the run itself that people should know: it is much slower than was forecast."""
+
+    event: Literal["Noticed"] = "Noticed"
+    step: int
+    message: str
 
 
 class Evaluated(Event):
@@ -141,6 +150,7 @@ TrainingEvent = (
     Preparing
     | Started
     | StepDone
+    | Noticed
     | Evaluated
     | Sampled
     | Saved

@@ -10,6 +10,7 @@ from tunelab.run.events import (
     Evaluated,
     Failed,
     Finished,
+    Noticed,
     Resumed,
     RolledBack,
     StageDone,
@@ -35,6 +36,7 @@ class Progress:
     evaluations: list[Evaluated] = field(default_factory=list)
     stages: list[StageDone] = field(default_factory=list)
     ending: Finished | Stopped | Failed | RolledBack | None = None
+    notices: list[Noticed] = field(default_factory=list)
 
     @property
     def stage(self) -> int:
@@ -98,6 +100,7 @@ class Summary:
     steps: list[StepDone]
     evaluations: list[Evaluated]
     stages: list[StageDone]
+    notices: list[Noticed]
     last: TrainingEvent | None
 
     @property
@@ -113,6 +116,7 @@ def summarise(events: Iterable[TrainingEvent]) -> Summary:
         steps=[e for e in counting if isinstance(e, StepDone)],
         evaluations=[e for e in counting if isinstance(e, Evaluated)],
         stages=[e for e in counting if isinstance(e, StageDone)],
+        notices=[e for e in counting if isinstance(e, Noticed)],
         last=counting[-1] if counting else None,
     )
 
@@ -139,4 +143,4 @@ def history(events: Iterable[TrainingEvent]) -> list[TrainingEvent]:
 def _is_later(event: TrainingEvent, step: int) -> bool:
     if isinstance(event, (Finished, Stopped, Failed, RolledBack)):
         return True
-    return isinstance(event, (StepDone, Evaluated, StageDone)) and event.step > step
+    return isinstance(event, (StepDone, Evaluated, StageDone, Noticed)) and event.step > step

@@ -333,6 +333,7 @@ class Run(Beating):
             evaluations=known.evaluations,
             stages=known.stages,
             ending=ending,
+            notices=known.notices,
         )
 
     def _status(

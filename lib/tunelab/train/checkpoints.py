@@ -5,7 +5,7 @@ takes the newest one whose sums agree. Everything in it is safetensors or JSON, 
 
     checkpoints/step-000040/
         parameters.safetensors   the trained parameters
-        optimizer.safetensors    AdamW's moments, the random generator's state
+        optimizer.safetensors    AdamW's moments, the random generator's state, the loss scale of fp16
         best.safetensors         the parameters with the lowest held-out loss so far, if measured
         state.json               step, stage, best loss, patience
         manifest.json            sha256 of the files above
@@ -28,6 +28,7 @@ from tunelab.machine.files import replacing
 
 KEEP = 2
 MANIFEST = "manifest.json"
+SCALER = ("scale", "_growth_tracker")  # what changes in the state of a loss scale
 
 
 @dataclass
@@ -67,9 +68,11 @@ def restore(parameters: dict[str, nn.Parameter], values: dict[str, Tensor]) -> N
             parameter.copy_(values[name])
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimiser's state of each parameter and the random generators' as named tensors (no copies on a CPU); whole
-    numbers as int64."""
+def optimizer_tensors(
+    optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler | None = None
+) -> dict[str, Tensor]:
+    """The optimiser's state of each parameter, the random generators' and the loss scale's as named tensors (no copies
+    on a CPU); whole numbers as int64."""
     tensors = {
         f"{index}.{key}": torch.as_tensor(value).detach().cpu()
         for index, parameter in enumerate(_parameters(optimizer))
@@ -78,15 +81,23 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     tensors["rng.cpu"] = torch.get_rng_state()
     if torch.cuda.is_available():
         tensors["rng.cuda"] = torch.cuda.get_rng_state()
+    if scaler and scaler.is_enabled():
+        state = scaler.state_dict()
+        tensors |= {f"scaler.{name}": torch.tensor(state[name], dtype=torch.float64) for name in SCALER}
     return tensors
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], scaler: torch.amp.GradScaler | None = None
+) -> None:
     """The inverse of `optimizer_tensors`."""
+    if scaler and scaler.is_enabled() and f"scaler.{SCALER[0]}" in tensors:  # older checkpoints have none
+        kept = {name: tensors[f"scaler.{name}"].item() for name in SCALER}
+        scaler.load_state_dict(scaler.state_dict() | kept | {"_growth_tracker": int(kept["_growth_tracker"])})
     parameters = _parameters(optimizer)
     for name, value in tensors.items():
         index, _, key = name.partition(".")
-        if index != "rng":
+        if index not in ("rng", "scaler"):
             parameter = parameters[int(index)]
             whole = value.ndim == 0 and value.dtype == torch.int64
             optimizer.state[parameter][key] = int(value) if whole else value.to(parameter.device, copy=True)

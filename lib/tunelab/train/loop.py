@@ -3,10 +3,12 @@
     for each step:  batches → loss → backward → clip → AdamW → schedule → StepDone
     now and then:   held-out loss → Evaluated;  checkpoint → Saved
 
-Accelerate supplies device placement, loss scaling in fp16 and the processes of `torchrun`, so the same lines run on a
-laptop and on several GPUs. The loss of an optimiser step is normalised by the scored tokens of its whole accumulation
-window, over all processes: splitting a batch changes nothing. A test holds its losses equal to those of
-`transformers.Trainer` on the same batches.
+Accelerate supplies device placement and the processes of `torchrun`, so the same lines run on a laptop and on several
+GPUs. Where the model computes in fp16, whose smallest numbers are 6e-8, the loss is scaled up before the backward and
+the gradients down after it (Micikevicius et al. 2018, "Mixed Precision Training", section 3.2); a step whose gradients
+overflow is computed again at half the scale, so that none is lost and the schedule counts only steps that were made.
+The loss of an optimiser step is normalised by the scored tokens of its whole accumulation window, over all processes:
+splitting a batch changes nothing. A test holds its losses equal to those of `transformers.Trainer` on the same batches.
 """
 
 from __future__ import annotations
@@ -42,6 +44,10 @@ from tunelab.train.checkpoints import (
     save_checkpoint,
     trained_parameters,
 )
+from tunelab.train.optimizer import fp32_copy, make_optimizer
+from tunelab.train.watch import Watch
+
+SMALLEST_SCALE = 2.0**-14  # of the loss in fp16: no gradient that is still infinite was made by scaling it up
 
 
 @dataclass
@@ -55,7 +61,8 @@ class StageData:
 class Trainer:
     """Trains one stage. `position` says where it stands; `stopped` whether it was asked to stop before its end.
 
-    `folder` is where checkpoints go (None: none are written); `should_stop` is asked once per optimiser step.
+    `folder` is where checkpoints go (None: none are written); `should_stop` is asked once per optimiser step;
+    `expected_seconds` is the forecast of a step (0: there is none), and steps that take much longer are told of.
     """
 
     def __init__(
@@ -72,18 +79,21 @@ class Trainer:
         folder: Path | None = None,
         should_stop: Callable[[], bool] = lambda: False,
         adapter_off: Callable[[], Any] | None = None,
+        expected_seconds: float = 0.0,
     ) -> None:
         self.model, self.loss, self.data, self.config = model, loss, data, config
         self.pad_id, self.folder, self.should_stop, self.adapter_off = pad_id, folder, should_stop, adapter_off
         self.accelerator = accelerator or Accelerator(cpu=next(model.parameters()).device.type == "cpu")
         self.position = position or Position()
-        self.stopped = False
+        self.stopped, self.expected_seconds = False, expected_seconds
         self.last_heldout_loss: float | None = None
         self.best: dict[str, torch.Tensor] = {}
         self.objective = Objective(loss, config, adapter_off)
         self.weights = trained_parameters(model)
-        self.parameters = {name: _fp32(weight) for name, weight in self.weights.items()}
+        self.parameters = {name: fp32_copy(weight) for name, weight in self.weights.items()}
         self.optimizer = make_optimizer(self.parameters, config, learning_rate)
+        half = any(p.dtype == torch.float16 for p in model.parameters())
+        self.scaler = torch.amp.GradScaler(self.accelerator.device.type, enabled=half)  # passes all through if not
         if config.gradient_checkpointing is True:
             unwrapped(model).gradient_checkpointing_enable({"use_reentrant": False})
         self.schedule = get_scheduler(
@@ -99,7 +109,7 @@ class Trainer:
     def resume(self, checkpoint: Checkpoint) -> None:
         """Go on exactly where `checkpoint` was taken."""
         self._set(checkpoint.parameters)
-        restore_optimizer(self.optimizer, checkpoint.optimizer)
+        restore_optimizer(self.optimizer, checkpoint.optimizer, self.scaler)
         self.position, self.best = checkpoint.position, checkpoint.best
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the schedule moves without the optimiser: that is what resuming is
@@ -109,11 +119,15 @@ class Trainer:
     def train(self) -> Iterator[TrainingEvent]:
         """Every event of the stage, in order; the model is trained while they are read."""
         config, position = self.config, self.position
+        watch = Watch(self.expected_seconds, config.steps - position.stage_step, self.accelerator.device)
         while position.stage_step < config.steps:
             if self.should_stop():
                 self.stopped = True
                 break
-            yield self._step()
+            done = self._step()
+            yield done
+            if notice := watch.after(done):
+                yield notice
             last = position.stage_step == config.steps
             if self.data.heldout and (position.stage_step == 1 or position.stage_step % config.eval_every == 0 or last):
                 yield self._evaluate()
@@ -135,22 +149,13 @@ class Trainer:
         scored, tokens = self.accelerator.reduce(counts.to(self.accelerator.device), "sum").tolist()
         if not self.model.training:
             self.model.train()  # which looks at hundreds of modules
-        sums = torch.zeros(2, device=self.accelerator.device)  # the loss; what is minimised
-        for batch in window:
-            minimised, nll = self.objective(batch)
-            self.accelerator.backward(minimised / scored)
-            sums += torch.stack((nll, minimised.detach()))
-        self._collect_gradients()
-        norm = self.accelerator.clip_grad_norm_(self.parameters.values(), self.config.max_grad_norm)
         learning_rate = self.schedule.get_last_lr()[0]
-        self.optimizer.step()
-        self._spread_weights()
+        total, objective = self.backward(window, scored)
+        while (norm := self.update()) is None:
+            total, objective = self.backward(window, scored)
         self.schedule.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        total, objective = self.accelerator.reduce(sums, "sum").tolist()
         self.position.step += 1
         self.position.stage_step += 1
-        self._check_finite(total / scored)
         return StepDone(
             step=self.position.step,
             stage=self.position.stage,
@@ -158,10 +163,38 @@ class Trainer:
             scored_tokens=scored,
             tokens=tokens,
             seconds=time.perf_counter() - started,
-            gradient_norm=float(norm),
+            gradient_norm=norm,
             learning_rate=learning_rate,
             penalty=(objective - total) / scored,
         )
+
+    def backward(self, window: list[Batch], scored: int) -> tuple[float, float]:
+        """The sums over the window, of all processes, of the loss and of what is minimised; their gradients, over the
+        scored tokens and times the loss scale, are in the weights then."""
+        sums = torch.zeros(2, device=self.accelerator.device)
+        for batch in window:
+            minimised, nll = self.objective(batch)
+            self.accelerator.backward(self.scaler.scale(minimised / scored))
+            sums += torch.stack((nll, minimised.detach()))
+        loss, objective = self.accelerator.reduce(sums, "sum").tolist()
+        self._check_finite(loss / scored)
+        return loss, objective
+
+    def update(self) -> float | None:
+        """Move the weights by their gradients; the gradients' norm before clipping. None where they were beyond what
+        fp16 can hold: nothing has moved, the loss scale is halved, and they have to be computed again."""
+        self._collect_gradients()
+        self.scaler.unscale_(self.optimizer)
+        norm = self.accelerator.clip_grad_norm_(self.parameters.values(), self.config.max_grad_norm)
+        scale = self.scaler.get_scale()
+        self.scaler.step(self.optimizer)  # unless a gradient is infinite
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.scaler.get_scale() < scale:
+            self._check_scale()
+            return None
+        self._spread_weights()
+        return float(norm)
 
     def _collect_gradients(self) -> None:
         """Hand the gradients of weights in half precision to their fp32 copies, and add up those of all processes."""
@@ -198,8 +231,15 @@ class Trainer:
     def _check_finite(self, loss: float) -> None:
         if not math.isfinite(loss):
             raise UserError(
-                f"The loss became {loss} at step {self.position.step}: training diverged. Lower learning_rate "
+                f"The loss became {loss} at step {self.position.step + 1}: training diverged. Lower learning_rate "
                 "(a tenth is a good try) or max_grad_norm; checkpoints before this step are kept."
+            )
+
+    def _check_scale(self) -> None:
+        if self.scaler.get_scale() < SMALLEST_SCALE:
+            raise UserError(
+                f"The gradients of step {self.position.step + 1} are beyond what float16 can hold, however the loss is "
+                "scaled. Choose dtype 'bfloat16' or 'float32', or lower learning_rate."
             )
 
     def _evaluate(self) -> Evaluated:
@@ -246,38 +286,10 @@ class Trainer:
         if self.folder is None or not self.accelerator.is_main_process:
             return
         parameters = {name: p.detach().cpu() for name, p in self.parameters.items()}  # written before they move again
-        checkpoint = Checkpoint(self.position, parameters, optimizer_tensors(self.optimizer), self.best)
+        checkpoint = Checkpoint(self.position, parameters, optimizer_tensors(self.optimizer, self.scaler), self.best)
         path = save_checkpoint(self.folder, checkpoint)
         size = sum(file.stat().st_size for file in path.iterdir())
         yield Saved(step=self.position.step, path=f"{self.folder.name}/{path.name}", bytes=size)
-
-
-def _fp32(weight: nn.Parameter) -> nn.Parameter:
-    """The weight itself where it is fp32, else an fp32 copy for the optimiser: in half precision a weight of 1 and a
-    step of 0.001 add up to 1 (Micikevicius et al. 2018, "Mixed Precision Training", section 3.1)."""
-    return weight if weight.dtype == torch.float32 else nn.Parameter(weight.detach().float())
-
-
-def make_optimizer(
-    parameters: dict[str, nn.Parameter], config: TrainConfig, learning_rate: float
-) -> torch.optim.Optimizer:
-    """AdamW, its weight decay on matrices only.
-
-    Raises:
-        UserError: 8-bit moments were asked for, and the parameters are not on a CUDA GPU.
-    """
-    # factors per channel are no matrices, whatever their shape: at zero they would switch the channel off
-    matrices = {name for name, p in parameters.items() if p.ndim >= 2 and min(p.shape) > 1}
-    decayed = [p for name, p in parameters.items() if name in matrices]
-    others = [p for name, p in parameters.items() if name not in matrices]
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    if config.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=learning_rate, fused=True)
-    if any(p.device.type != "cuda" for p in parameters.values()):
-        raise UserError("optimizer = 'adamw_8bit' needs a CUDA GPU. Choose 'adamw'.")
-    import bitsandbytes as bnb
-
-    return bnb.optim.AdamW8bit(groups, lr=learning_rate)
 
 
 @torch.no_grad()

@@ -1,20 +1,21 @@
-"""How much memory a run will take, told by shapes before anything is loaded.
+"""How much memory and time a run will take, told before anything is loaded.
 
-    forecast(config) ──> Forecast: weights, what is trained, what the forward keeps for the backward, the logits
+    forecast(config) ──> Forecast: weights, what is trained, what the forward keeps for the backward, logits; seconds
 
 What autograd keeps is counted, not guessed: the technique is attached to the model on PyTorch's meta device, where
 tensors have shapes and no contents, and one forward in the shape of the largest batch says what it saves (the plain
-path), or the fast path says it by its formula. `python -m benchmarks.memory` compares forecast and measurement.
+path), or the fast path says it by its formula. Time is measured on a small model of the kind (`pace`).
+`python -m benchmarks.memory` compares forecast and measurement.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tunelab.errors import UserError
-from tunelab.machine import hardware
+from tunelab.train.forecast import EVAL_ROWS, LIBRARIES, Forecast, Route
 
 if TYPE_CHECKING:
     import torch
@@ -26,50 +27,12 @@ if TYPE_CHECKING:
     from tunelab.spec import TrainConfig
     from tunelab.techniques import Technique
 
-LIBRARIES = 500_000_000  # what PyTorch, transformers and PEFT take in a worker, before any model
-SURROUNDINGS = 170_000_000  # tokenizer, rows, the rest of the libraries, and holes between tensors
 NF4_BYTES = 0.516  # per weight: 4 bits, and scales that are quantised themselves
-EVAL_ROWS = 16  # rows of a batch when the held-out loss is measured
-
-
-@dataclass(frozen=True)
-class Forecast:
-    """Bytes of the peak, by what they are for."""
-
-    weights: int  # the frozen base
-    trained: int  # parameters that are trained, AdamW's moments, the best ones so far
-    gradients: int  # while the backward runs
-    kept: int  # what the forward keeps for the backward
-    working: int  # logits of a chunk, one layer's intermediate results
-    apart: int  # the most at other moments: gradients in fp32 beside those in half precision, an evaluation's logits
-    loading: int  # the most while the model is loaded and quantised
-    otherwise: int = 0  # weights, were a quantised base kept packed where it is kept unpacked, or the other way round
-    checkpointing: bool = False
-    libraries: int = LIBRARIES
-
-    @property
-    def total(self) -> int:
-        """The most at a time, the whole process."""
-        backward = self.gradients + self.kept + self.working
-        training = self.weights + self.trained + max(backward, self.apart)
-        return self.libraries + SURROUNDINGS + max(training, self.loading)
-
-    def note(self, free: int) -> str:
-        """What to tell about it, beside the bytes that are free."""
-        parts = {
-            "weights": self.weights,
-            "what is trained": self.trained + self.gradients,
-            "activations": self.kept + self.working,
-            "libraries": self.libraries + SURROUNDINGS,
-        }
-        told = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in parts.items())
-        if self.otherwise:
-            here, there = ("unpacked", "packed") if self.otherwise < self.weights else ("packed", "unpacked")
-            told += f"; the weights are kept {here}, {there} they would be {self.otherwise / 1e9:.2f}"
-        if self.checkpointing:
-            told += "; activations are computed again in the backward (gradient checkpointing)"
-        short = "" if self.total <= free else f", and {free / 1e9:.1f} GB are free: lower batch_size or max_length"
-        return f"memory: about {self.total / 1e9:.2f} GB at most ({told}){short}"
+FUSED = "counted_sdpa"
+# measured where the library was written, on two cores and a disk of a data centre
+STARTUP_SECONDS = 6.0  # of the worker, with its libraries
+LOADED_PER_SECOND = 400e6  # bytes of weights: read, hashed, copied, quantised
+SAVED_PER_SECOND = 300e6  # bytes of a checkpoint: written, hashed, flushed
 
 
 def forecast(
@@ -88,18 +51,51 @@ def forecast(
     """
     import torch
 
-    from tunelab.model.load import empty_model, find
+    from tunelab.model.load import choose_attention, empty_model, find
 
-    base = replace(base, model=empty_model(find(config.model), base.dtype))
+    loaded = base.model.device.type != "meta"
+    folder = find(config.model)
+    chosen = choose_attention(folder, base.device, base.dtype)
+    attention = base.model.config._attn_implementation if loaded else chosen
+    outline = replace(base, model=empty_model(folder, base.dtype, _counted(attention)))
+    unpacked = _is_unpacked(base, loaded)
     with torch.device("meta"):
-        weights = _weights(config, base)
-        model = config.technique.outline(base)
-    every = []
+        weights = _weights(outline, unpacked)
+        model = config.technique.outline(outline)
+    every, routes = [], []
     for stage, (train, held) in zip(config.stages, stages, strict=True):
         settled = stage.training.gradient_checkpointing is True if checkpointing is None else checkpointing
-        parts = _training(base, model, config.technique, stage.training, train, held, settled)
-        every.append(Forecast(**weights, **parts, checkpointing=settled, libraries=libraries))
-    return max(every, key=lambda one: one.total)
+        training = stage.training.model_copy(update={"gradient_checkpointing": settled})
+        fast, parts = _training(outline, model, config.technique, training, train, held)
+        every.append(Forecast(**weights, **parts, checkpointing=settled, libraries=libraries, device=base.device))
+        routes.append(Route(training, fast, attention, packed=not unpacked))
+    largest = max(every, key=lambda one: one.total)
+    try:
+        return replace(largest, **_seconds(config, base, stages, routes, every))
+    except Exception as error:  # a model like no other: whether it can be trained is not asked here
+        return replace(largest, untimed=f"{type(error).__name__}: {error}"[:200])
+
+
+def _seconds(
+    config: RunConfig,
+    base: Base,
+    stages: Sequence[tuple[list[Encoded], list[Encoded]]],
+    routes: list[Route],
+    memory: list[Forecast],
+) -> dict[str, Any]:
+    """Seconds of a run: of a mean step of each stage, and of all, and in all."""
+    from tunelab.train.pace import pace
+
+    each = []
+    total = STARTUP_SECONDS + memory[0].loading / LOADED_PER_SECOND
+    for route, (train, held), stage in zip(routes, stages, memory, strict=True):
+        training, speed = route.training, pace(base, config.technique, train, held, route)
+        evaluations = 2 + training.steps // training.eval_every  # after the first step twice: also without adapter
+        saved = (training.steps - 1) // training.checkpoint_every * stage.trained
+        total += training.steps * speed.step + evaluations * speed.evaluation + saved / SAVED_PER_SECOND
+        each.append((training.steps, speed.step))
+    mean = sum(steps * seconds for steps, seconds in each) / sum(steps for steps, _seconds in each)
+    return {"step_seconds": tuple(s for _steps, s in each), "seconds_per_step": mean, "seconds_total": total}
 
 
 def read_and_forecast(config: RunConfig) -> Forecast:
@@ -135,14 +131,13 @@ def _training(
     training: TrainConfig,
     train: list[Encoded],
     held: list[Encoded],
-    checkpointing: bool,
-) -> dict[str, int]:
-    """Bytes of one stage, by what they are for."""
+) -> tuple[bool, dict[str, Any]]:
+    """Whether a stage takes the fast path, and its bytes by what they are for."""
     from tunelab.data.batches import collate
     from tunelab.fast import choose_loss
 
-    loss: Any = choose_loss(model, technique, training.model_copy(update={"gradient_checkpointing": checkpointing}))
-    batch = largest_batch(train, training)
+    loss: Any = choose_loss(model, technique, training)
+    batch, checkpointing = largest_batch(train, training), training.gradient_checkpointing is True
     kept, positions = loss.kept_bytes(batch) if loss.fast else _saved(model, batch, checkpointing)
     trained = [p for p in model.parameters() if p.requires_grad]
     count, gradients = sum(p.numel() for p in trained), sum(p.numel() * p.dtype.itemsize for p in trained)
@@ -153,7 +148,7 @@ def _training(
     if evaluated := sorted(held[: training.eval_rows], key=lambda row: -len(row.input_ids))[:EVAL_ROWS]:
         seen = collate(evaluated, 0)
         apart = max(apart, _working(base, seen.input_ids.numel(), seen.scored_tokens, loss.fast, grad=False))
-    return {
+    return loss.fast, {
         "trained": own + 8 * count + best,
         "gradients": gradients,
         "kept": kept,
@@ -179,21 +174,34 @@ def largest_batch(rows: list[Encoded], training: TrainConfig) -> Batch:
     return collate([rows[row] for row in largest], 0)
 
 
-def _weights(config: RunConfig, base: Base) -> dict[str, int]:
+def _is_unpacked(base: Base, loaded: bool) -> bool:
+    """Whether the weights of a base are kept, or will be, as they are computed with."""
+    from tunelab.model import quantization
+    from tunelab.techniques.places import linear_layers
+
+    if base.spec.quantization == "none":
+        return True
+    if loaded:
+        return not quantization.quantized_weights(base.model)
+    layers: Any = linear_layers(base.model).values()
+    weights = sum(layer.weight.numel() for layer in layers)
+    return quantization.should_dequantize(base.spec, weights, base.dtype, base.device)
+
+
+def _weights(base: Base, unpacked: bool) -> dict[str, Any]:
     """Bytes of the frozen weights, of what they would take otherwise, and the most that loading takes."""
     from tunelab.techniques.places import linear_layers
 
-    spec, item = config.model, base.dtype.itemsize
+    spec, item = base.spec, base.dtype.itemsize
     layers: Any = linear_layers(base.model).values()
     linear = sum(layer.weight.numel() for layer in layers)
     plain = sum(p.numel() for p in base.model.parameters()) * item
+    from_file = 0 if base.device.type == "cuda" else plain  # the mapped file stays in the machine's memory
     if spec.quantization == "none":
-        return {"weights": plain, "otherwise": 0, "loading": 2 * plain}  # the mapped file, and the copy of it
+        return {"weights": plain, "otherwise": 0, "loading": from_file + plain}
     packed = plain - linear * item + int(linear * (NF4_BYTES if spec.quantization == "nf4" else 1))
-    automatic = base.device.type == "cpu" and hardware.affords(linear * item)
-    unpacked = automatic if spec.keep_dequantized == "auto" else spec.keep_dequantized
     weights, otherwise = (plain, packed) if unpacked else (packed, plain)
-    return {"weights": weights, "otherwise": otherwise, "loading": plain + weights + packed * unpacked}
+    return {"weights": weights, "otherwise": otherwise, "loading": from_file + weights + packed * unpacked}
 
 
 def _working(base: Base, tokens: int, scored: int, fast: bool, grad: bool) -> int:
@@ -209,6 +217,29 @@ def _working(base: Base, tokens: int, scored: int, fast: bool, grad: bool) -> in
     inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
     layer = tokens * (6 * inner * item + 16 * config.hidden_size)
     return logits + layer
+
+
+def _counted(attention: str) -> str:
+    """The attention of an outline: the one that will run, or for PyTorch's fused one, which has no form of its own
+    there, one that keeps as much: q, k, v, the mask, the result and a number for each query, no weights."""
+    import torch
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import eager_mask
+
+    if attention != "sdpa":
+        return attention
+
+    def fused(module: Any, query: Any, key: Any, value: Any, mask: Any, **given: Any) -> tuple[torch.Tensor, None]:
+        groups = query.shape[1] // key.shape[1]
+        key, value = (part.repeat_interleave(groups, 1) if groups > 1 else part for part in (key, value))
+        mask = None if mask is None else mask.clone()  # made anew in each layer
+        kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+        mixed = kernel(query, key, value, 0.0, mask is None, attn_mask=mask, scale=given.get("scaling"))[0]
+        return mixed.transpose(1, 2).contiguous(), None
+
+    AttentionInterface.register(FUSED, fused)
+    AttentionMaskInterface.register(FUSED, eager_mask)
+    return FUSED
 
 
 def _saved(model: Any, batch: Batch, checkpointing: bool) -> tuple[int, int]:
