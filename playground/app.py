@@ -184,9 +184,9 @@ def launch(page: gr.Blocks, host: str, port: int, open_browser: bool) -> str:
     return url
 
 
-def _run_to_show(jobs: Jobs, wanted: str | None) -> Run | None:
+def _run_to_show(jobs: Jobs, run_id: str | None) -> Run | None:
     """The run the address names, else the one that trains, else the newest."""
     every = list_runs(jobs.root)
-    named = next((run for run in every if run.id == wanted), None)
+    named = next((run for run in every if run.id == run_id), None)
     alive = next((run for run in every if run.is_alive), None)
     return named or alive or (every[0] if every else None)

@@ -205,18 +205,18 @@ class _Chain:
         from tunelab.model.load import find, load_tokenizer
 
         yield Preparing(message=f"loading {self.config.model.repo_id} and the data")
-        told: list[str] = []
+        said: list[str] = []
         more: list[str] = []
         # what may take long comes first, with word of it on the way
         for message in messages_of(lambda say: find(self.config.model, say)):
-            told.append(message)
+            said.append(message)
             yield Preparing(message=message)
         tokenizer = load_tokenizer(self.config.model, more.append)
         with ThreadPoolExecutor(1, "reading") as reader:
             reading = reader.submit(self._read, tokenizer)
             self._load(more.append)
         for message in dict.fromkeys(more):
-            if message not in told:
+            if message not in said:
                 yield Preparing(message=message)
         self.rows, self.splits, self.notes = reading.result()
 
@@ -255,8 +255,8 @@ class _Chain:
             notes += [where + note for note in split.notes]
             sides = []
             for side, examples in (("training", split.train), ("held-out", split.heldout)):
-                rows, told = training_rows(examples, tokenizer, limit.tokens)
-                notes += [f"{where}{side} rows: {note}" for note in told]
+                rows, row_notes = training_rows(examples, tokenizer, limit.tokens)
+                notes += [f"{where}{side} rows: {note}" for note in row_notes]
                 if not rows:
                     raise UserError(
                         f"{stage.data.title}: no {side} row has anything to learn from within "
@@ -265,8 +265,8 @@ class _Chain:
                 sides.append(rows)
             examples = self._examples_to_replay(stage)
             everything_replayed += examples
-            replayed, told = self._replayed(stage, examples, tokenizer, limit.tokens, len(sides[0]))
-            notes += [where + note for note in told]
+            replayed, replay_notes = self._replayed(stage, examples, tokenizer, limit.tokens, len(sides[0]))
+            notes += [where + note for note in replay_notes]
             stages.append(StageData(sides[0] + replayed, sides[1]))
             splits.append(split)
         self.learned = TrainedRows.of(self.config.stages, splits, everything_replayed)
@@ -291,11 +291,11 @@ class _Chain:
         if not share:
             return [], []
         rows, _dropped = encode_all(examples, tokenizer, max_length)
-        wanted = max(1, round(count * share / (1 - share)))
-        chosen = list(itertools.islice(itertools.cycle(rows), wanted)) if rows else []
+        number = max(1, round(count * share / (1 - share)))
+        chosen = list(itertools.islice(itertools.cycle(rows), number)) if rows else []
         if not chosen:
             raise UserError(f"{stage.replayed.title}: no row to replay fits into max_length.")
-        return chosen, [f"{wanted} rows of {stage.replayed.title} are replayed among {count} training rows"]
+        return chosen, [f"{number} rows of {stage.replayed.title} are replayed among {count} training rows"]
 
     def _attach(self) -> None:
         """The technique on the base, fresh or as another run left it."""

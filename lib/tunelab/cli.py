@@ -578,10 +578,10 @@ def _ladder(options: argparse.Namespace) -> int:
     ladder = Ladder.create(config, Path(options.out) if options.out else None, options.root)
     ladder.clear_requests()
     with interruptible() as interrupted:
-        told = None
+        shown = None
         for rung in climb(ladder, interrupted):
-            if (rung.name, rung.status) != told:
-                told = (rung.name, rung.status)
+            if (rung.name, rung.status) != shown:
+                shown = (rung.name, rung.status)
                 about = f": {rung.message}" if rung.status in ("done", "failed", "skipped", "stopped") else ""
                 print(f"{rung.title}: {rung.status}{about}", flush=True)
         stopped = interrupted()

@@ -71,11 +71,11 @@ def _packages(problems: list[str]) -> dict[str, str]:
             found[name] = "not installed"
             problems.append(f"{name} is not installed. Run `pip install -r requirements.txt`.")
             continue
-        wanted = pins.get(name)
+        pinned = pins.get(name)
         found[name] = version
-        if wanted and version.split("+")[0] != wanted:
-            found[name] += f" (tested with {wanted})"
-            problems.append(f"{name} {version} is installed, tested is {wanted}. Run `pip install {name}=={wanted}`.")
+        if pinned and version.split("+")[0] != pinned:
+            found[name] += f" (tested with {pinned})"
+            problems.append(f"{name} {version} is installed, tested is {pinned}. Run `pip install {name}=={pinned}`.")
     return found
 
 

@@ -279,8 +279,8 @@ def _show_rows(room: _Room) -> None:
         config = run_form.config(room.jobs, by_name(order.form, values))
         rows, read = preview(config.stages[0], config.model, positions_taken=config.technique.positions_taken)
         ahead = read_and_forecast(config)
-        told = ahead.note(hardware.available_memory_bytes(ahead.device))
-        lines = [*views.preview_warnings(rows), *read, told]
+        forecast = ahead.note(hardware.available_memory_bytes(ahead.device))
+        lines = [*views.preview_warnings(rows), *read, forecast]
         text = "\n".join(f"- {views.plain_markdown(line)}" for line in lines)
         pieces = views.preview_pieces(rows)
         return {box.box: gr.update(visible=True), box.legend: text, box.pieces: pieces, order.message: ""}

@@ -329,8 +329,8 @@ def _positions_taken(runs: tuple[Run, ...]) -> int:
 
 def _sentences(*notes: str | None) -> str | None:
     """Notes as sentences, one after the other; None where there is none."""
-    told = [note if note.endswith(".") else f"{note[0].upper()}{note[1:]}." for note in notes if note]
-    return " ".join(told) or None
+    sentences = [note if note.endswith(".") else f"{note[0].upper()}{note[1:]}." for note in notes if note]
+    return " ".join(sentences) or None
 
 
 def _check_decoding(max_new_tokens: int, temperature: float) -> None:

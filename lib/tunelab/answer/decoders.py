@@ -83,7 +83,7 @@ class Resident:
             else:
                 beside = results[group[-1] - 1] if group[-1] else None
                 padded = all(result is None or result.technique.rows_can_be_padded for result in of_group)
-                yield Pass(asked, self._by_turns(beside, [column > 0 for column in asked]), padded)
+                yield Pass(asked, self._alternating(beside, [column > 0 for column in asked]), padded)
 
     def detach(self) -> None:
         """Take an attached result off the base."""
@@ -109,7 +109,7 @@ class Resident:
             self._knows_llama = True
         return self._llama
 
-    def _by_turns(self, result: Result | None, on: Sequence[bool]) -> MakeDecoders:
+    def _alternating(self, result: Result | None, on: Sequence[bool]) -> MakeDecoders:
         """A decoder for each column, with the result's adapter on or off; without a result, the base as it is."""
         if result is None:
             self.detach()

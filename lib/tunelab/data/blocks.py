@@ -20,8 +20,8 @@ def training_rows(examples: Sequence[Example], tokenizer: Any, max_length: int) 
         return rows, notes
     blocks = pack(rows, max_length)
     count = sum(len(row.input_ids) for row in rows)
-    told = f"{count:,} tokens of {_counted(len(rows), 'document')} in {_counted(len(blocks), 'block')} of {max_length}"
-    return blocks, [*notes, told]
+    note = f"{count:,} tokens of {_counted(len(rows), 'document')} in {_counted(len(blocks), 'block')} of {max_length}"
+    return blocks, [*notes, note]
 
 
 def rows_alone(example: Example, tokenizer: Any, max_length: int) -> list[Encoded]:

@@ -136,8 +136,8 @@ class ChatFormat:
     def write_text(self, text: str) -> Written:
         """A document, control tokens broken."""
         token = self.control.first_in(text)
-        told = {"control"} if token else set()
-        return Written([[(self.control.broken(text), True)]], told, token)
+        changes = {"control"} if token else set()
+        return Written([[(self.control.broken(text), True)]], changes, token)
 
     def prompt(self, messages: Sequence[Message], where: str) -> Written:
         """The conversation up to an answer, as one piece.
@@ -185,10 +185,10 @@ class ChatFormat:
             if turn.role != "assistant":
                 continue
             if index == 0:
-                written.told.add("unasked")
+                written.changes.add("unasked")
                 continue
             before = self.template.render(turns[:index], generation_prompt=True)
-            answer = self._answer(turns[: index + 1], before, written.told)
+            answer = self._answer(turns[: index + 1], before, written.changes)
             if done is not None and before.startswith(done):
                 written.rows[-1] += [(before[len(done) :], False), (answer, True)]
             else:
@@ -197,7 +197,7 @@ class ChatFormat:
         if written.rows:
             _check_asked(turns[:-1], before, written)
         if len(written.rows) > 1:
-            written.told.add("apart")
+            written.changes.add("apart")
         return written
 
     def _arranged(self, messages: Sequence[Message]) -> tuple[list[Message], Written]:
@@ -214,18 +214,18 @@ class ChatFormat:
             token = self.control.first_in(message.content)
             if token:
                 written.control_token = written.control_token or token
-                written.told.add("control")
+                written.changes.add("control")
             turns.append(Message(message.role, self.control.broken(message.content)) if token else message)
         if any(turn.role == "system" for turn in turns) and not self.template.has_system_role:
             turns = system_in_user(turns)
-            written.told.add("system")
+            written.changes.add("system")
         roles = [turn.role for turn in turns]
         if ("user", "user") in pairwise(roles) and not self.template.takes_turns_of_one_role:
             turns = users_joined(turns)
-            written.told.add("joined")
+            written.changes.add("joined")
         return turns, written
 
-    def _answer(self, turns: Sequence[Message], before: str, told: set[str]) -> str:
+    def _answer(self, turns: Sequence[Message], before: str, changes: set[str]) -> str:
         """What the model shall say after `before`, up to its end: the last turn as the template renders it.
 
         Raises:
@@ -237,16 +237,16 @@ class ChatFormat:
         if not after.startswith(before):
             start -= len(self._only_in_prompt)
             if not before.endswith(self._only_in_prompt) or before[:start] != after[:start]:
-                return self._without_thoughts(turns, before, told)
+                return self._without_thoughts(turns, before, changes)
         body = self.end.cut(after[start:])
         content = turns[-1].content.strip()
         if self._opened and before.rstrip().endswith(self._opened):
-            body = self._thinking(self._opened, before, body, content, told)
+            body = self._thinking(self._opened, before, body, content, changes)
         if not all(part.strip() in body for part in THOUGHT_TAG.split(content)):
-            told.add("changed")
+            changes.add("changed")
         return body
 
-    def _without_thoughts(self, turns: Sequence[Message], before: str, told: set[str]) -> str:
+    def _without_thoughts(self, turns: Sequence[Message], before: str, changes: set[str]) -> str:
         """The words of an answer whose thoughts can't follow `before`, which has closed them already.
 
         Raises:
@@ -255,10 +255,10 @@ class ChatFormat:
         words = self._after_thoughts(turns[-1].content)
         if words == turns[-1].content:
             raise CantRender("the chat template writes the turns before an answer in another way once it is there")
-        told.add("changed")
-        return self._answer([*turns[:-1], Message("assistant", words)], before, told)
+        changes.add("changed")
+        return self._answer([*turns[:-1], Message("assistant", words)], before, changes)
 
-    def _thinking(self, opener: str, before: str, body: str, content: str, told: set[str]) -> str:
+    def _thinking(self, opener: str, before: str, body: str, content: str, changes: set[str]) -> str:
         """The answer to a prompt that ends in the middle of thoughts: they come first, or are closed."""
         closer = f"{opener[0]}/{opener[1:]}"
         if closer in body and opener not in body:
@@ -267,7 +267,7 @@ class ChatFormat:
             thoughts = content.removeprefix(opener)
             end = self.end.text if self.end else ""
             return (thoughts if before.endswith(opener) else thoughts.lstrip("\n")) + end
-        told.add("closed")
+        changes.add("closed")
         missing = "\n" * max(0, 2 - before[len(before.rstrip()) :].count("\n"))
         return f"{missing}{closer}\n\n{body}"
 
@@ -339,7 +339,7 @@ _formats: weakref.WeakKeyDictionary[Any, tuple[Any, ChatFormat]] = weakref.WeakK
 def _check_asked(turns: Sequence[Message], text: str, written: Written) -> None:
     """Note whether the rendered turns lack some of what was asked (answers may lose their thoughts)."""
     if not all(turn.content.strip() in text for turn in turns if turn.role != "assistant"):
-        written.told.add("left out")
+        written.changes.add("left out")
 
 
 def _refused(where: str, error: CantRender, messages: Sequence[Message]) -> UserError:

@@ -32,18 +32,18 @@ def divide(examples: list[Example], spec: DataSpec) -> Sides:
         return _divide_text(examples, spec)
     groups = groups_of(examples)
     amount = float(spec.heldout)
-    wanted = max(1, round(amount * len(examples))) if amount < 1 else int(amount)
-    if len(examples) == 1 or (amount >= 1 and wanted >= len(examples)):
+    target = max(1, round(amount * len(examples))) if amount < 1 else int(amount)
+    if len(examples) == 1 or (amount >= 1 and target >= len(examples)):
         raise _one_side_is_empty(spec, len(examples))
-    wanted = min(wanted, len(examples) - 1)
+    target = min(target, len(examples) - 1)
     if len(groups) == 1:
         raise UserError(
             f"{spec.title}: all {len(examples)} rows ask the same or share a turn that is learned (e.g. rows "
             f"{_rows(groups[0])}), so none can be held out that is not trained on as well. Give held-out rows of "
             "their own (heldout: FILE), or rows that ask different things."
         )
-    train, heldout = _take(groups, wanted, spec.seed)
-    return train, heldout, _told(groups, wanted, len(heldout))
+    train, heldout = _take(groups, target, spec.seed)
+    return train, heldout, _count_note(groups, target, len(heldout))
 
 
 def groups_of(examples: list[Example]) -> list[list[Example]]:
@@ -76,28 +76,28 @@ def groups_of(examples: list[Example]) -> list[list[Example]]:
     return list(groups.values())
 
 
-def _take(groups: list[list[Example]], wanted: int, seed: int) -> tuple[list[Example], list[Example]]:
-    """Rows to train on and held-out rows: as close to `wanted` as the groups allow, one group at least on each side."""
+def _take(groups: list[list[Example]], target: int, seed: int) -> tuple[list[Example], list[Example]]:
+    """Rows to train on and held-out rows: as close to `target` as the groups allow, one group at least on each side."""
     order = list(range(len(groups)))
     random.Random(seed).shuffle(order)
     # a prompt that many rows share says little about other prompts, so large groups are the last to be held out
     by_turn = order[::-1]
-    by_turn.sort(key=lambda index: len(groups[index]) > max(1, wanted // 10))
+    by_turn.sort(key=lambda index: len(groups[index]) > max(1, target // 10))
     chosen, count = [], 0
     for index in by_turn:
-        if count + len(groups[index]) <= wanted:
+        if count + len(groups[index]) <= target:
             chosen.append(index)
             count += len(groups[index])
-    if not chosen or wanted - count > CLOSE:
-        chosen = _closest(groups, by_turn, wanted)
+    if not chosen or target - count > CLOSE:
+        chosen = _closest(groups, by_turn, target)
     held = set(chosen)
     train = [example for index in order if index not in held for example in groups[index]]
     return train, [example for index in chosen for example in groups[index]]
 
 
-def _closest(groups: list[list[Example]], order: list[int], wanted: int) -> list[int]:
-    """Groups, the first ones of `order` among those of a size, whose rows come as close to `wanted` as any."""
-    left = closest_sum(Counter(len(group) for group in groups), wanted)
+def _closest(groups: list[list[Example]], order: list[int], target: int) -> list[int]:
+    """Groups, the first ones of `order` among those of a size, whose rows come as close to `target` as any."""
+    left = closest_sum(Counter(len(group) for group in groups), target)
     chosen = []
     for index in order:
         if left[len(groups[index])]:
@@ -106,19 +106,19 @@ def _closest(groups: list[list[Example]], order: list[int], wanted: int) -> list
     return chosen
 
 
-def closest_sum(sizes: Counter[int], wanted: int) -> Counter[int]:
-    """How many groups of each size make the sum that comes closest to `wanted`; neither none of them nor all.
+def closest_sum(sizes: Counter[int], target: int) -> Counter[int]:
+    """How many groups of each size make the sum that comes closest to `target`; neither none of them nor all.
 
     Bit t of `reached` says whether some of the groups seen so far have t rows in all (subset sum: Bellman 1957); groups
     of one size come as one, two, four, … of them at a time.
     """
-    most = min(sum(size * count for size, count in sizes.items()) - 1, max(2 * wanted, min(sizes)))
+    most = min(sum(size * count for size, count in sizes.items()) - 1, max(2 * target, min(sizes)))
     parts = [(size, part) for size, count in sorted(sizes.items()) for part in _powers(count)]
     reached, before = 1, []
     for size, part in parts:
         before.append(reached)
         reached |= (reached << size * part) & ((2 << most) - 1)
-    sums = (t for distance in itertools.count() for t in (wanted - distance, wanted + distance))
+    sums = (t for distance in itertools.count() for t in (target - distance, target + distance))
     left = next(t for t in sums if 0 < t <= most and reached >> t & 1)
     chosen: Counter[int] = Counter()
     for (size, part), without in zip(reversed(parts), reversed(before), strict=True):
@@ -136,12 +136,12 @@ def _powers(count: int) -> Iterable[int]:
         count, part = count - part, 2 * part
 
 
-def _told(groups: list[list[Example]], wanted: int, held: int) -> list[str]:
-    if abs(held - wanted) <= CLOSE:
+def _count_note(groups: list[list[Example]], target: int, held: int) -> list[str]:
+    if abs(held - target) <= CLOSE:
         return []
     largest = max(groups, key=len)
     return [
-        f"{held} rows are held out instead of {wanted}: rows that ask the same or share a turn that is learned stay on "
+        f"{held} rows are held out instead of {target}: rows that ask the same or share a turn that is learned stay on "
         f"one side, {len(largest)} of them together (rows {_rows(largest)})"
     ]
 
@@ -167,14 +167,14 @@ def _divide_text(examples: list[Example], spec: DataSpec) -> Sides:
     amount, notes = float(spec.heldout), []
     if amount >= 1 and len(groups) > 1 and amount < len(examples):
         train, heldout = _take(groups, int(amount), spec.seed)
-        return train, heldout, _told(groups, int(amount), len(heldout))
+        return train, heldout, _count_note(groups, int(amount), len(heldout))
     if amount >= 1:
         notes.append(f"there are not enough documents ({len(groups)}) to hold out {amount:.0f}: a tenth of the text is")
         amount = 0.1
-    train, heldout, told = _share_of_text(groups, amount, spec.seed)
+    train, heldout, cut = _share_of_text(groups, amount, spec.seed)
     if not heldout:
         raise _one_side_is_empty(spec, len(examples))
-    return train, heldout, notes + told
+    return train, heldout, notes + cut
 
 
 def _share_of_text(groups: list[list[Example]], share: float, seed: int) -> Sides:
@@ -182,22 +182,22 @@ def _share_of_text(groups: list[list[Example]], share: float, seed: int) -> Side
     than a tenth then is cut off the longest of these."""
     order = list(groups)
     random.Random(seed).shuffle(order)
-    wanted = round(share * sum(map(_characters, groups)))
+    target = round(share * sum(map(_characters, groups)))
     heldout, train, count = [], [], 0
     for group in reversed(order):
-        if count + _characters(group) <= wanted:
+        if count + _characters(group) <= target:
             heldout += group
             count += _characters(group)
         else:
             train.append(group)
     train.reverse()
-    if count >= 0.9 * wanted:
+    if count >= 0.9 * target:
         return [example for group in train for example in group], heldout, []
     longest = max(train, key=lambda group: _characters(group[:1]))
-    head, tail = _cut(longest[0], wanted - count)
+    head, tail = _cut(longest[0], target - count)
     rows = [head if group is longest else example for group in train for example in group]
-    told = f"the last {_characters([tail]):,} characters of the document in row {longest[0].row} are held out"
-    return rows, [*heldout, tail], [told]
+    note = f"the last {_characters([tail]):,} characters of the document in row {longest[0].row} are held out"
+    return rows, [*heldout, tail], [note]
 
 
 def _characters(group: list[Example]) -> int:

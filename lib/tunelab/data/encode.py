@@ -14,7 +14,7 @@ from typing import Any
 
 from tunelab.data.chat import ChatFormat, chat_format
 from tunelab.data.examples import Example, Message
-from tunelab.data.written import Written, told
+from tunelab.data.written import Written, change_notes
 
 AT_ONCE = 1000  # texts that are tokenised in one call
 
@@ -64,7 +64,7 @@ def encode_all(examples: Iterable[Example], tokenizer: Any, max_length: int) -> 
     if cut:
         notes.append(f"{cut} cut at max_length = {max_length} tokens; these do not teach the model where to stop")
     texts = [chat.write_text(document.text or "") for document in documents]
-    notes += (chat.notes if conversations else []) + told([*conversations, *texts])
+    notes += (chat.notes if conversations else []) + change_notes([*conversations, *texts])
     return learned + _documents(documents, texts, chat), notes
 
 
@@ -85,7 +85,8 @@ def prompt_notes(messages: Sequence[Message], tokenizer: Any) -> list[str]:
     Raises:
         UserError: as `encode_prompt`.
     """
-    return [f"{clause}." for clause in told([chat_format(tokenizer).prompt(messages, "The prompt")], only="The prompt")]
+    prompt = chat_format(tokenizer).prompt(messages, "The prompt")
+    return [f"{clause}." for clause in change_notes([prompt], only="The prompt")]
 
 
 def neutralise(text: str, tokenizer: Any) -> str:

@@ -35,7 +35,7 @@ def preview(
     tokenizer = load_tokenizer(model)
     limit = row_limit(find(model), model, positions_taken)
     is_text = stage.learn == "text"
-    encoded, told = training_rows(split.train if is_text else split.train[:rows], tokenizer, limit.tokens)
+    encoded, row_notes = training_rows(split.train if is_text else split.train[:rows], tokenizer, limit.tokens)
     ends = chat_format(tokenizer).end_ids
     shown = []
     for row in encoded[:rows]:
@@ -56,5 +56,5 @@ def preview(
             )
         )
     count = f"{len(split.train):,} rows to train on, {len(split.heldout):,} held out"
-    more = (f"training rows: {note}" if is_text else note for note in told)
+    more = (f"training rows: {note}" if is_text else note for note in row_notes)
     return shown, (count, *limit.notes, *split.notes, *more)

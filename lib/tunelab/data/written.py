@@ -1,4 +1,4 @@
-"""A conversation on its way to a chat template: what had to be done to it, and how that is told."""
+"""A conversation on its way to a chat template: what had to be done to it, and the notes that say so."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tunelab.data.template import CantRender
 Piece = tuple[str, bool]  # text that is tokenised on its own, and whether it is learned
 
 # {rows} reads "3 rows", "1 row" or "The prompt"
-TOLD = {
+CHANGES = {
     "control": "{rows} held control tokens such as {token}; a space breaks them",
     "system": "{rows}: the system text stands in the user's first turn, because the chat template has no system role",
     "joined": "{rows}: turns of the user in a row are joined, because the chat template wants roles to alternate",
@@ -26,21 +26,21 @@ TOLD = {
 
 @dataclass
 class Written:
-    """A conversation as rows of text, and what was done to it on the way (keys of `TOLD`)."""
+    """A conversation as rows of text, and what was done to it on the way (keys of `CHANGES`)."""
 
     rows: list[list[Piece]] = field(default_factory=list)
-    told: set[str] = field(default_factory=set)
+    changes: set[str] = field(default_factory=set)
     control_token: str | None = None  # the first one that was broken
 
 
-def told(written: Iterable[Written], only: str | None = None) -> list[str]:
+def change_notes(written: Iterable[Written], only: str | None = None) -> list[str]:
     """Clauses that say what was done to how many rows; `only` names the one there is."""
     rows = list(written)
-    counts = Counter(what for row in rows for what in row.told)
+    counts = Counter(what for row in rows for what in row.changes)
     token = next((row.control_token for row in rows if row.control_token), None)
     return [
         clause.format(rows=only or ("1 row" if counts[what] == 1 else f"{counts[what]:,} rows"), token=token)
-        for what, clause in TOLD.items()
+        for what, clause in CHANGES.items()
         if counts[what]
     ]
 

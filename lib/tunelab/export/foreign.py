@@ -59,7 +59,7 @@ def import_adapter(path: str | Path, model: ModelSpec, root: str | Path | None =
         found = read_header(entries[WEIGHTS_FILE])
         technique = technique_of(settings, adapted_layers(found))
         config = _run_config(technique, model, name or source.stem)
-        told = read_json(entries, PROVENANCE_FILE) if PROVENANCE_FILE in entries else {}
+        provenance = read_json(entries, PROVENANCE_FILE) if PROVENANCE_FILE in entries else {}
         base = skeleton(model)
         _check_prefix(found, base)
         config = _shortened(config, base)
@@ -70,7 +70,7 @@ def import_adapter(path: str | Path, model: ModelSpec, root: str | Path | None =
         digest = sha256_of(entries[WEIGHTS_FILE])
     notes = (
         f"imported from {source.name} (sha256 of its weights {digest}); nothing is known here of its data and training",
-        _about_base(told, base),
+        _about_base(provenance, base),
         *notes_on_base,
     )
     return _record(config, base, attached, weights, root, source.name, notes)
@@ -152,12 +152,12 @@ def _check_heads(settings: dict[str, Any], attached: Any) -> None:
     Raises:
         UserError: with both numbers.
     """
-    told = settings.get("num_attention_heads")
-    if settings.get("peft_type") != "PREFIX_TUNING" or told is None:
+    heads = settings.get("num_attention_heads")
+    if settings.get("peft_type") != "PREFIX_TUNING" or heads is None:
         return
-    if told != (made := attached.peft_config["default"].num_attention_heads):
+    if heads != (made := attached.peft_config["default"].num_attention_heads):
         raise UserError(
-            f"{CONFIG_FILE}: num_attention_heads = {str(told)[:20]}: the prefix is of a model that keeps so many heads "
+            f"{CONFIG_FILE}: num_attention_heads = {str(heads)[:20]}: the prefix is of a model that keeps so many heads "
             f"of keys and values; this one keeps {made}."
         )
 
@@ -185,8 +185,8 @@ def _checked_weights(entry: Entry, found: Shapes, expected: Shapes, base: Base) 
     return {name: value.float() for name, value in weights.items()}
 
 
-def _about_base(told: dict[str, Any], base: Base) -> str:
-    trained_on = told.get("base_sha256")
+def _about_base(provenance: dict[str, Any], base: Base) -> str:
+    trained_on = provenance.get("base_sha256")
     if not isinstance(trained_on, str):
         return f"it does not say on which weights it was trained; its shapes fit {base.spec.repo_id}"
     if trained_on == base.sha256:

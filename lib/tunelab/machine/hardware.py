@@ -113,13 +113,13 @@ def release_free_memory() -> None:
 
 def cpu_features() -> tuple[str, ...]:
     """The instruction sets that matter for matrix products, as far as the system names them."""
-    wanted = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile", "amx_bf16", "asimd", "bf16", "i8mm")
+    known = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile", "amx_bf16", "asimd", "bf16", "i8mm")
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
         return ()
     flags = next((line for line in text.splitlines() if line.startswith(("flags", "Features"))), "").split()
-    return tuple(name for name in wanted if name in flags)
+    return tuple(name for name in known if name in flags)
 
 
 @functools.cache

@@ -104,9 +104,9 @@ def _cut(ladder: Ladder) -> str:
     rungs = [(rung, rung.report) for rung in ladder.rungs() if rung.report]
     counts = {f"base ({rung.base})": report.cut_answers.base for rung, report in rungs}
     counts |= {rung.title: report.cut_answers.tuned for rung, report in rungs}
-    told = ", ".join(f"{name} {count}" for name, count in counts.items() if count)
+    cut = ", ".join(f"{name} {count}" for name, count in counts.items() if count)
     length = ladder.config.max_new_tokens
-    return f"Answers cut at {length} tokens, and scored as far as they go: {told}." if told else ""
+    return f"Answers cut at {length} tokens, and scored as far as they go: {cut}." if cut else ""
 
 
 def ladder_chart(ladder: Ladder) -> Markup:

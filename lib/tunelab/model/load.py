@@ -125,7 +125,7 @@ def read_model(folder: Path, dtype: torch.dtype, **options: Any) -> PreTrainedMo
     where = f"The weights in {folder.name}"
     load_with: Any = AutoModelForCausalLM.from_pretrained
     try:
-        model, told = load_with(
+        model, info = load_with(
             folder,
             dtype=dtype,
             local_files_only=True,
@@ -138,9 +138,9 @@ def read_model(folder: Path, dtype: torch.dtype, **options: Any) -> PreTrainedMo
         )
     except SafetensorError as error:
         raise UserError(f"{where} are damaged ({error}). Copy or fetch them again.") from None
-    if wrong := sorted(name for name, *_sizes in told["mismatched_keys"]):
+    if wrong := sorted(name for name, *_sizes in info["mismatched_keys"]):
         raise UserError(f"{where} don't fit its config.json: {len(wrong)} have other sizes, e.g. {wrong[0]}.")
-    if wrong := sorted(told["missing_keys"]):
+    if wrong := sorted(info["missing_keys"]):
         raise UserError(
             f"{where} are not all of the model: {len(wrong)} that config.json speaks of are missing, e.g. {wrong[0]}. "
             "They would be random numbers. Fetch the model again, or save it again with save_pretrained()."

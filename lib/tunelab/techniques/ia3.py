@@ -81,7 +81,7 @@ class IA3(PeftTechnique):
             kind = base.model.config.model_type
             raise UserError(
                 f"scaled_modules = auto: which layers make keys and values in a model of type '{kind}' is not known "
-                f"here. Name them; it has {places.told(every)}. Or choose LoRA."
+                f"here. Name them; it has {places.names_text(every)}. Or choose LoRA."
             )
         return places.shortest(found, base.model)
 

@@ -258,13 +258,13 @@ class LoRA(PeftTechnique):
         Raises:
             UserError: the model has no such layers.
         """
-        wanted = list(every)
+        chosen = list(every)
         if self.target_modules != "all-linear":
             places.check_targets("target_modules", self.target_modules, every, "; or write 'all-linear'")
-            wanted = places.named(every, self.target_modules)
+            chosen = places.named(every, self.target_modules)
             missed = places.out_of_reach(base, every)
-            if wrong := next((name for name in wanted if name in missed), None):
-                others = places.told(name for name in every if name not in missed)
+            if wrong := next((name for name in chosen if name in missed), None):
+                others = places.names_text(name for name in every if name not in missed)
                 raise UserError(
                     f"target_modules = {places.last_name(wrong)}: LoRA can't adapt these layers of a model of type "
                     f"'{base.model.config.model_type}': {missed[wrong]}. Choose from {others}."
@@ -273,7 +273,7 @@ class LoRA(PeftTechnique):
             kind = base.model.config.model_type
             raise UserError(f"target_modules = all-linear: a model of type '{kind}' has no linear layers to adapt.")
         places.check_layers(self.layers, base)
-        return [name for name in wanted if self._in_layers(name)]
+        return [name for name in chosen if self._in_layers(name)]
 
     def _narrow(self, every: dict[str, nn.Module]) -> set[str]:
         """Layers of which a change of rank r would be more than any change."""

@@ -76,8 +76,8 @@ def is_conv1d(layer: Any) -> bool:
 
 def named(names: Iterable[str], targets: Iterable[str]) -> list[str]:
     """Those of the names that a target names: wholly, or by their last parts ('k_proj', 'mlp.c_proj'), as in PEFT."""
-    wanted = set(targets)
-    return [name for name in names if any(end in wanted for end in _ends(name))]
+    ends = set(targets)
+    return [name for name in names if any(end in ends for end in _ends(name))]
 
 
 def _ends(name: str) -> Iterator[str]:
@@ -96,11 +96,11 @@ def check_targets(field: str, targets: Sequence[str], every: Iterable[str], othe
     if unknown := [target for target in targets if not named(names, [target])]:
         raise UserError(
             f"{field} = {', '.join(sorted(unknown)[:SHOWN])}: this model has no such linear layers. It has "
-            f"{told(names)}{otherwise}."
+            f"{names_text(names)}{otherwise}."
         )
 
 
-def told(names: Iterable[str]) -> str:
+def names_text(names: Iterable[str]) -> str:
     """What the layers are called, for a message."""
     there = sorted({last_name(name) for name in names})
     return f"{', '.join(there[:SHOWN])}{', …' if len(there) > SHOWN else ''}" if there else "none that is linear"

@@ -107,10 +107,10 @@ class PrefixTuning(VirtualTokens):
             kept = cache_of(base, [0, 0])
         shapes = {tuple(part.shape[1::2]) for layer in kept for part in (layer.keys, layer.values)}
         if len(shapes) > 1:
-            told = ", ".join(f"{heads} × {size}" for heads, size in sorted(shapes))
+            found = ", ".join(f"{heads} × {size}" for heads, size in sorted(shapes))
             raise UserError(
                 "Prefix tuning needs keys and values of one shape in every layer; this model of type "
-                f"'{base.model.config.model_type}' has {told} (heads × width). Choose LoRA."
+                f"'{base.model.config.model_type}' has {found} (heads × width). Choose LoRA."
             )
         ((heads, size),) = shapes
         return len(kept), heads, size

@@ -67,16 +67,16 @@ class Forecast:
             "activations": self.kept + self.working,
             "libraries": self.surroundings,
         }
-        told = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in parts.items())
+        parts_text = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in parts.items())
         if self.otherwise:
             here, there = ("unpacked", "packed") if self.otherwise < self.weights else ("packed", "unpacked")
-            told += f"; the weights are kept {here}, {there} they would be {self.otherwise / 1e9:.2f}"
+            parts_text += f"; the weights are kept {here}, {there} they would be {self.otherwise / 1e9:.2f}"
         if self.checkpointing:
-            told += "; activations are computed again in the backward (gradient checkpointing)"
+            parts_text += "; activations are computed again in the backward (gradient checkpointing)"
         short = "" if self.total <= free else f", and {free / 1e9:.1f} GB are free: lower batch_size or max_length"
         where = "" if self.device is None or self.device.type == "cpu" else f" on {self.device}"
         time = f"no forecast ({self.untimed})" if self.untimed else self.time_text
-        return f"memory: about {self.total / 1e9:.2f} GB{where} at most ({told}){short}. Time: {time}"
+        return f"memory: about {self.total / 1e9:.2f} GB{where} at most ({parts_text}){short}. Time: {time}"
 
     @property
     def time_text(self) -> str:

@@ -214,8 +214,8 @@ def _working(base: Base, tokens: int, scored: int, fast: bool, grad: bool) -> in
         logits = (min(scored, HEAD_CHUNK) * item + softmax_rows(base.device) * 4) * config.vocab_size
     else:
         logits = min(scored, CHUNK) * config.vocab_size * (2 * item + 4 + (8 if grad else 4))
-    inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
-    layer = tokens * (6 * inner * item + 16 * config.hidden_size)
+    intermediate = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+    layer = tokens * (6 * intermediate * item + 16 * config.hidden_size)
     return logits + layer
 
 

@@ -22,7 +22,7 @@ class Watch:
 
     def __init__(self, expected_seconds: float, steps_left: int, device: torch.device) -> None:
         self.expected, self.steps_left, self.device = expected_seconds, steps_left, device
-        self.told = not expected_seconds
+        self.noticed = not expected_seconds
         self.last: deque[float] = deque(maxlen=STEPS)
         self.clocks: deque[tuple[float, float]] = deque([_clocks()], maxlen=STEPS + 1)  # wall and CPU, between steps
 
@@ -31,13 +31,13 @@ class Watch:
         self.steps_left -= 1
         self.last.append(done.seconds)
         self.clocks.append(_clocks())
-        if self.told or len(self.last) < STEPS:
+        if self.noticed or len(self.last) < STEPS:
             return None
         median = statistics.median(self.last)
         lost = (median - self.expected) * (self.steps_left + STEPS)
         if median < MUCH_SLOWER * self.expected or lost < MATTERS_SECONDS:
             return None
-        self.told = True
+        self.noticed = True
         times = f"a step takes {seconds_text(median)}, {seconds_text(self.expected)} were forecast"
         return Noticed(step=done.step, message=f"{times}: {self._reason()}")
 
