@@ -157,7 +157,7 @@ def _check_heads(settings: dict[str, Any], attached: Any) -> None:
         return
     if heads != (made := attached.peft_config["default"].num_attention_heads):
         raise UserError(
-            f"{CONFIG_FILE}: num_attention_heads = {str(heads)[:20]}: the prefix is of a model that keeps so many heads "
+            f"{CONFIG_FILE}: num_attention_heads = {str(heads)[:20]}: the prefix is of a model that has so many heads "
             f"of keys and values; this one keeps {made}."
         )
 
