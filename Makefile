@@ -34,8 +34,9 @@ playground: $(VENV)/starter
 	@$(BIN)/python -m playground --port $(PORT) $(if $(RUNS),--runs "$(RUNS)")
 
 test: $(VENV)/starter $(VENV)/test-tools check
-	@echo "running the tests"
-	@$(PYTEST)
+	@echo "running the quick tests, then the others"
+	@$(PYTEST) -m "not slow"
+	@$(BIN)/python -m pytest -m slow
 
 test-fast: $(VENV)/test-tools check
 	@echo "running the quick tests"

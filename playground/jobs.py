@@ -23,7 +23,7 @@ from tunelab.run.run import runs_root
 
 POLL_SECONDS = 0.5
 WORKER = (sys.executable, "-m", "tunelab.worker")
-CLIMBER = (sys.executable, "-m", "tunelab.measure.ladder")
+CLIMBER = (sys.executable, "-m", "tunelab.measure.climb")
 
 
 class Jobs:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-# `make test` runs the tests in several processes. Each has cores of its own, and so has everything it starts: two
-# trainings that share their cores take longer than one after the other.
+# The quick tests run in several processes. Each has cores of its own, and so has everything it starts: two trainings
+# that share their cores take longer than one after the other. The slow ones run one by one and have all cores.
 if hasattr(os, "sched_setaffinity") and (worker := os.environ.get("PYTEST_XDIST_WORKER")):
     cores, workers = sorted(os.sched_getaffinity(0)), int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     if len(cores) >= workers:
@@ -26,9 +26,9 @@ libraries.prepare()  # as every program of the project does, before torch is imp
 loopback.exempt()  # tests ask the app they start
 
 REPOSITORY = Path(__file__).parent.parent
+SLOW = {"browser", "measure", "test_notebooks", "test_readme", "test_processes"}
 # what takes longest begins first, so that no process is left alone with it at the end
-LONGEST_FIRST = ("test_notebooks", "test_readme", "browser", "measure", "test_families", "export", "answer", "train")
-ONE_BY_ONE = ("test_notebooks", "test_readme", "measure")  # tests that share nothing worth sharing
+LONGEST_FIRST = ("test_families", "export", "answer", "train")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -36,10 +36,9 @@ def pytest_collection_modifyitems(items):
     """Marks what is slow, and what one process shall do together: the tests of a file, which share its fixtures."""
     for item in items:
         place = item.path.relative_to(REPOSITORY / "tests").with_suffix("")
-        if "starter" in item.fixturenames or {"browser", "measure", "test_notebooks"} & set(place.parts):
+        if "starter" in item.fixturenames or SLOW & set(place.parts):
             item.add_marker("slow")
-        together = item.nodeid if set(ONE_BY_ONE) & set(place.parts) else place
-        item.add_marker(pytest.mark.xdist_group("browser" if "browser" in place.parts else str(together)))
+        item.add_marker(pytest.mark.xdist_group(str(place)))
 
     def rank(item: pytest.Item) -> int:
         parts = item.path.relative_to(REPOSITORY / "tests").with_suffix("").parts

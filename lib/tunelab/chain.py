@@ -185,7 +185,7 @@ class _Chain:
         self._look_back()
         yield from self._load_and_read()
         self._attach()
-        self._look_ahead()
+        yield from self._look_ahead()
         yield from self._begin()
         for index in self._stages_to_train():
             stopped = yield from self._train(index)
@@ -231,6 +231,7 @@ class _Chain:
         attention = before.attention if before and before.attention in ("eager", "sdpa") else None
         dtype = before.dtype if before else processes.agreed(lambda: _dtype_of(self.config.model))
         spec = self.config.model.model_copy(update={"dtype": dtype})
+        attention = attention or processes.agreed(lambda: _attention_of(spec))
         self.base = load(spec, progress, attention=attention)
         if before:
             torch.set_num_threads(before.threads)
@@ -316,10 +317,11 @@ class _Chain:
         if not trained_parameters(self.model):
             raise UserError(f"{technique!r} trains nothing in this model. Choose other layers or modules.")
 
-    def _look_ahead(self) -> None:
+    def _look_ahead(self) -> Iterator[TrainingEvent]:
         """What the run will take, memory and time; what there is to say of it is noted. 'auto' is settled on the way:
         by what is free now on the device, or as it was when the run started."""
-        from tunelab.train.memory import forecast
+        from tunelab.train.forecast import Unforeseen
+        from tunelab.train.memory import forecast, timed
 
         rows = [(stage.train, stage.heldout) for stage in self.rows]
         free = processes.agreed(lambda: hardware.reachable_memory_bytes(self.base.device))
@@ -330,19 +332,22 @@ class _Chain:
         try:
             ahead = forecast(self.config, self.base, rows, libraries=self.libraries_bytes)
             needed = self.before.gradient_checkpointing if self.before else ahead.total > free
-            if not possible or not needed:
-                self.ahead = ahead
-                self.notes.append(ahead.note(free))
-                return
-            self.ahead = forecast(self.config, self.base, rows, libraries=self.libraries_bytes, checkpointing=True)
-        except (RuntimeError, NotImplementedError, TypeError) as error:  # a model whose forward looks into its tensors
-            self.notes.append(f"memory: no forecast for this model ({type(error).__name__})")
+            if possible and processes.agreed(lambda: needed):
+                self._recompute_activations()
+                self.notes.append(f"memory: {ahead.total / 1e9:.1f} GB would not do")
+                ahead = forecast(self.config, self.base, rows, libraries=self.libraries_bytes, checkpointing=True)
+        except Unforeseen as reason:
+            self.notes.append(str(reason))
             return
+        yield Preparing(message="timing a step of such a run")
+        self.ahead = timed(ahead, self.config, self.base, rows)
+        self.notes.append(self.ahead.note(free))
+
+    def _recompute_activations(self) -> None:
         settled = {"gradient_checkpointing": True}
         self.stages = [
             stage.model_copy(update={"training": stage.training.model_copy(update=settled)}) for stage in self.stages
         ]
-        self.notes += [f"memory: {ahead.total / 1e9:.1f} GB would not do", self.ahead.note(free)]
 
     def _begin(self) -> Iterator[TrainingEvent]:
         """What the run uses, and from where it goes on."""
@@ -400,7 +405,7 @@ class _Chain:
             folder=self.run.checkpoints_path,
             should_stop=self.should_stop,
             adapter_off=lambda: self.config.technique.off(self.model),
-            expected_seconds=ahead.step_seconds[index] if ahead and ahead.step_seconds else 0.0,
+            expected_seconds=ahead.slowest_seconds[index] if ahead and ahead.slowest_seconds else 0.0,
         )
         torch.manual_seed(stage.training.seed)
         if self.checkpoint and self.checkpoint.position.stage == index:
@@ -482,6 +487,14 @@ def _dtype_of(spec: ModelSpec) -> str:
     from tunelab.model.load import choose_device, choose_dtype
 
     return str(choose_dtype(spec, choose_device(spec))).removeprefix("torch.")
+
+
+def _attention_of(spec: ModelSpec) -> str:
+    """What the plain path of a base of `spec` attends with here."""
+    from tunelab.model.load import choose_attention, choose_device, choose_dtype, find
+
+    device = choose_device(spec)
+    return choose_attention(find(spec), device, choose_dtype(spec, device))
 
 
 def check_lineage(config: RunConfig, parent: Run, base_sha256: str | None = None) -> None:

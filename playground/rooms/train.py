@@ -16,6 +16,7 @@ from tunelab import DataSpec, LoRA, ModelSpec, Progress, Run, RunConfig, Stage, 
 from tunelab.errors import UserError
 from tunelab.machine import hardware
 from tunelab.measure.charts import loss_chart
+from tunelab.train.forecast import Unforeseen
 from tunelab.train.memory import read_and_forecast
 
 POLL_SECONDS = 1.0
@@ -278,8 +279,11 @@ def _show_rows(room: _Room) -> None:
     def look(*values: Any) -> dict[Any, Any]:
         config = run_form.config(room.jobs, by_name(order.form, values))
         rows, read = preview(config.stages[0], config.model, positions_taken=config.technique.positions_taken)
-        ahead = read_and_forecast(config)
-        forecast = ahead.note(hardware.available_memory_bytes(ahead.device))
+        try:
+            ahead = read_and_forecast(config, time=False)
+            forecast = ahead.note(hardware.available_memory_bytes(ahead.device))
+        except Unforeseen as reason:
+            forecast = str(reason)
         lines = [*views.preview_warnings(rows), *read, forecast]
         text = "\n".join(f"- {views.plain_markdown(line)}" for line in lines)
         pieces = views.preview_pieces(rows)

@@ -138,7 +138,7 @@ def forecast_on(device, config, tiny):
     base = replace(skeleton(config.model), device=device)
     split = read_data(config.stages[0].data)
     rows = [encode_all(part, base.tokenizer, 512)[0] for part in (split.train, split.heldout)]
-    return memory.forecast(config, base, [tuple(rows)])
+    return memory.timed(memory.forecast(config, base, [tuple(rows)]), config, base, [tuple(rows)])
 
 
 def test_on_a_gpu_the_forecast_is_of_its_memory_and_of_the_attention_that_runs_there(tiny, machine, monkeypatch):

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import errno
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
 from playground import forms, views
-from playground.jobs import Jobs
+from playground.jobs import CLIMBER, WORKER, Jobs
 from tests.helpers import ROWS
 from tests.measure.test_ladder import config as ladder_config
 from tests.measure.test_pages import NAME, Read
 from tests.train.test_loop import config
 from tunelab import DataSpec, Ladder, LoRA, Progress, Run, TrainConfig, UserError
+from tunelab.errors import EXIT_USER_ERROR
 from tunelab.measure.charts import line_chart, loss_chart, ticks
 from tunelab.measure.ladder import PAGE_FILE
 from tunelab.measure.pages import ladder_page
@@ -35,6 +37,7 @@ def jobs():
     made.end()
 
 
+@pytest.mark.slow
 def test_a_second_training_queues_and_follows(tiny, jobs):
     first = jobs.start(config(tiny, steps=100_000))
     until(lambda: first.progress().step >= 2)
@@ -51,6 +54,7 @@ def test_a_second_training_queues_and_follows(tiny, jobs):
     until(lambda: first.status == "stopped")
 
 
+@pytest.mark.slow
 def test_an_app_that_starts_finds_what_is_queued(tiny):
     waiting = Run.create(config(tiny, steps=2))
     waiting.queue()
@@ -60,6 +64,7 @@ def test_an_app_that_starts_finds_what_is_queued(tiny):
     jobs.end()
 
 
+@pytest.mark.slow
 def test_a_worker_that_fails_says_why_and_the_next_run_starts(tiny, jobs):
     broken = config(tiny, steps=2)
     broken = broken.model_copy(
@@ -192,3 +197,10 @@ def test_ticks_are_few_round_and_span_the_values(low, high):
 def test_rows_in_memory_stay_in_the_run(tiny):
     run = Run.create(config(tiny))
     assert run.config.stages[0].data.rows == tuple(ROWS)
+
+
+@pytest.mark.parametrize("command", [WORKER, CLIMBER], ids=["worker", "climber"])
+def test_what_the_app_starts_is_a_program_that_says_what_it_lacks(command, tmp_path):
+    result = subprocess.run([*command, str(tmp_path / "nothing")], capture_output=True, text=True)
+    assert result.returncode == EXIT_USER_ERROR
+    assert "nothing" in result.stderr

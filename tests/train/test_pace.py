@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
+import weakref
 
 import pytest
 import torch
 
+from tests.architectures import tiny_model
 from tests.helpers import ROWS, tiny_llama
 from tests.techniques.test_invariants import TECHNIQUES, spec_of
 from tests.train.test_memory import one_stage
-from tunelab import BottleneckAdapter, DataSpec, LoRA, ModelSpec, Stage, TrainConfig, finetune, load
+from tunelab import BottleneckAdapter, DataSpec, FullFineTuning, LoRA, ModelSpec, Stage, TrainConfig, finetune, load
 from tunelab.cli import describe
 from tunelab.data.batches import BatchOrder
 from tunelab.data.encode import encode_all
@@ -141,6 +143,8 @@ def test_a_base_that_stays_packed_is_timed_packed(tiny, quantization_, dtype):
     for a, b in zip(mine.values(), its.values(), strict=True):
         assert type(a) is type(b)
         assert (a.weight.shape, a.weight.dtype) == (b.weight.shape, b.weight.dtype)
+        if quantization_ == "int8":
+            assert a.state.threshold == b.state.threshold
     small.batch(pace._Rows(TrainConfig(), *rows_of(real)).samples[0])
     assert all(weight.grad is not None for weight in small.weights.values())
 
@@ -159,7 +163,7 @@ def test_the_same_run_is_timed_once(tiny, tmp_path, monkeypatch):
 
 
 def test_all_of_a_run_is_steps_evaluations_checkpoints_and_start_up(tiny, monkeypatch):
-    given = {5: pace.Pace(2.0, 7.0), 30: pace.Pace(1.0, 3.0)}
+    given = {5: pace.Pace(2.0, 7.0, 2.0), 30: pace.Pace(1.0, 3.0, 1.5)}
     monkeypatch.setattr(pace, "pace", lambda base, technique, train, held, way: given[way.training.steps])
     monkeypatch.setattr(memory, "STARTUP_SECONDS", 100.0)
     stages = [
@@ -170,10 +174,11 @@ def test_all_of_a_run_is_steps_evaluations_checkpoints_and_start_up(tiny, monkey
     ]
     ahead = memory.read_and_forecast(one_stage(tiny).model_copy(update={"stages": tuple(stages)}))
     assert ahead.step_seconds == (2.0, 1.0)
+    assert ahead.slowest_seconds == (2.0, 1.5)
     assert ahead.seconds_per_step == pytest.approx((5 * 2 + 30 * 1) / 35)
     # the first step is followed by two evaluations, the second without the adapter
-    assert ahead.seconds_total == pytest.approx(100 + 5 * 2 + 30 * 1 + 2 * 7 + 5 * 3, abs=0.1)
-    assert "Time: about 1.1 s a step, 2.8 minutes in all" in ahead.note(10**12)
+    assert ahead.seconds_total == pytest.approx(100 + 5 * 2 + 30 * 1 + 3 * 7 + 5 * 3, abs=0.1)
+    assert "Time: about 1.1 s a step, 2.9 minutes in all" in ahead.note(10**12)
 
 
 def test_a_model_that_cannot_be_timed_is_told_of_and_trained(tiny, monkeypatch):
@@ -185,6 +190,54 @@ def test_a_model_that_cannot_be_timed_is_told_of_and_trained(tiny, monkeypatch):
     assert progress.status == "finished"
     assert progress.started.forecast_seconds == 0
     assert any("Time: no forecast (KeyError: 'no such layer')" in note for note in progress.started.notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("mixtral", "a mixture of experts"), ("qwen2_moe", "a mixture of experts"), ("lfm2", "several kinds")],
+)
+def test_a_model_whose_layers_do_not_stand_for_each_other_is_not_timed(tmp_path, name, reason):
+    base = skeleton(spec_of(tiny_model(name, tmp_path / "model")))
+    with pytest.raises(pace.Untimed, match=reason):
+        pace_of(base, LoRA(r=4))
+
+
+def test_nothing_is_timed_where_there_is_no_memory_for_it(deep, monkeypatch):
+    monkeypatch.setenv("TUNELAB_CACHE", deep)
+    monkeypatch.setattr(hardware, "available_memory_bytes", lambda *_device: 1)
+    assert "too little free memory" in memory.read_and_forecast(one_stage(deep)).untimed
+
+
+def test_a_preview_times_nothing(tiny, monkeypatch):
+    monkeypatch.setattr(pace, "_measure", lambda kind, rows: 1 / 0)
+    ahead = memory.read_and_forecast(one_stage(tiny), time=False)
+    assert ahead.note(10**12).endswith("Time: told when the run begins")
+
+
+def test_what_was_timed_is_gone_when_the_next_one_is(deep):
+    technique = FullFineTuning()
+    base = skeleton(spec_of(deep))
+    rows = pace._Rows(TrainConfig(batch_size=4), *rows_of(base))
+    kind = pace._Kind(base, technique, route(technique, TrainConfig(batch_size=4)))
+    made, model = [], kind.model
+
+    class Watched(pace._Kind):
+        def model(self, count):
+            assert not any(one() is not None for one in made)
+            small = model(count)
+            made.append(weakref.ref(small))
+            return small
+
+    pace._measure(Watched(base, technique, kind.route), rows)
+    assert len(made) == 2
+
+
+def test_a_packed_base_is_timed_once_whether_it_is_loaded_or_not(tiny):
+    spec = ModelSpec(repo_id=tiny, dtype="float32", quantization="nf4", keep_dequantized=False)
+    there, here = (
+        pace._Kind(base, LoRA(r=4), route(LoRA(r=4), TrainConfig())) for base in (skeleton(spec), load(spec))
+    )
+    assert there.key == here.key
 
 
 def test_only_the_own_time_of_the_thread_counts_on_a_cpu():
@@ -241,7 +294,7 @@ def test_a_run_that_is_much_slower_than_forecast_says_so_in_its_log_and_in_the_a
     from playground.views import notes_text
 
     monkeypatch.setattr(watch, "MATTERS_SECONDS", 0.0)
-    monkeypatch.setattr(pace, "pace", lambda *_args: pace.Pace(step=1e-6, evaluation=0.0))
+    monkeypatch.setattr(pace, "pace", lambda *_args: pace.Pace(step=1e-6, evaluation=0.0, slowest=1e-6))
     run = finetune(one_stage(tiny, steps=12))
     (notice,) = [event for event in run.events() if isinstance(event, Noticed)]
     assert notice.step == watch.STEPS

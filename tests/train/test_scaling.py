@@ -129,3 +129,11 @@ def test_a_resumed_run_goes_on_at_the_scale_it_had(tiny, tmp_path, monkeypatch):
     kept = [newest_checkpoint(r.checkpoints_path).optimizer for r in (alone, run)]
     for name in ("scaler.scale", "scaler._growth_tracker"):
         assert kept[0][name] == kept[1][name]
+
+
+def test_a_process_without_a_batch_of_its_own_takes_part_in_the_step(tiny):
+    trainer = trainer_of(tiny, "float16", LoRA(r=4))
+    trainer.backward([], SCORED)
+    for parameter in trainer.parameters.values():
+        parameter.grad = torch.zeros_like(parameter)  # where the others' gradients are added up
+    assert trainer.update() == 0

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from tunelab.machine import containers
+from tunelab.machine import containers, processes
 from tunelab.machine.measured import measured, own_seconds
 
 if TYPE_CHECKING:
@@ -37,6 +37,11 @@ def physical_cores() -> int:
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     cores = min(psutil.cpu_count(logical=False) or allowed, allowed)
     return max(1, min(cores, int(containers.cpus() or cores)))
+
+
+def threads() -> int:
+    """Threads for this process to compute with: its share of the cores, where `torchrun` has started several here."""
+    return max(1, physical_cores() // processes.on_this_machine())
 
 
 def total_memory_bytes() -> int:

@@ -73,11 +73,10 @@ def load(spec: ModelSpec, progress: Callable[[str], None] | None = None, *, atte
     folder = find(spec, progress)  # prepares the libraries: has to come before torch
     import torch
 
-    folder = find(spec, progress)  # prepares the libraries: has to come before torch
     folders.check_config(folders.read_config(folder), spec)
     device = choose_device(spec)
     if device.type == "cpu":
-        torch.set_num_threads(hardware.physical_cores())
+        torch.set_num_threads(hardware.threads())
     dtype = choose_dtype(spec, device)
     model = _load_weights(spec, folder, device, dtype, attention)
     model.requires_grad_(False)

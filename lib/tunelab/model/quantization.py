@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from tunelab.errors import UserError
-from tunelab.machine import hardware
+from tunelab.machine import hardware, processes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -90,7 +90,7 @@ def should_dequantize(spec: ModelSpec, weights: int, dtype: torch.dtype, device:
     are on can afford it."""
     if spec.keep_dequantized != "auto":
         return spec.keep_dequantized
-    return hardware.affords(weights * dtype.itemsize, device)
+    return processes.agreed(lambda: hardware.affords(weights * dtype.itemsize, device))
 
 
 def quantized_kinds() -> tuple[type[nn.Module], ...]:
@@ -113,10 +113,10 @@ def is_nf4(layer: nn.Module) -> bool:
 
 def count_parameters(model: nn.Module) -> int:
     """How many numbers a model holds, those packed into four bits counted one by one."""
-    return sum(_numbers(parameter) for parameter in model.parameters())
+    return sum(numbers_of(parameter) for parameter in model.parameters())
 
 
-def _numbers(parameter: Any) -> int:
+def numbers_of(parameter: Any) -> int:
     """How many a parameter holds: a packed one keeps the shape it had beside its bytes."""
     state = getattr(parameter, "quant_state", None)
     return math.prod(state.shape) if state is not None else parameter.numel()
@@ -183,7 +183,13 @@ def quantize_linears(model: PreTrainedModel, spec: ModelSpec, dtype: torch.dtype
             )
             layer.weight = bnb.nn.Params4bit(linear.weight.data, requires_grad=False, quant_type="nf4", module=layer)
         else:
-            layer = bnb.nn.Linear8bitLt(linear.in_features, linear.out_features, has_fp16_weights=False, **options)
+            layer = bnb.nn.Linear8bitLt(
+                linear.in_features,
+                linear.out_features,
+                has_fp16_weights=False,
+                threshold=bitsandbytes_config(spec, dtype).llm_int8_threshold,
+                **options,
+            )
             layer.weight = bnb.nn.Int8Params(linear.weight.data, requires_grad=False, has_fp16_weights=False)
         layer.bias = linear.bias
         parent, _, child = name.rpartition(".")

@@ -16,6 +16,10 @@ EVAL_ROWS = 16  # rows of a batch when the held-out loss is measured
 GPU_SURROUNDINGS = 100_000_000  # workspaces of the matrix products, and holes between tensors
 
 
+class Unforeseen(Exception):
+    """Why there is no forecast for a model, in words."""
+
+
 @dataclass(frozen=True)
 class Route:
     """By which way a stage is computed, 'auto' settled."""
@@ -41,10 +45,13 @@ class Forecast:
     checkpointing: bool = False
     libraries: int = LIBRARIES
     device: torch.device | None = None  # None: the CPU
+    routes: tuple[Route, ...] = ()  # of each stage
+    trained_bytes: tuple[int, ...] = ()  # of each stage: what a checkpoint holds
     step_seconds: tuple[float, ...] = ()  # a mean step of each stage; empty where nothing could be timed
+    slowest_seconds: tuple[float, ...] = ()  # one of its first epoch, when frozen layers are computed as well
     seconds_per_step: float = 0.0  # over all stages
     seconds_total: float = 0.0  # with start-up, evaluations and checkpoints
-    untimed: str = ""  # why nothing was timed
+    untimed: str = ""  # what is told where there is no forecast of time
 
     @property
     def surroundings(self) -> int:
@@ -75,7 +82,7 @@ class Forecast:
             parts_text += "; activations are computed again in the backward (gradient checkpointing)"
         short = "" if self.total <= free else f", and {free / 1e9:.1f} GB are free: lower batch_size or max_length"
         where = "" if self.device is None or self.device.type == "cpu" else f" on {self.device}"
-        time = f"no forecast ({self.untimed})" if self.untimed else self.time_text
+        time = self.untimed or self.time_text
         return f"memory: about {self.total / 1e9:.2f} GB{where} at most ({parts_text}){short}. Time: {time}"
 
     @property

@@ -62,7 +62,8 @@ class Trainer:
     """Trains one stage. `position` says where it stands; `stopped` whether it was asked to stop before its end.
 
     `folder` is where checkpoints go (None: none are written); `should_stop` is asked once per optimiser step;
-    `expected_seconds` is the forecast of a step (0: there is none), and steps that take much longer are told of.
+    `expected_seconds` is the forecast of a step of the first epoch (0: there is none), and steps that take much longer
+    are told of.
     """
 
     def __init__(
@@ -172,6 +173,7 @@ class Trainer:
         """The sums over the window, of all processes, of the loss and of what is minimised; their gradients, over the
         scored tokens and times the loss scale, are in the weights then."""
         sums = torch.zeros(2, device=self.accelerator.device)
+        self.scaler.scale(sums)  # makes the scale, also in a process that has no batch of this step
         for batch in window:
             minimised, nll = self.objective(batch)
             self.accelerator.backward(self.scaler.scale(minimised / scored))

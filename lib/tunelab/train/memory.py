@@ -1,21 +1,24 @@
 """How much memory and time a run will take, told before anything is loaded.
 
-    forecast(config) ──> Forecast: weights, what is trained, what the forward keeps for the backward, logits; seconds
+    forecast(config, …) ──> Forecast: weights, what is trained, what the forward keeps for the backward, logits
+    timed(forecast, …) ──> the same, with seconds
 
 What autograd keeps is counted, not guessed: the technique is attached to the model on PyTorch's meta device, where
 tensors have shapes and no contents, and one forward in the shape of the largest batch says what it saves (the plain
-path), or the fast path says it by its formula. Time is measured on a small model of the kind (`pace`).
-`python -m benchmarks.memory` compares forecast and measurement.
+path), or the fast path says it by its formula. Time is measured on a small model of the kind (`pace`), when it is
+settled how the run computes. `python -m benchmarks.memory` compares forecast and measurement.
 """
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tunelab.errors import UserError
-from tunelab.train.forecast import EVAL_ROWS, LIBRARIES, Forecast, Route
+from tunelab.machine import hardware
+from tunelab.train.forecast import EVAL_ROWS, LIBRARIES, Forecast, Route, Unforeseen
 
 if TYPE_CHECKING:
     import torch
@@ -43,11 +46,13 @@ def forecast(
     checkpointing: bool | None = None,
     libraries: int = LIBRARIES,
 ) -> Forecast:
-    """What training `config` on `base` takes, for each stage's encoded training and held-out rows; `checkpointing`
-    overrides the stages' own. Of the base's weights only the shapes are looked at, in a model of its own.
+    """The memory that training `config` on `base` takes, for each stage's encoded training and held-out rows;
+    `checkpointing` overrides the stages' own. Of the base's weights only the shapes are looked at, in a model of its
+    own.
 
     Raises:
         UserError: the model can't be found, or the technique does not fit it.
+        Unforeseen: the model's forward looks into its tensors, which have no contents here.
     """
     import torch
 
@@ -66,43 +71,74 @@ def forecast(
     for stage, (train, held) in zip(config.stages, stages, strict=True):
         settled = stage.training.gradient_checkpointing is True if checkpointing is None else checkpointing
         training = stage.training.model_copy(update={"gradient_checkpointing": settled})
-        fast, parts = _training(outline, model, config.technique, training, train, held)
+        try:
+            fast, parts = _training(outline, model, config.technique, training, train, held)
+        except (RuntimeError, NotImplementedError, TypeError) as error:
+            raise Unforeseen(f"memory: no forecast for this model ({type(error).__name__})") from error
         every.append(Forecast(**weights, **parts, checkpointing=settled, libraries=libraries, device=base.device))
         routes.append(Route(training, fast, attention, packed=not unpacked))
     largest = max(every, key=lambda one: one.total)
-    try:
-        return replace(largest, **_seconds(config, base, stages, routes, every))
-    except Exception as error:  # a model like no other: whether it can be trained is not asked here
-        return replace(largest, untimed=f"{type(error).__name__}: {error}"[:200])
+    trained = tuple(one.trained for one in every)
+    return replace(largest, routes=tuple(routes), trained_bytes=trained, untimed="nothing was timed")
 
 
-def _seconds(
+def timed(
+    ahead: Forecast,
     config: RunConfig,
     base: Base,
     stages: Sequence[tuple[list[Encoded], list[Encoded]]],
-    routes: list[Route],
-    memory: list[Forecast],
+) -> Forecast:
+    """The forecast with the time that the run takes, or with the reason why that can't be told. What is not kept on
+    disk is timed now, on small models of the kind: for seconds, or as long as a few steps of a large model."""
+    from tunelab.train.pace import Untimed
+
+    try:
+        return replace(ahead, **_seconds(ahead, config, base, stages), untimed="")
+    except Untimed as reason:
+        return replace(ahead, untimed=f"no forecast ({reason})")
+    except Exception as error:  # a model like no other: whether it can be trained is not asked here
+        return replace(ahead, untimed=f"no forecast ({type(error).__name__}: {str(error)[:200]})")
+    finally:
+        gc.collect()  # what was timed holds itself in cycles
+        hardware.release_free_memory()
+
+
+def _seconds(
+    ahead: Forecast, config: RunConfig, base: Base, stages: Sequence[tuple[list[Encoded], list[Encoded]]]
 ) -> dict[str, Any]:
     """Seconds of a run: of a mean step of each stage, and of all, and in all."""
     from tunelab.train.pace import pace
 
-    each = []
-    total = STARTUP_SECONDS + memory[0].loading / LOADED_PER_SECOND
-    for route, (train, held), stage in zip(routes, stages, memory, strict=True):
+    total = STARTUP_SECONDS + ahead.loading / LOADED_PER_SECOND
+    paces = []
+    for route, (train, held), trained in zip(ahead.routes, stages, ahead.trained_bytes, strict=True):
         training, speed = route.training, pace(base, config.technique, train, held, route)
-        evaluations = 2 + training.steps // training.eval_every  # after the first step twice: also without adapter
-        saved = (training.steps - 1) // training.checkpoint_every * stage.trained
-        total += training.steps * speed.step + evaluations * speed.evaluation + saved / SAVED_PER_SECOND
-        each.append((training.steps, speed.step))
-    mean = sum(steps * seconds for steps, seconds in each) / sum(steps for steps, _seconds in each)
-    return {"step_seconds": tuple(s for _steps, s in each), "seconds_per_step": mean, "seconds_total": total}
+        saved = (training.steps - 1) // training.checkpoint_every * trained
+        total += training.steps * speed.step + _evaluations(training) * speed.evaluation + saved / SAVED_PER_SECOND
+        paces.append(speed)
+    steps = [route.training.steps for route in ahead.routes]
+    return {
+        "step_seconds": tuple(one.step for one in paces),
+        "slowest_seconds": tuple(one.slowest for one in paces),
+        "seconds_per_step": sum(n * one.step for n, one in zip(steps, paces, strict=True)) / sum(steps),
+        "seconds_total": total,
+    }
 
 
-def read_and_forecast(config: RunConfig) -> Forecast:
-    """The forecast of a configuration alone: its rows are read and encoded, its weights are not loaded.
+def _evaluations(training: TrainConfig) -> int:
+    """How often the held-out loss is measured: after the first step (twice, also without the adapter), after the last
+    one, and after each `eval_every` between them."""
+    after = {1, training.steps, *range(training.eval_every, training.steps, training.eval_every)}
+    return len(after) + 1
+
+
+def read_and_forecast(config: RunConfig, *, time: bool = True) -> Forecast:
+    """The forecast of a configuration alone: its rows are read and encoded, its weights are not loaded. Without `time`
+    nothing is computed, and memory alone is told.
 
     Raises:
         UserError: model or data can't be read, or do not fit.
+        Unforeseen: there is no forecast for this model.
     """
     from tunelab.data import read_data, training_rows
     from tunelab.model.load import Base, choose_device, choose_dtype, empty_model, find, load_tokenizer
@@ -121,7 +157,9 @@ def read_and_forecast(config: RunConfig) -> Forecast:
     dtype = choose_dtype(spec, device)
     model = empty_model(find(spec), dtype)
     # nothing is trained, so nobody will ask which weights these were: hashing them takes seconds
-    return forecast(config, Base(spec, model, tokenizer, dtype, device, sha256="", published_name="", note=""), stages)
+    base = Base(spec, model, tokenizer, dtype, device, sha256="", published_name="", note="")
+    ahead = forecast(config, base, stages)
+    return timed(ahead, config, base, stages) if time else replace(ahead, untimed="told when the run begins")
 
 
 def _training(

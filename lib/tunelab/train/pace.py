@@ -6,8 +6,10 @@ is the head, the embeddings, and what surrounds a batch:
 
     seconds of L layers = of one layer + (L - 1) / 3 · (of four layers - of one layer)
 
-It takes about as long as two steps of the run, and what came out is kept on disk. On a CPU only the time in which this
-thread computed counts, so that what else runs on the machine is not measured along with it.
+It takes about as long as two steps of the run, and on a CPU what came out is kept on disk. There only the time in which
+this thread computed counts, so that what else runs on the machine is not measured along with it. Where a part of the
+model does not stand for all of it (mixtures of experts, layers of several kinds), or there is no memory for it beside
+the model, nothing is timed, and the reason is told.
 """
 
 from __future__ import annotations
@@ -15,11 +17,14 @@ from __future__ import annotations
 import copy
 import gc
 import hashlib
+import json
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -29,10 +34,11 @@ from torch.overrides import TorchFunctionMode
 from tunelab.data.batches import Batch, BatchOrder, collate
 from tunelab.fast import choose_loss
 from tunelab.losses import Objective
-from tunelab.machine import hardware
+from tunelab.machine import containers, hardware, processes
 from tunelab.machine.measured import measured
 from tunelab.model import quantization
 from tunelab.model.load import unwrapped
+from tunelab.techniques import FullFineTuning, places
 from tunelab.train.checkpoints import trained_parameters
 from tunelab.train.forecast import EVAL_ROWS, Route
 from tunelab.train.optimizer import fp32_copy, make_optimizer
@@ -50,6 +56,7 @@ LOOKED_AT = 1000  # steps of a run whose batches are looked at
 TURNS = 4  # at most; the fastest of each counts
 BUDGET_SECONDS = 1.5  # for each of the two models: no turn is begun after it
 BUDGET_SHARE = 0.02  # of the run's time, if that is less
+COMPUTES = ("tunelab", "transformers", "peft")  # what the time depends on beside PyTorch
 WAITING = 1.1  # wall time over that of the thread: what is more is another process's
 
 
@@ -59,6 +66,11 @@ class Pace:
 
     step: float
     evaluation: float
+    slowest: float  # a step of the first epoch, in which what lies below the adapters is computed
+
+
+class Untimed(Exception):
+    """Why there is no forecast of time, in words."""
 
 
 @dataclass(frozen=True)
@@ -74,20 +86,29 @@ class Parts:
 
 
 def pace(base: Base, technique: Technique, train: list[Encoded], held: list[Encoded], route: Route) -> Pace:
-    """How fast a stage trains on this machine; of the base only the configuration is looked at."""
+    """How fast a stage trains on this machine; of the base only the configuration and the shapes are looked at.
+
+    Raises:
+        Untimed: a part of the model does not stand for it, or there is too little memory.
+    """
     rows, kind, training = _Rows(route.training, train, held), _Kind(base, technique, route), route.training
-    parts = Parts(**measured("pace", kind.key | rows.key, lambda: asdict(_measure(kind, rows)), _plausible))
+    kind.check()
+    if base.device.type == "cpu":
+        parts = Parts(**measured("pace", kind.key | rows.key, lambda: asdict(_measure(kind, rows)), _plausible))
+    else:  # the clock of the wall, by which other work on the GPU is measured as well
+        parts = _measure(kind, rows)
     layers: int = base.model.config.num_hidden_layers
     # below the lowest adapter there is only a forward, and where its results are kept, once for each row
     below = 0 if kind.everywhere else min(technique.layers)  # type: ignore[attr-defined]
     kept = route.fast and training.cache_frozen
-    below_forward = parts.forward_layer * rows.positions / rows.held_positions
-    if kept:
-        below_forward *= min(1.0, 1 / rows.epochs)
-    batch = parts.rest + (layers - below - 1) * parts.layer + below * below_forward
+    below_forward = below * parts.forward_layer * rows.positions / rows.held_positions
+    batch = parts.rest + (layers - below - 1) * parts.layer
     forward = parts.forward_rest + (layers - (below if kept else 0) - 1) * parts.forward_layer
     update = parts.update_rest + (layers - below - 1) * parts.update_layer
-    return Pace(rows.per_step * batch * rows.scale + update, forward * rows.held_scale)
+    computed = min(1.0, 1 / rows.epochs) if kept else 1.0
+    step, slowest = (rows.per_step * (batch + n * below_forward) * rows.scale + update for n in (computed, 1.0))
+    share = min(1.0, containers.cpus() or 1.0)  # of a core: less than one is held still in between
+    return Pace(step / share, forward * rows.held_scale / share, slowest / share)
 
 
 class _Rows:
@@ -95,11 +116,11 @@ class _Rows:
 
     def __init__(self, training: TrainConfig, train: list[Encoded], held: list[Encoded]) -> None:
         lengths = [len(row.input_ids) for row in train]
-        accumulated = training.gradient_accumulation_steps
-        order = BatchOrder(lengths, training.batch_size, training.seed, training.length_buckets, accumulated)
+        parts = training.gradient_accumulation_steps * processes.count()
+        order = BatchOrder(lengths, training.batch_size, training.seed, training.length_buckets, parts)
         seen = min(training.steps, LOOKED_AT)
         batches = [batch for step in range(seen) for batch in order.batches(step)]
-        self.per_step = len(batches) / seen
+        self.per_step = len(batches) / seen / processes.count()  # in each process
         self.epochs = training.steps / order.per_epoch
         self.count = round(training.steps * self.per_step)
         sizes = [len(batch) * max(lengths[row] for row in batch) for batch in batches]
@@ -141,19 +162,50 @@ class _Kind:
         """Whether every layer is adapted."""
         return getattr(self.technique, "layers", "all") == "all"
 
+    def check(self) -> None:
+        """Refuse a model whose layers can't be timed by a few of them.
+
+        Raises:
+            Untimed: with the reason.
+        """
+        model = self.base.model
+        if any(places.of_experts(name) for name, _parameter in model.named_parameters()):
+            raise Untimed("in a mixture of experts it depends on which of them the tokens take")
+        shapes: dict[int, list[tuple[str, torch.Size]]] = {}
+        for name, parameter in model.named_parameters():
+            if (block := places.block_of(name)) is not None:
+                shapes.setdefault(block, []).append((name.replace(f".{block}.", ".", 1), parameter.shape))
+        if any(one != shapes[0] for one in shapes.values()):
+            raise Untimed("the layers of this model are of several kinds")
+
+    def bytes(self, count: int) -> int:
+        """Memory that a model of so many layers takes, before it is quantised."""
+        inside, outside = 0, 0
+        for name, parameter in self.base.model.named_parameters():
+            size = quantization.numbers_of(parameter)
+            inside, outside = (inside, outside + size) if places.block_of(name) is None else (inside + size, outside)
+        numbers = outside + inside * count // self.base.model.config.num_hidden_layers
+        item = self.base.dtype.itemsize
+        # trained: a gradient, a copy in fp32 with a gradient of its own, and two moments
+        return numbers * (2 * item + 16 if isinstance(self.technique, FullFineTuning) else item)
+
     @property
     def key(self) -> dict[str, Any]:
         device = self.base.device
+        config = json.loads(self.base.model.config.to_json_string())
+        config.pop("quantization_config", None)  # only a loaded model has it
         settings = {"steps", "seed", "eval_every", "checkpoint_every", "learning_rate", "schedule", "warmup_steps"}
         technique = self.technique.model_dump(mode="json")
         return {
-            "model": hashlib.sha256(self.base.model.config.to_json_string().encode()).hexdigest(),
+            "model": hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest(),
             "technique": technique if self.everywhere else technique | {"layers": "some"},
             "training": self.route.training.model_dump(mode="json", exclude=settings),
             "route": [self.route.fast, self.route.attention, self.route.packed],
             "quantization": self.base.spec.quantization,
             "dtype": self.base.dtype_name,
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+            "device": device.type,
+            "versions": {name: version(name) for name in COMPUTES},
+            "threads": hardware.threads(),
         }
 
     def model(self, count: int) -> _Small:
@@ -201,7 +253,8 @@ class _Small:
         if training.gradient_checkpointing is True:
             unwrapped(self.model).gradient_checkpointing_enable({"use_reentrant": False})
         self.loss = choose_loss(self.model, technique, training)
-        self.objective = Objective(self.loss, training, lambda: technique.off(self.model))
+        model = self.model
+        self.objective = Objective(self.loss, training, lambda: technique.off(model))
         self.weights = trained_parameters(self.model)
         self.copies = {name: fp32_copy(weight) for name, weight in self.weights.items()}
         self.optimizer = make_optimizer(self.copies, training, 1e-6)
@@ -231,14 +284,21 @@ class _Small:
 def _measure(kind: _Kind, rows: _Rows) -> Parts:
     layers: int = kind.base.model.config.num_hidden_layers
     counts = (1, LAYERS) if layers > LAYERS else (layers,)
-    cuda = [kind.base.device] if kind.base.device.type == "cuda" else []
-    with torch.random.fork_rng(cuda), _threads(kind.base.device):
-        one, *larger = (_timed(kind.model(count), rows, layers) for count in counts)
+    device = kind.base.device
+    if kind.bytes(counts[-1]) > hardware.available_memory_bytes(device) / 2:
+        raise Untimed("there is too little free memory to time a part of the model beside it")
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), _threads(device):
+        one, *larger = (_timed_and_gone(kind, count, rows, layers) for count in counts)
     several = larger[0] if larger else one
     more = [max(0.0, b - a) / (LAYERS - 1) for a, b in zip(one, several, strict=True)]
-    gc.collect()  # modules with adapters form cycles
-    hardware.release_free_memory()
     return Parts(one[0], more[0], one[1], more[1], one[2], more[2])
+
+
+def _timed_and_gone(kind: _Kind, count: int, rows: _Rows, layers: int) -> tuple[float, float, float]:
+    seconds = _timed(kind.model(count), rows, layers)
+    gc.collect()  # modules with adapters form cycles, and the next model needs the memory
+    hardware.release_free_memory()
+    return seconds
 
 
 def _timed(small: _Small, rows: _Rows, layers: int) -> tuple[float, float, float]:
@@ -261,9 +321,10 @@ def _timed(small: _Small, rows: _Rows, layers: int) -> tuple[float, float, float
 def _seconds(work: Callable[[], None], device: torch.device) -> float:
     started, own = time.perf_counter(), time.thread_time()
     work()
-    if device.type == "cpu":
+    if device.type == "cpu" and sys.platform != "win32":  # where the clock of a thread moves 64 times a second
         return min(time.perf_counter() - started, WAITING * (time.thread_time() - own))
-    torch.accelerator.synchronize(device)
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
     return time.perf_counter() - started
 
 
@@ -272,7 +333,7 @@ def _threads(device: torch.device) -> Iterator[None]:
     """Inside, PyTorch computes with as many threads as a run has."""
     before = torch.get_num_threads()
     if device.type == "cpu":
-        torch.set_num_threads(hardware.physical_cores())
+        torch.set_num_threads(hardware.threads())
     try:
         yield
     finally:
