@@ -27,6 +27,7 @@ from tunelab import (
     export_merged,
     finetune,
 )
+from tunelab.data import chat_format
 
 ROWS = [{"prompt": f"say {word}", "completion": "yes"} for word in WORDS]
 PROMPT = "say something"
@@ -175,3 +176,26 @@ def test_a_tokenizer_without_an_end_trains_by_the_end_of_its_template(tmp_path):
     assert compare(run, PROMPT, max_new_tokens=4).answers[1].stop_reason
     merged = export_merged(run, tmp_path / "merged", dtype="float32").path
     assert json.loads((merged / "generation_config.json").read_text())["eos_token_id"] == 2
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"temperature": 0.6, "top_p": 0.9},
+        {"temperature": 0.6, "do_sample": False},
+        {"num_beams": 1, "early_stopping": True},
+    ],
+    ids=str,
+)
+def test_settings_that_disagree_with_each_other_are_saved_with_the_ends(tmp_path, settings):
+    folder = base(tmp_path / "model", "chatml")
+    path = folder / "generation_config.json"
+    known = json.loads(path.read_text())
+    known.pop("pad_token_id", None)
+    path.write_text(json.dumps(known | settings))
+    for technique in (FullFineTuning(), LoRA(r=4)):
+        run = finetune(config(folder, technique, steps=2))
+        assert run.status == "finished"
+        export_merged(run, tmp_path / technique.kind, "float32")
+        ends = json.loads((tmp_path / technique.kind / "generation_config.json").read_text())["eos_token_id"]
+        assert set(chat_format(KINDS["chatml"]()).end_ids) <= set(ends if isinstance(ends, list) else [ends])

@@ -60,7 +60,7 @@ class RunConfig(Spec):
         except FileNotFoundError:
             raise UserError(f"There is no file {path}. Give a RunConfig as .yaml or .json.") from None
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise UserError(f"{path} is not valid YAML or JSON: {error}") from None
+            raise UserError(f"{path} is not valid YAML or JSON: {' '.join(str(error).split())}") from None
         if not isinstance(values, dict):
             raise UserError(f"{path} holds no mapping. A RunConfig has the keys model, technique and stages.")
         return cls.model_validate(values)

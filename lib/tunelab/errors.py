@@ -8,6 +8,7 @@ configuration into the same kind of sentence. Everything else is a bug and keeps
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterable
 from typing import Any
 
 from pydantic import ValidationError
@@ -17,8 +18,37 @@ EXIT_USER_ERROR = 2  # something the user can put right: a mistake, a full disk,
 EXIT_INTERRUPTED = 130  # Ctrl-C: stopped as asked, the adapter is kept
 
 
+LONGEST = 400  # characters of a message: more is not read
+LONGEST_VALUE = 80
+
+
 class UserError(Exception):
-    """A mistake or a limit the user can act on; the message is shown as is."""
+    """A mistake or a limit the user can act on; the message is shown as is. Of one that is too long, as somebody's
+    paths and names can make it, the middle is left out: it begins with what is wrong and ends with what to do."""
+
+    def __init__(self, message: str) -> None:
+        if len(message) > LONGEST:
+            message = f"{message[: LONGEST - 203]} … {message[-200:]}"
+        super().__init__(message)
+
+
+def shortened(value: object, length: int = LONGEST_VALUE) -> str:
+    """A value as it stands in a message: `repr`, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def listed(names: Iterable[object], most: int = 12) -> str:
+    """Names as they stand in a message, separated by commas: the first ones, and how many more there are."""
+    every = [text if len(text := str(name)) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 1]}…" for name in names]
+    shown, left = [], LONGEST // 2
+    for name in every[:most]:
+        left -= len(name) + 2
+        if shown and left < 0:
+            break
+        shown.append(name)
+    more = [f"and {len(every) - len(shown):,} more"] if len(shown) < len(every) else []
+    return ", ".join((*shown, *more))
 
 
 def explain(error: BaseException) -> str | None:
@@ -26,7 +56,7 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, ValidationError):
-        return "\n".join(_explain_fields(error))
+        return str(UserError("\n".join(_explain_fields(error))))
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         where = f" while writing {error.filename}" if error.filename else ""
         return (
@@ -55,7 +85,7 @@ def _explain_fields(error: ValidationError) -> list[str]:
         if any(other[: len(field)] == field != other for other in by_field):
             continue  # wrong only because a part of it is, which has its own sentence
         value = problems[0].get("input")
-        shown = f" = {value!r}" if isinstance(value, (str, int, float)) else ""
+        shown = f" = {shortened(value)}" if isinstance(value, (str, int, float)) else ""
         messages = [_message(problem) for problem in problems]
         # a field of several types has a message for each of them
         said = ", or ".join(dict.fromkeys(message[0].lower() + message[1:] for message in messages))

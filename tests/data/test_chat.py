@@ -15,6 +15,7 @@ from tunelab import DataSpec, ModelSpec, Stage, UserError, preview
 from tunelab.answer.generation import text_of
 from tunelab.data import Example, Message, chat_format, encode, encode_all, encode_prompt, neutralise, prompt_notes
 from tunelab.data.batches import collate
+from tunelab.data.control import ControlTokens
 from tunelab.data.encode import Encoded
 from tunelab.model.load import load_tokenizer
 
@@ -421,3 +422,40 @@ def test_a_format_keeps_no_tokenizer_alive():
 
 def test_the_vocabulary_of_these_tests_fits_the_tiny_model():
     assert max(len(make()) for make in KINDS.values()) <= VOCABULARY
+
+
+def test_an_answer_without_a_word_is_read_and_not_learned():
+    made = KINDS["chatml"]()
+    turns = (Message("user", "one"), Message("assistant", ""), Message("user", "two"), Message("assistant", "a"))
+    rows, notes = encode_all([Example(turns)], made, 1000)
+    ((before, answer),) = answers_of(rows)
+    assert "two" in made.decode(before)
+    assert made.decode(answer).startswith("a")
+    assert any("an answer without a word" in note for note in notes)
+
+
+def test_a_greeting_before_anybody_asked_is_read_and_not_learned():
+    made = KINDS["chatml"]()
+    turns = (SYSTEM, Message("assistant", "Welcome."), *TURNS[:2])
+    rows, notes = encode_all([Example(turns)], made, 1000)
+    ((before, _answer),) = answers_of(rows)
+    assert "Welcome." in made.decode(before)
+    assert any("nobody asked for" in note for note in notes)
+
+
+def test_a_token_that_begins_with_a_space_is_broken():
+    control = ControlTokens([" <|sep|>", "<|sep|>"])
+    broken = control.broken("x <|sep|> y")
+    assert control.first_in(broken) is None
+    assert broken.replace(" ", "") == "x<|sep|>y"
+
+
+def test_an_end_does_not_reach_into_the_next_turn():
+    """A template that asks for the next answer whether it is asked to or not, without a line end between."""
+    made = KINDS["chatml"]()
+    made.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>{% endfor %}<|im_start|>assistant\n"
+    )
+    row = encode(Example(TURNS[:2]), made, 1000)
+    ((_before, answer),) = answers_of([row])
+    assert made.decode(answer).endswith("you!<|im_end|>")

@@ -51,6 +51,17 @@ SHAPES = {
         chat(*(f"{side} {n // 4} {turn}" for turn in range(1 + n % 4) for side in ("q", "a"))) for n in range(100)
     ],
     "system prompts differ": [chat("What now?", "Wait.", system=f"You are {n}.") for n in range(100)],
+    "the assistant greets after a system text": [
+        {
+            "messages": [
+                {"role": "system", "content": "Help."},
+                {"role": "assistant", "content": "Hello, how can I help?"},
+                *chat(f"q {n}", f"a {n}")["messages"],
+            ]
+        }
+        for n in range(100)
+    ],
+    "every second answer is empty": [chat("Hi", "", f"q {n}", f"a {n}") for n in range(100)],
     "questions in several ways of writing": [
         chat(f"question{' ' * (n % 3 + 1)}{n // 4}" if n % 2 else f"QUESTION {n // 4}", f"a {n}") for n in range(100)
     ],

@@ -204,7 +204,10 @@ def changed(folder: Path, **settings) -> None:
         ({"model_type": "nonsense"}, "transformers has no model of type 'nonsense'"),
         ({"model_type": "x", "auto_map": {"AutoConfig": "modeling_x.Config"}}, "code of its own, which is never run"),
         ({"num_attention_heads": 0}, "can't be read"),
-        ({"model_type": "t5"}, "of type 't5' does not go on with a text"),
+        *(
+            ({"model_type": kind}, f"of type '{kind}' does not go on with a text")
+            for kind in ("t5", "bart", "bert", "roberta", "electra", "mbart")
+        ),
     ],
 )
 def test_a_configuration_that_can_not_be_used_is_one_sentence(folder, settings, message):
@@ -244,6 +247,8 @@ def test_a_tokenizer_without_end_and_padding_trains_and_answers(folder):
     for settings in (folder / "config.json", folder / "generation_config.json"):
         named = dict.fromkeys(("eos_token_id", "pad_token_id", "bos_token_id"))
         settings.write_text(json.dumps(json.loads(settings.read_text()) | named))
+    generation = folder / "generation_config.json"
+    generation.write_text(json.dumps(json.loads(generation.read_text()) | {"eos_token_id": [-1, 10**9]}))
     base = load(spec_of(folder))
     assert base.tokenizer.pad_token is None  # a token made padding would vanish from answers
     assert base.pad_id in range(len(base.model.get_input_embeddings().weight))

@@ -56,6 +56,28 @@ def test_a_part_of_a_model_in_the_cache_is_not_taken_for_the_model(cache, left_o
         load(SPEC)
 
 
+@pytest.mark.parametrize(
+    "left_out",
+    [("tokenizer.json",), ("chat_template.jinja", "tokenizer_config.json")],
+    ids=["no tokenizer", "no template"],
+)
+def test_weights_that_another_program_fetched_alone_are_not_all_of_the_model(cache, monkeypatch, left_out):
+    whole = cache()
+    for name in left_out:
+        (whole / name).unlink(missing_ok=True)
+    asked, snapshot = [], hub._snapshot
+
+    def fetched(spec, **options):
+        if options:
+            return snapshot(spec, **options)
+        asked.append(spec.repo_id)
+        return cache()
+
+    monkeypatch.setattr(hub, "_snapshot", fetched)
+    assert load(SPEC).tokenizer.chat_template
+    assert asked
+
+
 def test_a_shard_that_was_not_fetched_is_missed(cache):
     folder = cache(*WEIGHTS)
     index = '{"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}'

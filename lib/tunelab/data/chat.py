@@ -176,6 +176,7 @@ class ChatFormat:
         if generation_config.pad_token_id is None:
             padding = self.tokenizer.pad_token_id
             generation_config.pad_token_id = ids[-1] if padding is None else padding
+        _make_savable(generation_config)
 
     def _write(self, messages: Sequence[Message]) -> Written:
         last = max((place for place, message in enumerate(messages) if message.role == "assistant"), default=-1)
@@ -184,8 +185,11 @@ class ChatFormat:
         for index, turn in enumerate(turns):
             if turn.role != "assistant":
                 continue
-            if index == 0:
+            if not any(earlier.role == "user" for earlier in messages[:index]):
                 written.changes.add("unasked")
+                continue
+            if not turn.content.strip():
+                written.changes.add("empty")
                 continue
             before = self.template.render(turns[:index], generation_prompt=True)
             answer = self._answer(turns[: index + 1], before, written.changes)
@@ -334,6 +338,26 @@ def chat_format(tokenizer: Any) -> ChatFormat:
 
 
 _formats: weakref.WeakKeyDictionary[Any, tuple[Any, ChatFormat]] = weakref.WeakKeyDictionary()
+
+
+def _make_savable(generation_config: Any) -> None:
+    """Settings that were changed are saved only if they agree with each other, which those of many published models do
+    not: values to sample by, and no word that answers are sampled. Then they are, as their makers meant it; where
+    something else is wrong, the tokens alone are kept."""
+    if _is_valid(generation_config):
+        return
+    generation_config.do_sample = True
+    if not _is_valid(generation_config):
+        tokens = {name: getattr(generation_config, name) for name in ("eos_token_id", "pad_token_id", "bos_token_id")}
+        generation_config.__dict__ = type(generation_config)(**tokens).__dict__
+
+
+def _is_valid(generation_config: Any) -> bool:
+    try:
+        generation_config.validate(strict=True)
+    except ValueError:
+        return False
+    return True
 
 
 def _check_asked(turns: Sequence[Message], text: str, written: Written) -> None:

@@ -29,7 +29,8 @@ class Lesson(NamedTuple):
 
 
 def lesson(example: Example) -> Lesson:
-    """What a row asks and answers. An assistant's opening, before anybody has asked, is part of what follows only."""
+    """What a row asks and answers. An assistant's opening, before anybody has asked, and an
+    answer without a word are part of what follows only."""
     if example.text is not None:
         whole = _digest(_folded(example.text))
         return Lesson(whole, (whole,), ())
@@ -37,7 +38,7 @@ def lesson(example: Example) -> Lesson:
     prompts, pairs = [], []
     asked = False
     for message in example.messages:
-        answers = message.role == "assistant" and asked
+        answers = message.role == "assistant" and asked and bool(message.content.strip())
         if answers:
             prompts.append(so_far.digest())
         so_far.update(f"{message.role}\0{_folded(message.content)}\0".encode("utf-8", "surrogatepass"))

@@ -25,9 +25,9 @@ class ControlTokens:
         return found[0] if found else None
 
     def broken(self, text: str) -> str:
-        """The text without control tokens: a space stands in each."""
+        """The text without control tokens: a space stands in each, behind its first character that is none."""
         while self._pattern.search(text):
-            text = self._pattern.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
+            text = self._pattern.sub(lambda found: re.sub(r"(\s*\S)", r"\1 ", found[0], count=1), text)
         return text
 
 

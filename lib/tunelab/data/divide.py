@@ -173,7 +173,10 @@ def _divide_text(examples: list[Example], spec: DataSpec) -> Sides:
         amount = 0.1
     train, heldout, cut = _share_of_text(groups, amount, spec.seed)
     if not heldout:
-        raise _one_side_is_empty(spec, len(examples))
+        raise UserError(
+            f"{spec.title}: the text is too short ({sum(map(_characters, groups)):,} characters) to hold out "
+            f"heldout = {spec.heldout:g} of it. Add text, or give held-out rows of their own."
+        )
     return train, heldout, notes + cut
 
 

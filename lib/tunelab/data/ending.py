@@ -30,11 +30,11 @@ def find_end(tokenizer: Any, template: Template) -> End | None:
     eos = tokenizer.eos_token_id
     # behind the last answer some templates also end the conversation; what both begin with ends the answer
     for text in (shared_start(last, earlier), last):
-        end, token_id = _ending(tokenizer, text)
+        end, token_id = _ending(tokenizer, text, template.before_everything)
         if token_id is not None:
             return End(end, token_id, last)
     # a template may end an answer only where another turn follows; that turn has a beginning, which is no end
-    end, token_id = _ending(tokenizer, earlier)
+    end, token_id = _ending(tokenizer, earlier, template.before_everything)
     if token_id is not None and (token_id == eos or _ends_every_turn(end, template)):
         return End(end, token_id, last)
     return None if eos is None else End(last.rstrip(), eos, last, appended=True)
@@ -45,13 +45,15 @@ def _ends_every_turn(end: str, template: Template) -> bool:
     return template.before_answer.startswith(end) and end.strip() not in template.before_everything
 
 
-def _ending(tokenizer: Any, text: str) -> tuple[str, int | None]:
-    """Of a text that stands after an answer: all up to its first control token, with those that touch that one, and
-    the last of them."""
+def _ending(tokenizer: Any, text: str, beginning: str) -> tuple[str, int | None]:
+    """Of a text that stands after an answer: all up to its first control token, with those that touch that one and
+    begin no turn, and the last of them. `beginning`: what a conversation begins with."""
     stop, last = 0, None
     for token_id in tokenizer.encode(text, add_special_tokens=False):
         token = _control_token(tokenizer, token_id)
         if last is not None and not (token and text.startswith(token, stop)):
+            break
+        if last is not None and token in beginning:
             break
         if token and token in text[stop:]:
             stop, last = text.index(token, stop) + len(token), token_id

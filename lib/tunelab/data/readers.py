@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tunelab.errors import UserError
+from tunelab.errors import UserError, listed
 
 MAX_BYTES = 200_000_000
 SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson")
@@ -80,7 +80,7 @@ def _read_csv(text: str, name: str) -> list[Row]:
             if len(cells) > len(header):
                 raise UserError(
                     f"{name}, line {reader.line_num}: {len(cells)} cells, but the header names {len(header)} columns "
-                    f"({', '.join(header)}). Put cells that contain '{delimiter}' into double quotes."
+                    f"({listed(header)}). Put cells that contain '{delimiter}' into double quotes."
                 )
             rows.append(dict(zip(header, cells + [""] * (len(header) - len(cells)), strict=True)))
     except csv.Error as error:
@@ -126,7 +126,7 @@ def _read_json(text: str, name: str) -> list[Row]:
     if isinstance(value, dict):
         lists = [key for key, rows in value.items() if isinstance(rows, list) and rows and isinstance(rows[0], dict)]
         if len(lists) != 1:
-            raise UserError(f"{name}: the file must hold a list of objects; it holds one object ({', '.join(value)}).")
+            raise UserError(f"{name}: the file must hold a list of objects; it holds one object ({listed(value)}).")
         value = value[lists[0]]
     if not isinstance(value, list):
         raise UserError(f"{name}: the file must hold a list of objects; it holds {type(value).__name__}.")

@@ -16,7 +16,7 @@ from typing import Any
 
 from tunelab.data.examples import Example, Message, Role
 from tunelab.data.readers import Row
-from tunelab.errors import UserError
+from tunelab.errors import UserError, listed
 from tunelab.spec import DataSpec
 
 # column names for prompt and completion, the first pair that is there wins
@@ -140,6 +140,8 @@ def _turns_parser(column: str, read: Callable[[Any], Iterable[Message]], system:
                 '{"role": "user", "content": "…"} with role system, user or assistant, '
                 'or {"from": "human", "value": "…"} with human or gpt.'
             ) from None
+        while turns and turns[-1].role == "assistant" and not turns[-1].content.strip():
+            turns = turns[:-1]  # an answer without a word is none
         if system and (not turns or turns[0].role != "system"):
             turns = (Message("system", system), *turns)
         answered = any(m.role == "assistant" and m.content.strip() for m in turns)
@@ -220,6 +222,6 @@ def _missing(problem: str, columns: list[str], role: str = "prompt") -> UserErro
     named = {role: likely[0]} if role == "text" else {"prompt": likely[0], "completion": (*likely, "COLUMN")[1]}
     flags = " ".join(f"{key}={value}" for key, value in named.items())
     return UserError(
-        f"{problem}. Columns there: {', '.join(columns) or 'none'}. Name them, e.g. in the app under 'Columns and "
+        f"{problem}. Columns there: {listed(columns) or 'none'}. Name them, e.g. in the app under 'Columns and "
         f"held-out rows', on the command line with --columns {flags}, in Python with columns={named}."
     )

@@ -20,6 +20,7 @@ CHANGES = {
     "closed": "{rows}: the prompt opens thoughts, and answers that have none close them first",
     "left out": "{rows}: the chat template leaves out a turn or a part of one; the model does not read it",
     "changed": "{rows}: the chat template leaves out a part of an answer (its thoughts, for one); it is not learned",
+    "empty": "{rows} hold an answer without a word: it is read, not learned",
     "unasked": "{rows} begin with an answer that nobody asked for: it is read, not learned",
 }
 

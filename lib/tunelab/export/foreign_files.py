@@ -33,7 +33,8 @@ PICKLED_WEIGHTS = "adapter_model.bin"
 # what trainers (Trainer, TRL, Unsloth, DeepSpeed, FSDP) leave in an adapter's folder, beside plain text
 TRAINERS_FILES = re.compile(
     r"training_args\.bin|adapter_model\.bin|(optimizer|scheduler|scaler)(_\d+)?\.(pt|pth|bin)|rng_state(_\d+)?\.pth"
-    r"|zero_to_fp32\.py|pytorch_model_fsdp(_\d+)?\.bin"
+    r"|zero_to_fp32\.py|pytorch_model_fsdp(_\d+)?\.bin|random_states_\d+\.pkl|sampler(_\d+)?\.bin"
+    r"|dl_state_dict(_\d+)?\.bin|custom_checkpoint_\d+\.pkl|value_head\.bin"
 )
 TRAINERS_FOLDERS = re.compile(r"(checkpoint-|global_step)\d+|runs|logs")
 TYPE_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
@@ -54,7 +55,6 @@ def open_entries(source: Path) -> Iterator[dict[str, Entry]]:
     """The files beside the adapter's configuration, by name, all names checked."""
     if source.is_dir():
         files = [p for p in sorted(source.iterdir()) if p.is_file()]
-        _check_names([p.name for p in files])
         yield _needed({p.name: Entry(p.stat().st_size, partial(FileIO, p)) for p in files}, source)
         return
     if not source.is_file():

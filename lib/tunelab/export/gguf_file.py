@@ -65,7 +65,7 @@ def export_gguf(
         progress("reading it back")
         error = _check(temporary, merged, kind)
     notes = [*merged.notes, f"Read back from the file in {kind}, its logits differ by {error:.1e} (relative)."]
-    if not isinstance(merged.tokenizer.chat_template, str):
+    if _template_of(merged.tokenizer) is None:
         form = chat_format(merged.tokenizer).plain_prompt
         notes.append(f"The tokenizer has no chat template, so the file has none: a prompt has the form {form!r}.")
     return Exported(target, tuple(notes))
@@ -194,8 +194,13 @@ def _add_tokenizer(writer: GGUFWriter, tokenizer: Any, vocab_size: int) -> None:
     ):
         if token is not None:
             add(token)
-    if isinstance(tokenizer.chat_template, str):
-        writer.add_chat_template(tokenizer.chat_template)
+    if template := _template_of(tokenizer):
+        writer.add_chat_template(template)
+
+
+def _template_of(tokenizer: Any) -> str | None:
+    """The chat template; of several, the one that conversations are written by."""
+    return str(tokenizer.get_chat_template()) if tokenizer.chat_template else None
 
 
 def vocabulary(tokenizer: Any, vocab_size: int) -> tuple[list[str], list[int]]:

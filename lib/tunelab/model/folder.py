@@ -20,18 +20,30 @@ CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.
 ADAPTER_CONFIG = "adapter_config.json"
 NO_ADAPTER = {"subfolder": "no adapter is looked for"}  # `adapter_kwargs` of from_pretrained: where it looks for one
 REASON_LENGTH = 160
+TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt")
 
 
 def weight_files(folder: Path) -> list[Path]:
     """The files that transformers reads the weights from, whether they are there or not; none where it finds none."""
-    named = _json(folder / CONFIG).get("transformers_weights")
+    named = json_of(folder / CONFIG).get("transformers_weights")
     first = named or next((name for name in (WEIGHTS, INDEX) if (folder / name).is_file()), None)
     if first is None:
         return []
     if not first.endswith(".index.json"):
         return [folder / first]
-    shards = set(_json(folder / first).get("weight_map", {}).values())
+    named = json_of(folder / first).get("weight_map")
+    shards = set(named.values()) if isinstance(named, dict) else set()
     return [folder / name for name in sorted(map(str, shards))]
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a tokenizer lies in the folder, in one of its formats."""
+    return any((folder / name).is_file() for name in TOKENIZERS) or any(folder.glob("*.model"))
+
+
+def has_chat_template(folder: Path) -> bool:
+    """Whether a chat template lies in the folder."""
+    return (folder / "chat_template.jinja").is_file() or "chat_template" in json_of(folder / "tokenizer_config.json")
 
 
 def missing_files(folder: Path) -> list[str]:
@@ -53,7 +65,7 @@ def check_folder(folder: Path, repo_id: str) -> None:
     if not missing:
         return
     if (folder / ADAPTER_CONFIG).is_file() and (CONFIG in missing or not weight_files(folder)):
-        made_for = str(_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path") or "the model it was trained on")
+        made_for = str(json_of(folder / ADAPTER_CONFIG).get("base_model_name_or_path") or "the model it was trained on")
         raise UserError(
             f"repo_id = '{repo_id}' holds an adapter and no model. Give its base ({made_for[:80]}) as the model, and "
             f"bring the adapter in with `tunelab import {folder} --model BASE`."
@@ -81,7 +93,7 @@ def read_config(folder: Path) -> Any:
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # each model's own checks raise what they like
-        values = _json(folder / CONFIG)
+        values = json_of(folder / CONFIG)
         kind = values.get("model_type")
         if "auto_map" in values:
             reason = f"a model of type '{kind}' comes with code of its own, which is never run"
@@ -98,9 +110,11 @@ def check_config(config: Any, spec: ModelSpec) -> None:
     Raises:
         UserError: it does not go on with a text, or is stored quantised otherwise than the spec asks.
     """
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
 
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+    # encoders have a head that goes on with a text as well; their layers look at what follows unless told otherwise
+    looks_ahead = type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False)
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or looks_ahead or getattr(config, "is_encoder_decoder", False):
         raise UserError(
             f"repo_id = '{spec.repo_id}': a model of type '{config.model_type}' does not go on with a text. Choose a "
             "causal language model, such as 'starter'."
@@ -136,7 +150,7 @@ def notes_on(folder: Path) -> list[str]:
     ]
 
 
-def _json(path: Path) -> dict[str, Any]:
+def json_of(path: Path) -> dict[str, Any]:
     """The mapping in a JSON file; an empty one where there is none that can be read."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))

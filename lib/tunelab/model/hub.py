@@ -1,7 +1,7 @@
 """Models from the Hugging Face Hub, kept in its cache on this machine.
 
-What lies in the cache is used only where it is all of a model: a tokenizer alone, or some of the weights, is what other
-programs and torn downloads leave there.
+What lies in the cache is used only where it is all of a model: a tokenizer alone, weights alone, or some of them, is
+what other programs and torn downloads leave there.
 """
 
 from __future__ import annotations
@@ -32,11 +32,17 @@ def fetch(spec: ModelSpec, progress: Callable[[str], None] | None) -> Path:
             f"(owner/name). {ALTERNATIVES}."
         )
     cached = _cached(spec)
-    if cached and not folders.missing_files(cached):
+    whole = cached is not None and not folders.missing_files(cached) and folders.has_tokenizer(cached)
+    if cached and whole and folders.has_chat_template(cached):
         return cached
     if progress:
         progress(f"fetching {spec.repo_id} from the Hugging Face Hub")
-    fetched = _fetched(spec)
+    try:
+        fetched = _fetched(spec)
+    except UserError:
+        if cached and whole:  # a model without a chat template, or whose template was not fetched: only the Hub knows
+            return cached
+        raise
     missing = folders.missing_files(fetched)
     if missing and not _reached(spec, missing[0]):
         raise _unreachable(spec, missing[0])

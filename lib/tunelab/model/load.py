@@ -203,11 +203,10 @@ def load_tokenizer(spec: ModelSpec, progress: Callable[[str], None] | None = Non
 def _end_in_settings(folder: Path, tokenizer: PreTrainedTokenizerBase) -> str | None:
     """The end-of-text token that the settings beside a model name, if they name one that the tokenizer has."""
     for name in ("generation_config.json", "config.json"):
-        path = folder / name
-        settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        named = settings.get("eos_token_id")
+        named = folders.json_of(folder / name).get("eos_token_id")
         for index in named if isinstance(named, list) else [named]:
-            token = tokenizer.convert_ids_to_tokens(index) if isinstance(index, int) else None
+            known = isinstance(index, int) and 0 <= index < len(tokenizer)
+            token = tokenizer.convert_ids_to_tokens(index) if known else None
             # a configuration class may name its own default, which is an ordinary word to this tokenizer
             if isinstance(token, str) and (index in tokenizer.added_tokens_decoder or re.fullmatch("<.+>", token)):
                 return token
@@ -290,11 +289,9 @@ def _load_weights(
 def choose_attention(folder: Path, device: torch.device, dtype: torch.dtype, asked: str | None = None) -> str:
     """What the plain path attends with, 'eager' or 'sdpa': what is asked for, or faster here. Models whose scores are
     changed before the softmax (Gemma 2 caps them, BLOOM adds ALiBi) have no 'sdpa'."""
-    from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
-    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(folders.read_config(folder)), None)
     if not getattr(kind, "_supports_sdpa", False):
         return "eager"
     return asked or ("sdpa" if device.type != "cpu" else hardware.best_cpu_attention(dtype))

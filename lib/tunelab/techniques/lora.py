@@ -250,7 +250,13 @@ class LoRA(PeftTechnique):
         if self.target_modules != "all-linear":
             return candidates
         left_out = self._narrow(every) | places.out_of_reach(base, every).keys()
-        return [name for name in candidates if name not in left_out] or candidates
+        reached = [name for name in candidates if name not in left_out]
+        if candidates and not reached and not places.out_of_reach(base, every).keys().isdisjoint(candidates):
+            raise UserError(
+                f"target_modules = all-linear: LoRA reaches no layer of this '{base.model.config.model_type}' model. "
+                "Choose full fine-tuning, or another model."
+            )
+        return reached or candidates
 
     def _candidates(self, base: Base, every: dict[str, nn.Module]) -> list[str]:
         """Names of the layers that the settings ask for.
