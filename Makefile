@@ -34,9 +34,9 @@ playground: $(VENV)/starter
 	@$(BIN)/python -m playground --port $(PORT) $(if $(RUNS),--runs "$(RUNS)")
 
 test: $(VENV)/starter $(VENV)/test-tools check
-	@echo "running the quick tests, then the others"
-	@$(PYTEST) -m "not slow"
-	@$(BIN)/python -m pytest -m slow
+	@echo "running the tests: first those that can run side by side"
+	@$(PYTEST) -m "not alone"
+	@$(BIN)/python -m pytest -m alone
 
 test-fast: $(VENV)/test-tools check
 	@echo "running the quick tests"

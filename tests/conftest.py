@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-# The quick tests run in several processes. Each has cores of its own, and so has everything it starts: two trainings
-# that share their cores take longer than one after the other. The slow ones run one by one and have all cores.
+# Most tests run in several processes. Each has cores of its own, and so has everything it starts: two trainings that
+# share their cores take longer than one after the other. Those marked `alone` run one by one and have all cores.
 if hasattr(os, "sched_setaffinity") and (worker := os.environ.get("PYTEST_XDIST_WORKER")):
     cores, workers = sorted(os.sched_getaffinity(0)), int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     if len(cores) >= workers:
@@ -26,9 +26,10 @@ libraries.prepare()  # as every program of the project does, before torch is imp
 loopback.exempt()  # tests ask the app they start
 
 REPOSITORY = Path(__file__).parent.parent
-SLOW = {"browser", "measure", "test_notebooks", "test_readme", "test_processes"}
+ALONE = {"browser", "test_notebooks", "test_readme"}  # they need all cores: each is several programs, or waits for them
+SLOW = ALONE | {"test_families", "test_processes", "test_ladder"}
 # what takes longest begins first, so that no process is left alone with it at the end
-LONGEST_FIRST = ("test_families", "export", "answer", "train")
+LONGEST_FIRST = ("test_families", "measure", "model", "test_cli", "export", "answer", "train", "playground")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -38,6 +39,8 @@ def pytest_collection_modifyitems(items):
         place = item.path.relative_to(REPOSITORY / "tests").with_suffix("")
         if "starter" in item.fixturenames or SLOW & set(place.parts):
             item.add_marker("slow")
+        if ALONE & set(place.parts):
+            item.add_marker("alone")
         item.add_marker(pytest.mark.xdist_group(str(place)))
 
     def rank(item: pytest.Item) -> int:

@@ -293,6 +293,7 @@ def test_a_run_of_another_version_is_named_and_the_others_are_listed(tiny, rows,
         assert capsys.readouterr().err.startswith(f"tunelab: Run {other.id} has format 99; this version")
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_at_the_next_step_keeps_the_adapter_and_resume_goes_on(tiny, rows):
     command = [*CLI, "train", "--data", rows, "--model", tiny, "--steps", "100000"]
     process = subprocess.Popen(
@@ -322,6 +323,7 @@ def test_ctrl_c_stops_at_the_next_step_keeps_the_adapter_and_resume_goes_on(tiny
     assert [e.step for e in run.progress().steps] == list(range(1, run.progress().step + 1))
 
 
+@pytest.mark.slow
 def test_a_second_training_waits_and_says_for_what(tiny, rows, tmp_path):
     base = [
         sys.executable,
@@ -352,6 +354,7 @@ def test_a_second_training_waits_and_says_for_what(tiny, rows, tmp_path):
     assert "Adapter:" in second.communicate(timeout=60)[0]
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_lost_and_can_be_resumed(tiny, rows, monkeypatch):
     command = [*CLI, "train", "--data", rows, "--model", tiny, "--steps", "100000"]
     process = subprocess.Popen(

@@ -43,9 +43,13 @@ def long_repository(_folder):
     load(ModelSpec(repo_id="x" * 3000))
 
 
+def long_source(_folder):
+    read_data(DataSpec(source="x" * 3000))
+
+
 @pytest.mark.parametrize(
     "mistake",
-    [long_value, many_columns, many_keys, long_header, broken_yaml, long_repository],
+    [long_value, many_columns, many_keys, long_header, broken_yaml, long_repository, long_source],
     ids=lambda m: m.__name__,
 )
 def test_no_message_is_too_long_to_be_read(mistake, tmp_path):

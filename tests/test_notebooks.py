@@ -24,7 +24,7 @@ def code_of(path):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
 def test_it_runs_from_top_to_bottom(path, starter, tmp_path):
     notebook = nbformat.read(path, as_version=4)
-    NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": tmp_path}}).execute()
+    NotebookClient(notebook, timeout=2400, kernel_name="python3", resources={"metadata": {"path": tmp_path}}).execute()
     errors = [out for cell in notebook.cells for out in cell.get("outputs", []) if out.output_type == "error"]
     assert not errors
 

@@ -226,6 +226,7 @@ def test_imports_go_one_way():
         assert not [name for name in imports(path) if name.startswith("playground.rooms")], path
 
 
+@pytest.mark.slow
 def test_every_module_can_be_imported():
     names = []
     for package, folder in (("tunelab", REPOSITORY / "lib"), ("playground", REPOSITORY)):

@@ -41,7 +41,8 @@ def shortened(value: object, length: int = LONGEST_VALUE) -> str:
 def listed(names: Iterable[object], most: int = 12) -> str:
     """Names as they stand in a message, separated by commas: the first ones, and how many more there are."""
     every = [text if len(text := str(name)) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 1]}…" for name in names]
-    shown, left = [], LONGEST // 2
+    shown: list[str] = []
+    left = LONGEST // 2
     for name in every[:most]:
         left -= len(name) + 2
         if shown and left < 0:

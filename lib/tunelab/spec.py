@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import math
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -60,7 +61,7 @@ class ModelSpec(Spec):
         device and the length of their rows. `keep_dequantized` is part of it for int8 alone: NF4 weights kept unpacked
         are the values that the packed ones stand for, while packed int8 rounds activations too."""
         folder = Path(self.repo_id).expanduser()
-        repo_id = str(folder.resolve()) if folder.is_dir() else self.repo_id
+        repo_id = str(folder.resolve()) if os.path.isdir(folder) else self.repo_id
         names = ("revision", "quantization", "dtype", *(["keep_dequantized"] if self.quantization == "int8" else []))
         return {"repo_id": repo_id} | {name: getattr(self, name) for name in names}
 

@@ -1,11 +1,15 @@
 """A run's own process: `python -m tunelab.worker RUN_DIR` trains or resumes the run and then ends.
 
-The app starts it and may go away: everything it does stands in the run's directory.
+The app starts it and may go away: everything it does stands in the run's directory. A ladder has what was trained
+measured there as well, with what follows the directory (`python -m tunelab.measure.evaluation --help`); a run that is
+finished already is only measured.
 """
 
 from __future__ import annotations
 
+import gc
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from tunelab.chain import train_run
@@ -14,18 +18,26 @@ from tunelab.machine import libraries
 from tunelab.run.run import Run
 
 
-def main(directory: str) -> int:
+def main(arguments: Sequence[str]) -> int:
     """The exit code: 0 finished or stopped as asked, 2 the user can act on the failure, 1 anything else."""
+    directory, *measuring = arguments
+    run = Run(Path(directory).resolve())
     libraries.prepare()
     try:
-        for _event in train_run(Run(Path(directory).resolve())):
-            pass
+        if not measuring or run.status != "finished":
+            for _event in train_run(run):
+                pass
     except Exception as error:
         known = explain(error)
         print(known or f"{type(error).__name__}: {error}", file=sys.stderr)
         return EXIT_USER_ERROR if known else EXIT_FAILED
+    if measuring and run.status == "finished":
+        from tunelab.measure import evaluation
+
+        gc.collect()  # of the model that was trained
+        return evaluation.main(arguments)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(sys.argv[1:]))

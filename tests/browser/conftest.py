@@ -75,7 +75,7 @@ def page(browser, app):
     """A fresh page; a test fails when the page logged an error."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
-    page.set_default_timeout(120_000)  # a busy machine is slow, not wrong
+    page.set_default_timeout(300_000)  # a busy machine is slow, not wrong
     errors: list[str] = []
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: errors.append(str(error)))
@@ -97,7 +97,7 @@ def text(page: Page, element: str) -> str:
     return page.locator(f"#{element}").inner_text()
 
 
-def wait_for_text(page: Page, element: str, wanted: str, seconds: float = 180) -> None:
+def wait_for_text(page: Page, element: str, wanted: str, seconds: float = 600) -> None:
     """Until the element's text matches the regular expression `wanted`."""
     page.wait_for_function(
         "([id, re]) => new RegExp(re, 's').test(document.getElementById(id)?.innerText ?? '')",

@@ -25,9 +25,11 @@ def folded(text):
 
 
 def scored(example):
-    """Every (conversation so far, answer) of a row, by the words of the promise alone."""
+    """Every (conversation so far, answer) of a row, by the words of the promise alone: greetings before anybody asked,
+    and answers without a word, are not scored."""
     turns = [(m.role, folded(m.content)) for m in example.messages]
-    return {(tuple(turns[:i]), turns[i][1]) for i, (role, _text) in enumerate(turns) if role == "assistant"}
+    answers = [i for i, (role, text) in enumerate(turns) if role == "assistant" and text]
+    return {(tuple(turns[:i]), turns[i][1]) for i in answers if any(role == "user" for role, _text in turns[:i])}
 
 
 def asked(example):

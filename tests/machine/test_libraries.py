@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 from tests.helpers import ROWS
 from tunelab import DataSpec, LoRA, ModelSpec, RunConfig, Stage, TrainConfig, finetune
 
@@ -34,6 +36,7 @@ def test_loading_a_quantised_base_prints_nothing(tiny):
     assert printed_by(f"from tunelab import ModelSpec, load; load(ModelSpec(**{nf4(tiny).model_dump()}))") == ""
 
 
+@pytest.mark.slow
 def test_comparing_prints_nothing(tiny):
     stage = Stage(data=DataSpec(rows=ROWS, heldout=4), training=TrainConfig(steps=1, batch_size=2, warmup_steps=0))
     run = finetune(RunConfig(model=nf4(tiny), technique=LoRA(r=4), stages=[stage]))

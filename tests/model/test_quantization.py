@@ -84,6 +84,7 @@ for technique in (LoRA(), BottleneckAdapter()):
 """
 
 
+@pytest.mark.slow
 def test_on_a_machine_without_bitsandbytes_plain_models_are_trained_asked_measured_and_merged(tiny, tmp_path):
     command = [sys.executable, "-c", WITHOUT_BITSANDBYTES, tiny, str(tmp_path / "merged")]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)

@@ -69,6 +69,7 @@ def test_the_tokenizer_splits_as_the_model_was_trained(starter, text, pieces):
     assert tokenizer.padding_side == "right"
 
 
+@pytest.mark.slow
 def test_two_processes_make_it_once_and_a_killed_one_leaves_nothing_half_made(empty_cache, wheel):
     environment = os.environ | {"TUNELAB_STARTER_WHEEL": str(wheel)}
     killed = subprocess.Popen(MAKE, env=environment, stderr=subprocess.PIPE, text=True)

@@ -45,6 +45,7 @@ def by_a_worker(run):
     subprocess.run([sys.executable, "-m", "tunelab.worker", str(run.path)], check=True, timeout=240)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resume", [in_this_process, by_the_command_line, from_the_queue, by_a_worker])
 def test_a_request_that_a_killed_process_left_does_not_stop_the_resumed_run(stopped, resume):
     stopped.request_stop()  # its process died before it could clear this

@@ -143,6 +143,7 @@ def test_the_same_seed_gives_the_same_losses_and_another_does_not(tiny):
     assert first != other
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_losses_of_one_left_alone(tiny, tmp_path):
     alone = finetune(config(tiny, steps=12), root=tmp_path / "a")
     run = Run.create(config(tiny, steps=12), tmp_path / "b")
@@ -151,7 +152,7 @@ def test_a_killed_run_resumes_to_the_losses_of_one_left_alone(tiny, tmp_path):
         "import sys, time, tunelab.train.loop as t; from tunelab.worker import main\n"
         "step = t.Trainer._step\n"
         "def slow(self):\n    time.sleep(0.2)\n    return step(self)\n"
-        "t.Trainer._step = slow\nmain(sys.argv[1])"
+        "t.Trainer._step = slow\nmain(sys.argv[1:])"
     )
     worker = subprocess.Popen([sys.executable, "-c", code, str(run.path)], stderr=subprocess.DEVNULL)
     deadline = time.time() + 120

@@ -185,7 +185,7 @@ class ChatFormat:
         for index, turn in enumerate(turns):
             if turn.role != "assistant":
                 continue
-            if not any(earlier.role == "user" for earlier in messages[:index]):
+            if not any(earlier.role == "user" for earlier in turns[:index]):
                 written.changes.add("unasked")
                 continue
             if not turn.content.strip():

@@ -53,7 +53,7 @@ def _ending(tokenizer: Any, text: str, beginning: str) -> tuple[str, int | None]
         token = _control_token(tokenizer, token_id)
         if last is not None and not (token and text.startswith(token, stop)):
             break
-        if last is not None and token in beginning:
+        if last is not None and token and token in beginning:
             break
         if token and token in text[stop:]:
             stop, last = text.index(token, stop) + len(token), token_id

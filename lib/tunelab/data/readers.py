@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def read_rows(path: str | Path) -> list[Row]:
 def _read_text(path: Path) -> str:
     if path.suffix.lower() not in SUFFIXES:
         raise UserError(f"{path.name}: files of type '{path.suffix}' are not read. Allowed: {', '.join(SUFFIXES)}.")
-    if not path.is_file():
+    if not os.path.isfile(path):  # nor could be one, by its name
         raise UserError(f"There is no file {path}. Check the path, or use the built-in set 'python-docs'.")
     size = path.stat().st_size
     if size > MAX_BYTES:

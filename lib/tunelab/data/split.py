@@ -58,7 +58,7 @@ def file_of(source: str | float | None) -> Path | None:
     if not isinstance(source, str) or source in BUILTIN:
         return None
     path = Path(source).expanduser()
-    return path if path.suffix.lower() in SUFFIXES or path.exists() else None
+    return path if path.suffix.lower() in SUFFIXES or os.path.exists(path) else None
 
 
 def _rows(spec: DataSpec) -> list[Row]:

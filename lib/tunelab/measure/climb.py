@@ -1,6 +1,6 @@
 """Climb a method ladder: train and measure its rungs, one after the other, and write what came out.
 
-    climb() ──> a run per rung, each trained and measured in processes of its own
+    climb() ──> a run per rung, each trained and then measured in a process of its own
                 results.json  the table;  ladder.html  the table and the chart, without a server
 
 Rungs whose run is finished are not trained again, so an interrupted ladder goes on where it was; a rung that can't run
@@ -39,8 +39,8 @@ POLL_SECONDS = 1.5
 def climb(ladder: Ladder, should_stop: Callable[[], bool] = lambda: False) -> Iterator[Rung]:
     """Every rung as it changes, trained and measured one after the other; those that are done are left alone.
 
-    Training and measuring are processes of their own, so that a rung's peak memory is its own. Stops after a step when
-    asked by `should_stop` or by `ladder.request_stop()`.
+    Each is a process of its own, so that a rung's peak memory is its own: that of training, read before it is measured.
+    Stops after a step when asked by `should_stop` or by `ladder.request_stop()`.
 
     Raises:
         UserError: another process climbs this ladder.
@@ -106,23 +106,20 @@ def _climb_one(ladder: Ladder, name: str, should_stop: Callable[[], bool]) -> It
             yield
             return
     ladder.remember(name, run=run.id)
-    if run.status != "finished":
-        command = [sys.executable, "-m", "tunelab.worker", str(run.path)]
-        try:
-            failure = yield from _watched(command, ladder, should_stop, run.request_stop)
-        finally:
-            run.clear_requests()  # the last one came when it had ended
-        if run.status != "finished" and failure:
-            run.end_beat()  # whoever beat is gone
-            ladder.remember(name, run=run.id, failed=_last_words(run) or failure)
     report = ladder.report_path(name)
-    if run.status == "finished" and read_report(report) is None:
-        command = [sys.executable, "-m", "tunelab.measure.evaluation", str(run.path), "--rows", str(ladder.config.rows)]
+    if run.status != "finished" or read_report(report) is None:
+        command = [sys.executable, "-m", "tunelab.worker", str(run.path), "--rows", str(ladder.config.rows)]
         command += ["--max-new-tokens", str(ladder.config.max_new_tokens)]
         command += ["--cache", str(ladder.path / "base"), "--keep", str(report)]
-        failure = yield from _watched(command, ladder, should_stop, None)
-        if failure:
+        try:
+            failure = yield from _watched(command, ladder, should_stop, run)
+        finally:
+            run.clear_requests()  # the last one came when it had ended
+        if failure and run.status == "finished":
             ladder.remember(name, run=run.id, failed=f"it can't be measured: {failure}")
+        elif failure:
+            run.end_beat()  # whoever beat is gone
+            ladder.remember(name, run=run.id, failed=_last_words(run) or failure)
     yield
 
 
@@ -133,11 +130,11 @@ def _last_words(run: Run) -> str | None:
 
 
 def _watched(
-    command: list[str], ladder: Ladder, should_stop: Callable[[], bool], stop: Callable[[], None] | None
+    command: list[str], ladder: Ladder, should_stop: Callable[[], bool], run: Run
 ) -> Generator[None, None, str | None]:
     """A look at a child process every second or two until it ends; why it failed, if it did. When it is time to stop,
-    or nobody looks any more, it is asked by `stop()`, or ended. It is asked again until it ends: what was asked before
-    it had started says nothing to it."""
+    or nobody looks any more, it is asked to stop after a step, and ended while it measures. It is asked again until it
+    ends: what was asked before it had started says nothing to it."""
     with (
         open(ladder.path / "log.txt", "ab") as log,
         tempfile.TemporaryFile("w+") as errors,
@@ -147,10 +144,10 @@ def _watched(
 
         def end() -> None:
             nonlocal asked
-            if stop:
-                stop()
-            elif not asked:
+            if run.status == "finished":
                 child.terminate()
+            else:
+                run.request_stop()
             asked = True
 
         try:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -205,8 +206,9 @@ def _end_in_settings(folder: Path, tokenizer: PreTrainedTokenizerBase) -> str | 
     for name in ("generation_config.json", "config.json"):
         named = folders.json_of(folder / name).get("eos_token_id")
         for index in named if isinstance(named, list) else [named]:
-            known = isinstance(index, int) and 0 <= index < len(tokenizer)
-            token = tokenizer.convert_ids_to_tokens(index) if known else None
+            if not isinstance(index, int) or not 0 <= index < len(tokenizer):
+                continue
+            token = tokenizer.convert_ids_to_tokens(index)
             # a configuration class may name its own default, which is an ordinary word to this tokenizer
             if isinstance(token, str) and (index in tokenizer.added_tokens_decoder or re.fullmatch("<.+>", token)):
                 return token
@@ -214,7 +216,7 @@ def _end_in_settings(folder: Path, tokenizer: PreTrainedTokenizerBase) -> str | 
 
 
 def is_folder(spec: ModelSpec) -> bool:
-    return Path(spec.repo_id).expanduser().is_dir()
+    return os.path.isdir(os.path.expanduser(spec.repo_id))  # False also for what can't be the name of a folder
 
 
 def find(spec: ModelSpec, progress: Callable[[str], None] | None = None) -> Path:
