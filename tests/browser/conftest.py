@@ -19,6 +19,8 @@ from tests.conftest import REPOSITORY
 
 ARGUMENTS = ["--disable-background-networking", "--disable-gpu", "--disable-dev-shm-usage"]
 
+PATIENCE = 3  # times the seconds that a wait names: a slow or busy machine is not wrong
+
 
 # files Gradio's page asks for and does not need; requests that end because a test leaves the page
 HARMLESS = ("favicon", "manifest", "AbortError", "Connection errored out")
@@ -75,7 +77,7 @@ def page(browser, app):
     """A fresh page; a test fails when the page logged an error."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
-    page.set_default_timeout(300_000)  # a busy machine is slow, not wrong
+    page.set_default_timeout(120_000 * PATIENCE)
     errors: list[str] = []
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: errors.append(str(error)))
@@ -97,10 +99,10 @@ def text(page: Page, element: str) -> str:
     return page.locator(f"#{element}").inner_text()
 
 
-def wait_for_text(page: Page, element: str, wanted: str, seconds: float = 600) -> None:
+def wait_for_text(page: Page, element: str, wanted: str, seconds: float = 180) -> None:
     """Until the element's text matches the regular expression `wanted`."""
     page.wait_for_function(
         "([id, re]) => new RegExp(re, 's').test(document.getElementById(id)?.innerText ?? '')",
         arg=[element, wanted],
-        timeout=seconds * 1000,
+        timeout=seconds * PATIENCE * 1000,
     )
