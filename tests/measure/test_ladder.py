@@ -73,7 +73,7 @@ def test_a_rung_that_can_not_run_is_skipped_with_its_reason_and_the_rest_runs(ti
     assert "can't train a base quantised to nf4" in full.message
     assert "r = 500 is above the size of" in lora.message
     assert ia3.status == "done"
-    assert "can&#x27;t train a base quantised" in (ladder.path / PAGE_FILE).read_text()
+    assert "can&#39;t train a base quantised" in (ladder.path / PAGE_FILE).read_text()
 
 
 def test_a_stopped_ladder_says_so_and_goes_on(tiny):
