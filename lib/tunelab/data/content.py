@@ -29,8 +29,8 @@ class Lesson(NamedTuple):
 
 
 def lesson(example: Example) -> Lesson:
-    """What a row asks and answers. An assistant's opening, before anybody has asked, and an
-    answer without a word are part of what follows only."""
+    """What a row asks and answers. An assistant's opening, before anybody has asked, and an answer without a word are
+    part of what follows only."""
     if example.text is not None:
         whole = _digest(_folded(example.text))
         return Lesson(whole, (whole,), ())

@@ -20,7 +20,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tunelab.errors import UserError, explain
+from tunelab.errors import UserError, explain, shortened
 from tunelab.techniques import IA3, BottleneckAdapter, LoRA, PrefixTuning, PromptTuning, Technique
 from tunelab.techniques.base import CONFIG_FILE
 
@@ -144,7 +144,9 @@ def technique_of(config: dict[str, Any], adapted: Sequence[str] = ()) -> Techniq
     """
     kind = config.get("peft_type", config.get("adapter_type"))
     if not isinstance(kind, str) or kind not in FOREIGN:
-        raise UserError(f"{CONFIG_FILE}: peft_type = {_short(kind)} can't be imported; allowed: {', '.join(FOREIGN)}.")
+        raise UserError(
+            f"{CONFIG_FILE}: peft_type = {shortened(kind)} can't be imported; allowed: {', '.join(FOREIGN)}."
+        )
     foreign = FOREIGN[kind]
     _check_keys(config, foreign)
     values = {ours: config[theirs] for theirs, ours in foreign.settings.items() if config.get(theirs) is not None}
@@ -180,20 +182,20 @@ def _check_keys(config: dict[str, Any], foreign: Foreign) -> None:
     neutral = COMMON | foreign.neutral
     unknown = sorted(config.keys() - {*INFORMATION, *neutral, *foreign.settings, *foreign.ignored})
     if any(config[key] not in NOTHING for key in unknown):
-        names = ", ".join(_short(name) for name in unknown[:8])
+        names = ", ".join(shortened(name) for name in unknown[:8])
         raise UserError(
             f"{CONFIG_FILE}: keys that are not known and so not allowed: {names}. If they mean nothing for this "
             "adapter, remove them from the file."
         )
     mapping = config.get("auto_mapping")
     if mapping is not None and not (isinstance(mapping, dict) and _of_transformers(mapping)):
-        raise UserError(f"{CONFIG_FILE}: auto_mapping = {_short(mapping)} names no model of transformers.")
+        raise UserError(f"{CONFIG_FILE}: auto_mapping = {shortened(mapping)} names no model of transformers.")
     for key, allowed in neutral.items():
         # by their JSON: in Python 1 == True and 0 == False
         if key in config and json.dumps(config[key]) not in [json.dumps(value) for value in allowed]:
             why = f" ({WHY_NOT[key]})" if key in WHY_NOT else ""
             raise UserError(
-                f"{CONFIG_FILE}: {key} = {_short(config[key])} is not supported{why}; allowed: "
+                f"{CONFIG_FILE}: {key} = {shortened(config[key])} is not supported{why}; allowed: "
                 f"{', '.join(json.dumps(value) for value in allowed)}."
             )
     for key in foreign.needed:
@@ -215,7 +217,7 @@ def _targets(value: Any) -> Any:
     good = isinstance(value, list) and len(names) <= MAX_TARGETS
     if not good or not all(isinstance(name, str) and re.fullmatch(r"[\w.]{1,300}", name) for name in names):
         raise UserError(
-            f"{CONFIG_FILE}: target_modules = {_short(value)}: allowed are a list of layer names such as "
+            f"{CONFIG_FILE}: target_modules = {shortened(value)}: allowed are a list of layer names such as "
             '["q_proj", "v_proj"], or "all-linear". A regular expression is not run: list the names instead.'
         )
     return sorted(set(names))
@@ -223,8 +225,3 @@ def _targets(value: Any) -> Any:
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not a number")
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:80]}…"

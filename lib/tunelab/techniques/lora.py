@@ -249,9 +249,9 @@ class LoRA(PeftTechnique):
         candidates = self._candidates(base, every)
         if self.target_modules != "all-linear":
             return candidates
-        left_out = self._narrow(every) | places.out_of_reach(base, every).keys()
-        reached = [name for name in candidates if name not in left_out]
-        if candidates and not reached and not places.out_of_reach(base, every).keys().isdisjoint(candidates):
+        narrow, missed = self._narrow(every), places.out_of_reach(base, every)
+        reached = [name for name in candidates if name not in narrow and name not in missed]
+        if not reached and any(name in missed for name in candidates):
             raise UserError(
                 f"target_modules = all-linear: LoRA reaches no layer of this '{base.model.config.model_type}' model. "
                 "Choose full fine-tuning, or another model."

@@ -44,6 +44,7 @@ from tunelab.train.checkpoints import (
     save_checkpoint,
     trained_parameters,
 )
+from tunelab.train.forecast import EVAL_ROWS
 from tunelab.train.optimizer import fp32_copy, make_optimizer
 from tunelab.train.watch import Watch
 
@@ -295,7 +296,7 @@ class Trainer:
 
 
 @torch.no_grad()
-def heldout_loss(trainer: Trainer, rows: list[Encoded], batch_size: int = 16) -> tuple[float, int]:
+def heldout_loss(trainer: Trainer, rows: list[Encoded], batch_size: int = EVAL_ROWS) -> tuple[float, int]:
     """Mean -log p over the scored tokens of `rows`, in nats, and how many tokens those are."""
     trainer.model.eval()
     ordered = sorted(rows, key=lambda row: len(row.input_ids))
