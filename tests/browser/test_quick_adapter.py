@@ -96,7 +96,8 @@ def test_a_run_is_chosen_by_what_it_is_and_leads_to_its_answers(page, app):
     page.locator("#runs").get_by_role("gridcell").filter(has_text=finished.id).first.click()
     page.wait_for_url(f"**?run={finished.id}")
     wait_for_text(page, "status", "quick adapter.*finished after 60 steps", 20)
-    assert page.evaluate("document.getElementById('status').getBoundingClientRect().top") >= -1
+    # it is scrolled to, which takes its time
+    page.wait_for_function("document.getElementById('status').getBoundingClientRect().top >= -1")
     page.get_by_role("button", name="Compare answers").click()
     page.wait_for_function("document.querySelector('#prompt textarea')?.value.includes('`')")
     assert "quick adapter" in text(page, "compare-runs")
