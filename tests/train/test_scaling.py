@@ -61,10 +61,11 @@ def error(found, right):
 def test_gradients_in_fp16_are_those_of_fp32_however_many_tokens_a_step_has(tiny, technique, loss):
     right = gradients(trainer_of(tiny, "float32", technique, PlainLoss))
     trainer = trainer_of(tiny, "float16", technique, loss)
-    assert error(gradients(trainer), right) < 0.01
+    scaled = error(gradients(trainer), right)
+    assert scaled < 0.01
     unscaled = trainer_of(tiny, "float16", technique, loss)
     unscaled.scaler = torch.amp.GradScaler("cpu", enabled=False)
-    assert error(gradients(unscaled), right) > 0.03  # what it is there for
+    assert error(gradients(unscaled), right) > 3 * scaled  # what it is there for
 
 
 def test_loss_and_norm_are_told_unscaled(tiny):
