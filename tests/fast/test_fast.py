@@ -16,7 +16,7 @@ from tunelab.fast.decode import FastDecoder
 from tunelab.fast.layout import Layout, shared_prefix
 from tunelab.fast.linear import Adapters, Joined
 from tunelab.fast.llama import FastLlama, FastLoss
-from tunelab.fast.weights import Packed, can_pack
+from tunelab.fast.weights import Packed, can_pack, packs_rightly
 from tunelab.losses import PlainLoss
 
 
@@ -101,27 +101,39 @@ def test_bf16_gradients_are_as_near_to_the_truth_as_those_of_the_plain_path(star
     assert error(fast) < 1.3 * error(plain)
 
 
-needs_packing = pytest.mark.skipif(not can_pack(torch.bfloat16), reason="this PyTorch packs no weights")
+needs_packing = pytest.mark.skipif(not packs_rightly(torch.float32), reason="this PyTorch packs no weights")
+needs_half = pytest.mark.skipif(not can_pack(torch.bfloat16), reason="this processor packs no weights in bf16")
 
 
-@needs_packing
+@needs_half
 def test_packed_products_are_those_of_the_weight():
     torch.manual_seed(0)
     weight, x = (torch.randn(shape).bfloat16() for shape in ((96, 64), (5, 64)))
     assert torch.allclose(Packed(weight).times(x).float(), x.float() @ weight.float().T, rtol=0.02, atol=0.1)
-    assert not can_pack(torch.float32)
+
+
+@needs_packing
+@pytest.mark.parametrize(("gain", "packs"), [(1.0, False), (2.5, True)])
+def test_fp32_is_packed_where_it_is_measured_to_be_worth_it(monkeypatch, gain, packs):
+    can_pack.cache_clear()
+    monkeypatch.setattr("tunelab.fast.weights.measured", lambda *_: gain)
+    assert can_pack(torch.float32) == packs
+    monkeypatch.undo()
+    can_pack.cache_clear()
 
 
 @needs_packing
 @pytest.mark.parametrize("quantization", ["none", "nf4"])
-def test_packed_weights_give_the_logits_of_plain_ones_within_rounding(tiny, quantization):
-    base = load(ModelSpec(repo_id=tiny, dtype="bfloat16", quantization=quantization))
+@pytest.mark.parametrize(("dtype", "rounding"), [pytest.param("bfloat16", 0.02, marks=needs_half), ("float32", 1e-5)])
+def test_packed_weights_give_the_logits_of_plain_ones_within_rounding(tiny, monkeypatch, quantization, dtype, rounding):
+    monkeypatch.setattr("tunelab.fast.llama.can_pack", lambda _dtype: True)
+    base = load(ModelSpec(repo_id=tiny, dtype=dtype, quantization=quantization))
     ids = torch.tensor([rows(20)[0].input_ids, rows(20, seed=1)[0].input_ids])
     llama = FastLlama(base.model, packed=True)
     assert llama.packed
     packed = FastDecoder(llama, [None, None], 40)(ids).float()
     plain = FastDecoder(FastLlama(base.model), [None, None], 40)(ids).float()
-    assert (packed - plain).norm() < 0.02 * plain.norm()
+    assert (packed - plain).norm() < rounding * plain.norm()
 
 
 def test_twenty_steps_learn_the_same(tiny):

@@ -5,6 +5,9 @@ processor before it multiplies, and forgets them afterwards. A frozen weight is 
 brought into that form once. The operators for it are private ones of PyTorch: `can_pack` looks whether they are there
 and compute the same, and where they don't, the plain weights are used. An answer is made a third
 faster by it (`python -m benchmarks.generation`); a training step, whose products have hundreds of rows, is not.
+
+In fp32 it depends on the processor. PyTorch's own products of few rows are as fast on some; on others, AMD's among
+them, a second row costs as much as the first, and packed weights answer more than twice as fast. So that is measured.
 """
 
 from __future__ import annotations
@@ -16,6 +19,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from tunelab.machine.measured import measured, own_seconds
+
+WORTH = 1.2  # times as fast as plain weights, so that fp32 ones are packed
+MEASURED_LAYERS = 16  # of 3.5 MB each, so that they come from memory and not from a cache
 ROWS_EXPECTED = 2  # base and tuned; the layout depends a little on how many rows there will be
 
 
@@ -58,10 +65,20 @@ class Packed:
 
 @functools.cache
 def can_pack(dtype: torch.dtype) -> bool:
-    """Whether this build of PyTorch packs weights of this dtype on the CPU and multiplies by them rightly. In fp32 its
-    own products are as fast without."""
-    if dtype != torch.bfloat16:
+    """Whether this build of PyTorch packs weights of this dtype on the CPU and multiplies by them rightly, and whether
+    that is worth it: always in bf16, in fp32 where it is measured to be."""
+    if dtype not in (torch.bfloat16, torch.float32) or not packs_rightly(dtype):
         return False
+    if dtype == torch.bfloat16:
+        return True
+    gain = measured(
+        "packing-fp32", {"rows": ROWS_EXPECTED}, _gain_in_fp32, lambda value: isinstance(value, float) and value > 0
+    )
+    return gain >= WORTH
+
+
+def packs_rightly(dtype: torch.dtype) -> bool:
+    """Whether packed weights of this dtype are there and multiply as plain ones do."""
     generator = torch.Generator().manual_seed(0)
     weight, x = (torch.randn(shape, generator=generator).to(dtype) for shape in ((192, 128), (40, 128)))
     try:
@@ -69,3 +86,12 @@ def can_pack(dtype: torch.dtype) -> bool:
     except (RuntimeError, AttributeError, NotImplementedError):
         return False
     return bool((packed - plain).abs().max() <= 4 * torch.finfo(dtype).eps * plain.abs().max())
+
+
+def _gain_in_fp32() -> float:
+    """How many times as fast packed fp32 weights are, for base and tuned at once."""
+    weights = [torch.randn(1536, 576) for _ in range(MEASURED_LAYERS)]
+    x = torch.randn(ROWS_EXPECTED, 576)
+    sides = [[kind(weight) for weight in weights] for kind in (Plain, Packed)]
+    plain, packed = own_seconds(*(lambda side=side: [w.times(x) for w in side] for side in sides), turns=7)
+    return round(plain / packed, 2)
