@@ -28,7 +28,7 @@ from tunelab.run.events import StepDone
 from tunelab.train.checkpoints import newest_checkpoint
 from tunelab.train.loop import StageData, Trainer
 
-SCORED = 32_000  # tokens of a step, most of them in other batches of it
+SCORED = 128_000  # tokens of a step, most of them in other batches of it
 SETTINGS = {"steps": 5, "batch_size": 2, "eval_every": 9, "checkpoint_every": 2, "eval_rows": 2}
 
 
@@ -61,11 +61,10 @@ def error(found, right):
 def test_gradients_in_fp16_are_those_of_fp32_however_many_tokens_a_step_has(tiny, technique, loss):
     right = gradients(trainer_of(tiny, "float32", technique, PlainLoss))
     trainer = trainer_of(tiny, "float16", technique, loss)
-    scaled = error(gradients(trainer), right)
-    assert scaled < 0.01
+    assert error(gradients(trainer), right) < 0.01
     unscaled = trainer_of(tiny, "float16", technique, loss)
     unscaled.scaler = torch.amp.GradScaler("cpu", enabled=False)
-    assert error(gradients(unscaled), right) > 3 * scaled  # what it is there for
+    assert error(gradients(unscaled), right) > 0.03  # what it is there for
 
 
 def test_loss_and_norm_are_told_unscaled(tiny):
