@@ -73,6 +73,16 @@ def test_threads_are_as_before_even_if_a_measurement_fails():
     assert torch.get_num_threads() == before
 
 
+def test_random_numbers_are_the_same_whether_something_was_measured_or_was_on_disk(cache):
+    drawn = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        measured.measured("a draw", {}, lambda: float(torch.rand(3)[0]), lambda value: isinstance(value, float))
+        drawn.append(torch.rand(4))
+    assert len(list(cache.iterdir())) == 1
+    assert torch.equal(*drawn)
+
+
 def test_a_second_process_reads_the_choice_and_does_not_measure(cache):
     def choose(how):
         command = [sys.executable, "-c", CHOOSE, how]

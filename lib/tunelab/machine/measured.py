@@ -37,8 +37,11 @@ INSTRUCTIONS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIO
 def measured(name: str, key: dict[str, Any], measure: Callable[[], T], valid: Callable[[Any], bool]) -> T:
     """What `measure()` gives, from disk where it has been asked on such a machine before: a value that JSON can hold.
 
-    `name` and `key` (JSON) say what is asked, the machine is added; what is kept counts if it is `valid`.
+    `name` and `key` (JSON) say what is asked, the machine is added; what is kept counts if it is `valid`. Random
+    numbers drawn to measure do not count: those after it are the same, whether it was measured or on disk.
     """
+    import torch
+
     asked = json.dumps({"what": name, **key, "machine": machine()}, sort_keys=True)
     folder = cache_root() / "measured"
     path = folder / f"{name}-{hashlib.sha256(asked.encode()).hexdigest()[:16]}.json"
@@ -47,7 +50,8 @@ def measured(name: str, key: dict[str, Any], measure: Callable[[], T], valid: Ca
         if kept["asked"] == json.loads(asked) and valid(kept["value"]):
             os.utime(path)
             return kept["value"]
-    value = measure()
+    with torch.random.fork_rng([]):
+        value = measure()
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps({"asked": json.loads(asked), "value": value}, indent=1))
