@@ -1,7 +1,8 @@
 """Speed of answering: `python -m benchmarks.generation [--json]` (about three minutes).
 
 One prompt, 64 new tokens, greedy, in bf16 (fp32 where that is faster), the sides in turns: base and tuned in one batch
-against tuned alone, and our decoding against `transformers.generate`, for the bare base and for a LoRA r16.
+against tuned alone, and against the same with weights that are not packed; our decoding against
+`transformers.generate`, for the bare base and for a LoRA r16.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ def measure(options: argparse.Namespace) -> Iterator[Figure]:
         "base": ours([None]),
         "tuned": ours([factors]),
         "pair": ours([None, factors]),
+        "pair, plain weights": ours([None, factors], FastLlama(base.model)),
         "int8": ours([None], _in_int8(FastLlama(base.model, packed=True))),
         "transformers": lambda: _generate(stock, ids),
         "transformers+peft": lambda: _generate(tuned, ids),
@@ -64,6 +66,7 @@ def measure(options: argparse.Namespace) -> Iterator[Figure]:
         return [a / b for a, b in zip(seconds[over], seconds[under], strict=True)]
 
     yield Figure.of("pair_over_single", "x", ratio("pair", "tuned"))
+    yield Figure.of("packed_over_plain", "x", ratio("pair, plain weights", "pair"))
     yield Figure.of("decode_over_transformers", "x", ratio("transformers", "base"))
     yield Figure.of("decode_over_transformers_tuned", "x", ratio("transformers+peft", "tuned"))
     yield Figure.of("decode_over_transformers_int8", "x", ratio("transformers", "int8"))
