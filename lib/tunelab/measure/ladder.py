@@ -74,7 +74,9 @@ class LadderConfig(Spec):
             steps=self.steps,
             batch_size=self.batch_size,
             seed=self.seed,
-            eval_every=max(1, self.steps // 8),
+            # what is measured on the way costs no more than what is measured at the end
+            eval_every=max(2, self.steps // 8),
+            eval_rows=min(self.rows, TrainConfig().eval_rows),
             # a checkpoint of every weight is 2 GB, so a ladder keeps few
             checkpoint_every=max(20, self.steps // 4),
         )
