@@ -31,7 +31,7 @@ def prompt_ids(base, text=PROMPT):
 
 
 def transformers_answer(model, ids, count):
-    out = model.generate(torch.tensor([ids]), max_new_tokens=count, do_sample=False, pad_token_id=2)
+    out = model.generate(torch.tensor([ids]).to(model.device), max_new_tokens=count, do_sample=False, pad_token_id=2)
     return out[0, len(ids) :].tolist()
 
 
@@ -46,7 +46,7 @@ def test_base_row_beside_a_tuned_row_has_the_logits_of_a_freshly_loaded_base(tin
     both_bare = FastDecoder(FastLlama(fresh.model), [None, None], 200)(ids.repeat(2, 1))
     assert torch.equal(pair[0], both_bare[0])
     with torch.no_grad():
-        expected = load(spec).model(ids).logits[0, -1]
+        expected = fresh.model(ids.to(fresh.device)).logits[0, -1]
     assert torch.allclose(pair[0], expected, rtol=1e-5, atol=1e-5 * expected.abs().max())
     assert (pair[1] - pair[0]).abs().max() > 1e-3 * expected.abs().max()
 
@@ -58,7 +58,7 @@ def test_tuned_row_has_the_logits_of_peft_with_the_saved_adapter(run):
     base = load(run.config.model)
     ids = torch.tensor([prompt_ids(base)])
     adapter = run.config.technique.factors(run.adapter_path)
-    ours = FastDecoder(FastLlama(base.model), [None, adapter], 200)(ids.repeat(2, 1))[1]
+    ours = FastDecoder(FastLlama(base.model), [None, adapter], 200)(ids.repeat(2, 1))[1].cpu()
     plain = AutoModelForCausalLM.from_pretrained(run.config.model.repo_id, dtype=torch.float32)
     theirs = PeftModel.from_pretrained(plain, run.adapter_path).eval()
     with torch.no_grad():

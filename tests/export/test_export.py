@@ -124,7 +124,7 @@ def plain(folder):
 
 def logits(model, ids):
     with torch.no_grad():
-        return model(ids).logits
+        return model(ids.to(model.device)).logits.cpu()
 
 
 def peft_logits(base, adapter, ids, dtype=torch.float32):

@@ -45,7 +45,7 @@ def adapted(tiny, **settings):
 
 def loss_and_gradients(loss, model, batch):
     model.zero_grad()
-    value = loss(batch)
+    value = loss(batch.to(model.device))
     value.backward()
     return value.item(), [p.grad.clone() for p in model.parameters() if p.requires_grad]
 
@@ -126,7 +126,7 @@ def test_fp32_is_packed_where_it_is_measured_to_be_worth_it(monkeypatch, gain, p
 @pytest.mark.parametrize(("dtype", "rounding"), [pytest.param("bfloat16", 0.02, marks=needs_half), ("float32", 1e-5)])
 def test_packed_weights_give_the_logits_of_plain_ones_within_rounding(tiny, monkeypatch, quantization, dtype, rounding):
     monkeypatch.setattr("tunelab.fast.llama.can_pack", lambda _dtype: True)
-    base = load(ModelSpec(repo_id=tiny, dtype=dtype, quantization=quantization))
+    base = load(ModelSpec(repo_id=tiny, dtype=dtype, quantization=quantization, device="cpu"))
     ids = torch.tensor([rows(20)[0].input_ids, rows(20, seed=1)[0].input_ids])
     llama = FastLlama(base.model, packed=True)
     assert llama.packed
@@ -187,6 +187,17 @@ def test_switched_off_the_adapter_adds_exactly_nothing(tiny):
     with torch.no_grad(), LoRA().off(model):
         off = FastLoss(model)(batch)
     assert float(off) == float(FastLoss(bare)(batch))
+
+
+def test_factors_as_they_are_read_from_a_file_go_where_the_base_is(tiny):
+    """A device without numbers stands for a GPU."""
+    model = load(ModelSpec(repo_id=tiny, dtype="bfloat16", device="cpu")).model.to("meta")
+    factors = {"model.layers.1.mlp.up_proj": (torch.randn(4, 64), torch.randn(128, 4), 2.0)}
+    decoder = FastDecoder(FastLlama(model), [None, factors], 8)
+    placed = [part for layer in decoder.layers for part in layer if part.a is not None]
+    (factor,) = ((part.a, part.b, part.mask) for part in placed)
+    assert {(tensor.device.type, tensor.dtype) for tensor in factor} == {("meta", torch.bfloat16)}
+    assert decoder(torch.tensor([[3], [4]]), torch.tensor([0, 0])).device.type == "meta"
 
 
 def test_stacked_factors_are_blocks_that_keep_their_gradients_apart():

@@ -88,7 +88,7 @@ def spec_of(folder, **more):
 
 def logits(model):
     with torch.no_grad():
-        return model.eval()(input_ids=IDS).logits
+        return model.eval()(input_ids=IDS.to(model.device)).logits
 
 
 def close(ours, theirs, tolerance=1e-5):
@@ -169,7 +169,7 @@ def test_an_adapter_stands_before_the_residual_is_added(folders, name):
     technique = BottleneckAdapter(size=8)
     model = technique.attach(base)
     for place in technique._places(other):
-        vector = torch.randn(64)
+        vector = torch.randn(64).to(base.device)
         base.model.get_submodule(place).adapter["up"].bias.data = vector
         other.model.get_submodule(place).bias.data += vector
     assert close(logits(model), logits(other.model))

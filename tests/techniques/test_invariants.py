@@ -76,12 +76,12 @@ def batch_of(rows):
 def logits_of(model, technique, batch):
     model.eval()
     loss = choose_loss(model, technique)
-    return loss.head(loss.hidden(batch)[0]).clone()
+    return loss.head(loss.hidden(batch.to(model.device))[0]).cpu().clone()
 
 
 def sums(model):
     return {
-        name: hashlib.sha256(tensor.detach().contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()
+        name: hashlib.sha256(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()
         for name, tensor in model.state_dict().items()
         if tensor.numel()
     }

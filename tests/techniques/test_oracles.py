@@ -73,11 +73,11 @@ def test_eva_starts_at_the_right_singular_vectors_of_the_inputs(tiny):
     hook = base.model.get_submodule(name).register_forward_pre_hook(lambda _m, inputs: seen.append(inputs[0][0]))
     with torch.no_grad():
         for row in rows:
-            base.model(input_ids=torch.tensor([row.input_ids]))
+            base.model(input_ids=torch.tensor([row.input_ids]).to(base.device))
     hook.remove()
     _u, _s, v = torch.linalg.svd(torch.cat(seen), full_matrices=False)
     directions = input_directions(base, [name], rows)[name]
-    assert torch.allclose((directions[:4] * v[:4]).sum(-1).abs(), torch.ones(4), atol=1e-3)
+    assert torch.allclose((directions[:4] * v[:4]).sum(-1).abs(), torch.ones(4).to(base.device), atol=1e-3)
     model = LoRA(r=4, initialisation="eva").attach(base, rows)
     assert torch.equal(model.get_base_model().get_submodule(name).lora_A["default"].weight, directions[:4])
     with pytest.raises(UserError, match="looks at training rows"):
@@ -118,7 +118,7 @@ def test_a_bottleneck_computes_its_formula_behind_attention_and_mlp(tiny):
         wrapper = model.model.layers[1].get_submodule(place)
         down, up = wrapper.adapter["down"], wrapper.adapter["up"]
         torch.nn.init.normal_(up.weight)
-        x = torch.randn(3, wrapper.layer.in_features)
+        x = torch.randn(3, wrapper.layer.in_features).to(base.device)
         y = x @ wrapper.layer.weight.T
         expected = y + torch.relu(y @ down.weight.T + down.bias) @ up.weight.T + up.bias
         assert torch.allclose(wrapper(x), expected, atol=1e-4)
@@ -164,7 +164,7 @@ def test_full_fine_tuning_equals_plain_adamw_on_every_weight(tiny):
         optimizer.zero_grad()
     expected = dict(plain.named_parameters())
     for name, weight in tuned.named_parameters():
-        assert torch.allclose(weight, expected[name], atol=1e-5), name
+        assert torch.allclose(weight.cpu(), expected[name], atol=1e-5), name
 
 
 @pytest.mark.parametrize(

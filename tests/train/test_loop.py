@@ -241,6 +241,29 @@ def test_only_the_adapter_moves_and_the_base_stays_as_it_was(tiny):
         assert torch.equal(before[name], parameter) != ("lora_" in name), name
 
 
+def test_a_run_trains_on_its_device_after_one_on_another_in_the_same_process(tiny):
+    """accelerate keeps the device of the first run in a process, and refuses or forces it on those that follow."""
+    from accelerate.state import AcceleratorState, PartialState
+
+    model = LoRA(r=4).attach(load(ModelSpec(repo_id=tiny, dtype="float32", device="cpu")))
+
+    def trainer():
+        return Trainer(
+            model,
+            FastLoss(model),
+            StageData(*encoded(load(ModelSpec(repo_id=tiny)))),
+            TrainConfig(steps=1),
+            1e-2,
+            pad_id=2,
+        )
+
+    list(trainer().train())
+    for state in (AcceleratorState, PartialState):
+        state._shared_state["device"] = torch.device("cuda")  # as after a run on a GPU
+    (_loss, *_), ours = trainer().train(), trainer()
+    assert ours.accelerator.device.type == "cpu"
+
+
 def test_base_loss_is_measured_with_the_adapter_off(tiny):
     run = finetune(config(tiny, steps=2))
     first = next(e for e in run.events() if isinstance(e, Evaluated))

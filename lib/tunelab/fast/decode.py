@@ -122,6 +122,7 @@ class FastDecoder:
 
 
 def _mix(group: Linears, weight: Weight, adapters: Sequence[Factors | None], llama: FastLlama) -> _Mixed:
+    """A stack with its adapters' factors, which come as they were read from their files, where the base is."""
     like, width = llama.embedding, sum(group.widths)
     a_parts, b_parts, masks = [], [], []
     # rows that share an adapter share its factors
@@ -137,10 +138,10 @@ def _mix(group: Linears, weight: Weight, adapters: Sequence[Factors | None], lla
             a, b, scale = adapter[name]
             rank = a.shape[0]
             placed = like.new_zeros(rank, width)
-            placed[:, start : start + out] = b.T.to(like.dtype)
+            placed[:, start : start + out] = b.T
             mask = like.new_zeros(len(adapters), 1, rank)
             mask[rows] = scale
-            a_parts.append(a.T.to(like.dtype))
+            a_parts.append(a.T.to(like))
             b_parts.append(placed)
             masks.append(mask)
         start += out

@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState, is_initialized
 from torch import nn
 from transformers import get_scheduler
 
@@ -30,7 +31,7 @@ from tunelab.data.batches import Batch, BatchOrder, collate
 from tunelab.data.encode import Encoded
 from tunelab.errors import UserError
 from tunelab.losses import Loss, Objective
-from tunelab.machine import hardware
+from tunelab.machine import hardware, processes
 from tunelab.model.load import unwrapped
 from tunelab.run.events import Evaluated, Saved, StageDone, StepDone, TrainingEvent
 from tunelab.spec import TrainConfig
@@ -59,6 +60,13 @@ class StageData:
     heldout: list[Encoded]
 
 
+def _accelerator(device: torch.device) -> Accelerator:
+    """accelerate keeps one state in a process, that of its first run; a later run alone may be on another device."""
+    if processes.count() == 1 and is_initialized() and AcceleratorState().device.type != device.type:
+        AcceleratorState._reset_state(reset_partial_state=True)
+    return Accelerator(cpu=device.type == "cpu")
+
+
 class Trainer:
     """Trains one stage. `position` says where it stands; `stopped` whether it was asked to stop before its end.
 
@@ -85,7 +93,7 @@ class Trainer:
     ) -> None:
         self.model, self.loss, self.data, self.config = model, loss, data, config
         self.pad_id, self.folder, self.should_stop, self.adapter_off = pad_id, folder, should_stop, adapter_off
-        self.accelerator = accelerator or Accelerator(cpu=next(model.parameters()).device.type == "cpu")
+        self.accelerator = accelerator or _accelerator(next(model.parameters()).device)
         self.position = position or Position()
         self.stopped, self.expected_seconds = False, expected_seconds
         self.last_heldout_loss: float | None = None
