@@ -200,6 +200,15 @@ def test_factors_as_they_are_read_from_a_file_go_where_the_base_is(tiny):
     assert decoder(torch.tensor([[3], [4]]), torch.tensor([0, 0])).device.type == "meta"
 
 
+@pytest.mark.parametrize("targets", ["all-linear", ("q_proj", "up_proj")], ids=["all", "some"])
+def test_factors_of_stacked_layers_lie_where_the_layers_are(tiny, targets):
+    model = adapted(tiny, r=4, target_modules=targets).to("meta")
+    factors = [
+        f for layer in FastLlama(model).layers for part in layer.linears if part.adapters for f in part.adapters.factors
+    ]
+    assert {factor.device.type for factor in factors} == {"meta"}
+
+
 def test_stacked_factors_are_blocks_that_keep_their_gradients_apart():
     torch.manual_seed(0)
     factors = [torch.randn(shape, requires_grad=True) for shape in ((2, 8), (5, 2), (3, 8), (4, 3))]

@@ -175,7 +175,8 @@ def _factors(modules: list[Any]) -> tuple[list[Tensor], float]:
             factors += [module.lora_A[name].weight, module.lora_B[name].weight]
             scales.add(module.scaling[name])
         else:
-            factors += [torch.empty(0, base.in_features), torch.empty(base.out_features, 0)]
+            device = base.weight.device
+            factors += [torch.empty(size, device=device) for size in ((0, base.in_features), (base.out_features, 0))]
     if len(scales) > 1:
         raise Unsupported(f"layers of one stack with different scales {sorted(scales)}")
     return factors, scales.pop() if scales else 1.0

@@ -43,14 +43,14 @@ def quantize_nf4(weight: Tensor, block: int = BLOCK) -> tuple[Tensor, Tensor]:
     """
     blocks = weight.detach().float().reshape(-1, block)
     scale = blocks.abs().amax(dim=1, keepdim=True)
-    levels = torch.tensor(NF4_LEVELS)
+    levels = torch.tensor(NF4_LEVELS, device=weight.device)
     boundaries = (levels[1:] + levels[:-1]) / 2
     return torch.bucketize(blocks / scale.clamp(min=1e-12), boundaries), scale
 
 
 def dequantize_nf4(codes: Tensor, scale: Tensor, shape: torch.Size) -> Tensor:
     """The weights (fp32, `shape`) that the codes stand for."""
-    return (torch.tensor(NF4_LEVELS)[codes] * scale).reshape(shape)
+    return (torch.tensor(NF4_LEVELS, device=codes.device)[codes] * scale).reshape(shape)
 
 
 def check_available(spec: ModelSpec, device: torch.device) -> None:
