@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from tunelab.machine import hardware
@@ -112,7 +112,7 @@ def _rows(words: int, count: int) -> tuple[list[Any], list[Any]]:
     if words:
         return lengthened(words, count)
     split = read_data(DataSpec(source="python-docs", heldout=200, limit=count))
-    return split.train, split.heldout[:HELDOUT_ROWS]
+    return list(split.train), list(split.heldout[:HELDOUT_ROWS])
 
 
 def lengthened(words: int, count: int) -> tuple[list[Any], list[Any]]:
@@ -124,7 +124,7 @@ def lengthened(words: int, count: int) -> tuple[list[Any], list[Any]]:
 
     split = read_data(DataSpec(source="python-docs", heldout=200, limit=TRAIN_ROWS))
 
-    def longer(index: int, rows: list[Any]) -> Any:
+    def longer(index: int, rows: Sequence[Any]) -> Any:
         text: list[str] = []
         while len(text) < words:
             text += rows[index % len(rows)].answer.split()

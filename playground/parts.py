@@ -33,7 +33,9 @@ def builtin_choice() -> gr.Radio:
     return gr.Radio(list(BUILTIN), value="python-docs", label="Built-in data", info="Used when no file is given.")
 
 
-def rows_file(label: str = "Your own data: CSV, JSON or JSONL", elem_id: str | None = None) -> gr.File:
+def rows_file(
+    label: str = "Your own data: a table, JSON, text, or a zip of these", elem_id: str | None = None
+) -> gr.File:
     """A file with rows of one's own."""
     return gr.File(label=label, file_count="single", height=170, elem_id=elem_id)
 

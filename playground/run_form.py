@@ -63,6 +63,8 @@ def _data_values(jobs: Jobs, values: dict[str, Any]) -> dict[str, Any]:
         "system": values["system"] or None,
         "columns": {role: values[role] for role in ("prompt", "completion") if values[role]} or None,
     }
+    if values["header"]:
+        data["header"] = values["header"]
     if values["heldout"]:
         data["heldout"] = forms.from_text(values["heldout"])
     return data | parts.data_values(jobs, values)
@@ -93,8 +95,12 @@ def _data() -> dict[str, Any]:
             label="Prompt template", info=DataSpec.model_fields["template"].description, max_lines=3
         )
         widgets["system"] = gr.Textbox(label="System prompt", info=DataSpec.model_fields["system"].description)
+        widgets["header"] = forms.widget(DataSpec, "header")
         widgets["heldout"] = gr.Textbox(
-            value="0.1", label="Held out", info="A share (0.1) or a number of rows (200).", max_lines=1
+            value="auto",
+            label="Held out",
+            info="A share (0.1) or a number of rows (200); auto: the data's own test part if it has one, else a tenth.",
+            max_lines=1,
         )
         widgets["heldout_file"] = parts.rows_file("Or a held-out file of its own")
     return widgets

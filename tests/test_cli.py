@@ -226,7 +226,7 @@ def test_a_file_of_its_own_is_held_out(tiny, rows, tmp_path):
     [
         ("empty.csv", "", "empty.csv is empty"),
         ("columns.csv", "a,b\n1,2\n", "no columns to learn from were recognised"),
-        ("broken.jsonl", "\n".join([json.dumps(ROWS[0])] * 16 + ['{"prompt": }']), "line 17: not valid JSON"),
+        ("broken.jsonl", "\n".join([json.dumps(ROWS[0])] + ['{"prompt": }'] * 16), "line 2: not valid JSON"),
         ("nothing.csv", "prompt,completion\nx,\n", "row 1: there is nothing to learn from"),
         ("missing.csv", None, "There is no file"),
     ],

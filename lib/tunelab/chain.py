@@ -251,7 +251,8 @@ class _Chain:
         limit = row_limit(find(self.config.model), self.config.model, self.config.technique.positions_taken)
         stages, splits, notes, everything_replayed = [], [], list(limit.notes), []
         for index, stage in enumerate(self.config.stages):
-            split = read_data(stage.data, stage.learn)
+            split = read_data(stage.data, stage.learn, self._columns_before(index))
+            split.check()
             where = f"stage {index + 1}: " if len(self.config.stages) > 1 else ""
             notes += [where + note for note in split.notes]
             sides = []
@@ -272,6 +273,10 @@ class _Chain:
             splits.append(split)
         self.learned = TrainedRows.of(self.config.stages, splits, everything_replayed)
         return stages, splits, notes
+
+    def _columns_before(self, stage: int) -> dict[str, str] | None:
+        """By which columns a run that is resumed has read a stage's rows."""
+        return self.before.columns[stage] if self.before and self.before.columns else None
 
     @staticmethod
     def _examples_to_replay(stage: Stage) -> list[Any]:
@@ -468,6 +473,7 @@ class _Chain:
             train_rows=tuple(len(split.train) for split in self.splits),
             heldout_rows=tuple(len(split.heldout) for split in self.splits),
             data_sha256=hashes,
+            columns=tuple(split.columns for split in self.splits),
             forecast_bytes=self.ahead.total if self.ahead else 0,
             forecast_seconds=self.ahead.seconds_total if self.ahead else 0.0,
             gradient_checkpointing=any(stage.training.gradient_checkpointing is True for stage in self.stages),

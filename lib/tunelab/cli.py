@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from tunelab.run.run import Run
     from tunelab.spec import DataSpec
 
+ROW_FLAGS = ("header", "subset", "split")  # how the rows of a file or a Hub data set are found
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
@@ -84,7 +86,7 @@ def build_parser() -> argparse.ArgumentParser:
     described = ModelSpec.model_fields["repo_id"].description
     train.add_argument("--model", dest="repo_id", help=f"{described} (default: starter)")
     train.add_argument("--name", help="a name to recognise the run by")
-    _flags(train, DataSpec, ("template", "system", "limit"))
+    _flags(train, DataSpec, (*ROW_FLAGS, "template", "system", "limit"))
     _flags(train, ModelSpec, ("quantization", "max_length", "dtype", "device"))
     train.add_argument("--start-from", metavar="RUN", help=RunConfig.model_fields["start_from"].description)
     train.add_argument("--learn", choices=("instructions", "text"), help=Stage.model_fields["learn"].description)
@@ -135,7 +137,7 @@ def build_parser() -> argparse.ArgumentParser:
     ladder.add_argument("--budget-steps", type=int, default=60, help=LadderConfig.model_fields["steps"].description)
     ladder.add_argument("--out", metavar="DIR", help="where table and page go; the same DIR goes on where it was")
     ladder.add_argument("--json", action="store_true", help="the table as JSON at the end")
-    _flags(ladder, DataSpec, ("template", "system", "limit"))
+    _flags(ladder, DataSpec, (*ROW_FLAGS, "template", "system", "limit"))
     _flags(ladder, ModelSpec, ("max_length", "dtype", "device"))
     _flags(ladder, LadderConfig, ("batch_size", "seed", "rows", "max_new_tokens"))
 
@@ -174,10 +176,12 @@ def _data_flags(parser: argparse.ArgumentParser) -> None:
     from tunelab.spec import DataSpec
 
     built_in = ", ".join(f"'{name}'" for name in BUILTIN)
-    parser.add_argument("--data", metavar="FILE", help=f"a CSV, JSON or JSONL file, or built in: {built_in}")
+    kinds = "CSV, TSV, JSON, JSONL, Parquet, Excel, text; gz or zip of these"
+    parser.add_argument("--data", metavar="FILE", help=f"a file ({kinds}), a Hub data set, or built in: {built_in}")
     described = DataSpec.model_fields
     parser.add_argument("--heldout", metavar="FILE|SHARE|ROWS", help=described["heldout"].description)
     parser.add_argument("--columns", nargs="+", metavar="ROLE=COLUMN", help=described["columns"].description)
+    parser.add_argument("--labels", nargs="+", metavar="LABEL=WORD", help=described["labels"].description)
 
 
 def _technique_flags(parser: argparse.ArgumentParser) -> None:
@@ -276,7 +280,7 @@ def _changes(options: argparse.Namespace) -> Changes:
 def _settings_that_stay(config: RunConfig, changes: Changes) -> list[str]:
     """What the file says about its rows, and goes on to say about those that a flag names instead."""
     data = config.stages[0].data
-    about = ("columns", "template", "system", "heldout", "heldout_rows", "limit")
+    about = ("columns", "labels", "header", "template", "system", "heldout", "heldout_rows", "limit")
     stay = [name for name in about if name in data.model_fields_set - changes.data.keys()]
     stay = [name for name in stay if getattr(data, name) is not None]
     return [f"as in the file: {', '.join(stay)}"] if stay else []
@@ -290,8 +294,9 @@ def _check_data_is_given(options: argparse.Namespace) -> None:
 def _check_flags_of_one_stage(options: argparse.Namespace, config: RunConfig) -> None:
     """Refuse flags that say something about one set of rows where there are several."""
     heldout_file = options.heldout and isinstance(_share_or_file(options.heldout), str)
-    of_one = {"--data": options.data, "--columns": options.columns, "--heldout FILE": heldout_file,
-              "--template": _given(options, "DataSpec").get("template"), "--learn": options.learn}  # fmt: skip
+    of_one = {"--data": options.data, "--columns": options.columns, "--labels": options.labels,
+              "--heldout FILE": heldout_file, "--learn": options.learn,
+              "--template": _given(options, "DataSpec").get("template")}  # fmt: skip
     if given := [flag for flag, value in of_one.items() if value]:
         named = ", ".join(stage.name or stage.data.title for stage in config.stages)
         shown = named if len(named) < 100 else f"{named[:100]} …"
@@ -310,6 +315,8 @@ def _data(options: argparse.Namespace) -> dict[str, Any]:
         data |= {"heldout": _share_or_file(options.heldout), "heldout_rows": None}
     if options.columns:
         data["columns"] = dict(_role_and_column(pair) for pair in options.columns)
+    if options.labels:
+        data["labels"] = dict(_label_and_word(pair) for pair in options.labels)
     return data
 
 
@@ -324,6 +331,13 @@ def _share_or_file(text: str) -> float | str:
         return float(text)
     except ValueError:
         return text
+
+
+def _label_and_word(pair: str) -> tuple[str, str]:
+    label, equals, word = pair.partition("=")
+    if not equals:
+        raise UserError(f"--labels {pair}: write LABEL=WORD, e.g. --labels 0=ham 1=spam.")
+    return label, word
 
 
 def _role_and_column(pair: str) -> tuple[str, str]:
@@ -499,10 +513,10 @@ def _compare(options: argparse.Namespace) -> int:
 
 def _prompts(path: Path) -> list[str]:
     from tunelab.data import read_data
-    from tunelab.data.readers import SUFFIXES
+    from tunelab.data.reading import SUFFIXES, TEXTS
     from tunelab.spec import DataSpec
 
-    if path.suffix.lower() in SUFFIXES:
+    if path.suffix.lower() in SUFFIXES and path.suffix.lower() not in TEXTS:
         split = read_data(DataSpec(source=str(path), heldout=1))
         return [e.prompt for e in sorted([*split.train, *split.heldout], key=lambda e: e.row)]
     if not path.is_file():

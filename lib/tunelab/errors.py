@@ -38,6 +38,13 @@ def shortened(value: object, length: int = LONGEST_VALUE) -> str:
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
+def shown_name(name: str, length: int = LONGEST_VALUE) -> str:
+    """A file's name as it stands in a message: without letters that are not seen (such as those that turn the direction
+    of writing), the middle left out where it is long."""
+    seen = "".join(letter if letter.isprintable() else "�" for letter in name)
+    return seen if len(seen) <= length else f"{seen[: length // 2]}…{seen[-(length // 2 - 1) :]}"
+
+
 def listed(names: Iterable[object], most: int = 12) -> str:
     """Names as they stand in a message, separated by commas: the first ones, and how many more there are."""
     every = [text if len(text := str(name)) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 1]}…" for name in names]

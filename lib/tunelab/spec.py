@@ -17,7 +17,22 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 STARTER = "starter"
-ROLES = ("instruction", "input", "output", "prompt", "completion", "system", "messages", "conversations", "text")
+# what a column can be: what is asked, what stands beside it, what is learned, what stands before
+ROLES = (
+    *(
+        "instruction",
+        "input",
+        "context",
+        "output",
+        "prompt",
+        "completion",
+        "system",
+        "messages",
+        "conversations",
+        "text",
+    ),
+    *("history", "choices", "chosen", "label"),
+)
 
 
 class Spec(BaseModel):
@@ -78,8 +93,19 @@ class DataSpec(Spec):
 
     source: str | None = Field(
         None,
-        description="A built-in set ('python-docs'), a CSV, JSON or JSONL file, or a Hub data set id. "
-        "None when `rows` is given.",
+        description="A built-in set ('python-docs'), a file (CSV, TSV, JSON, JSONL, Parquet, Excel, plain text; gz or "
+        "zip "
+        "of these), or a Hub data set id. None when `rows` is given.",
+    )
+    subset: str | None = Field(None, description="The configuration of a Hub data set, e.g. 'en'. None: its only one.")
+    split: str | None = Field(
+        None, description="The part of a Hub data set to train on. None: 'train'; its test part is then held out."
+    )
+    header: Literal["auto", "first row", "none"] = Field(
+        "auto",
+        description="Whether a CSV or Excel file begins with the columns' names. 'none': they are called column1, "
+        "column2, … "
+        "'auto': it has to, and a first line that looks like a row is refused.",
     )
     rows: tuple[dict[str, Any], ...] | None = Field(
         None,
@@ -88,8 +114,10 @@ class DataSpec(Spec):
     )
     columns: dict[str, str] | None = Field(
         None,
-        description=f"Which column plays which role, e.g. {{'prompt': 'question', 'completion': 'answer'}}. "
-        f"Roles: {', '.join(ROLES)}. None: detected.",
+        description=f"Which column plays which role, e.g. {{'prompt': 'question', 'completion': 'answer'}}; instead "
+        "of a "
+        f"column, a template: {{'completion': '{{intent}}: {{slots.value}}'}}. Roles: {', '.join(ROLES)}. None: "
+        "detected.",
     )
     template: str | None = Field(
         None,
@@ -97,9 +125,14 @@ class DataSpec(Spec):
         "None: the prompt column as it is.",
     )
     system: str | None = Field(None, description="A system prompt put before every row that has none.")
+    labels: dict[str, str] | None = Field(
+        None, description="Words for labels, e.g. {'0': 'ham', '1': 'spam'}: a model learns words better than numbers."
+    )
     heldout: float | str = Field(
-        0.1,
-        description="Rows never trained on: a share below 1 (0.1), a number of rows (200), or a file of its own.",
+        "auto",
+        description="Rows never trained on: a share below 1 (0.1), a number of rows (200), or a file of its own. "
+        "'auto': the "
+        "data's own test part if it has one, else a tenth.",
     )
     heldout_rows: tuple[dict[str, Any], ...] | None = Field(
         None, description="Held-out rows in memory; replaces `heldout`."
@@ -160,10 +193,20 @@ def plain_rows(value: Any) -> Any:
         columns = [value.iloc[:, place].tolist() for place in range(len(names))]
         value = [dict(zip(names, cells, strict=True)) for cells in zip(*columns, strict=True)]
     elif datasets is not None and isinstance(value, datasets.Dataset):
-        value = value.to_list()
+        value = _named_labels(value.to_list(), value.features, datasets)
     if not isinstance(value, list | tuple):
         return value
     return [_plain_row(row, number) if isinstance(row, Mapping) else row for number, row in enumerate(value, 1)]
+
+
+def _named_labels(rows: list[Any], features: Any, datasets: Any) -> list[Any]:
+    """Rows of a data set whose labels are words, where it knows them."""
+    named = {name: feature for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)}
+    for row in rows:
+        for name, feature in named.items():
+            if row[name] is not None and 0 <= row[name] < feature.num_classes:
+                row[name] = feature.int2str(row[name])
+    return rows
 
 
 def _plain_row(row: Mapping[Any, Any], number: int) -> Any:

@@ -16,10 +16,9 @@ def upload(page, path):
     page.get_by_text(path.name).first.wait_for()
 
 
-def broken_at_17():
+def broken_from_line_9():
     lines = [json.dumps(row) for row in ROWS * 2]
-    lines[16] = lines[16][:-3]
-    return "\n".join(lines)
+    return "\n".join([*lines[:8], *(line[:-3] for line in lines[8:])])
 
 
 @pytest.mark.parametrize(
@@ -27,7 +26,7 @@ def broken_at_17():
     [
         ("empty.csv", "\n", "empty.csv is empty"),
         ("columns.csv", "a,b\n1,2\n3,4\n", "no columns to learn from were recognised"),
-        ("broken.jsonl", broken_at_17(), "broken.jsonl, line 17: not valid JSON"),
+        ("broken.jsonl", broken_from_line_9(), "broken.jsonl, line 9: not valid JSON"),
         ("nothing.csv", "prompt,completion\nx,\ny,\n", "row 1: there is nothing to learn from"),
     ],
 )

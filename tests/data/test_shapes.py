@@ -62,7 +62,7 @@ def test_a_system_prompt_comes_from_the_row_or_the_spec():
 @pytest.mark.parametrize(
     ("rows", "spec", "message"),
     [
-        ([{"a": "x", "b": "y"}], {}, "no columns to learn from were recognised. Columns there: a, b. Name them"),
+        ([{"a": "x", "b": "y"}], {}, "no columns to learn from were recognised. Columns there: 'a', 'b'. Name them"),
         ([{"id": 1, "q": "x", "z": "y"}], {}, "--columns prompt=q completion=z"),
         (
             [{"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}],
@@ -74,7 +74,7 @@ def test_a_system_prompt_comes_from_the_row_or_the_spec():
         ([{"a": "x", "output": "y"}], {"template": "{b}"}, r"names '\{b\}', which is no column"),
         ([{"a": "x", "output": "y"}], {"template": "fixed"}, "names no column"),
         ([{"messages": [{"role": "robot", "content": "x"}]}], {}, "row 1: .*there is no role 'robot'"),
-        ([{"messages": "no list"}], {}, "row 1: 'messages' is not a list of turns"),
+        ([{"messages": "no list"}], {}, "row 1: 'messages' is 'no list', which is no list of turns"),
     ],
 )
 def test_a_shape_that_is_not_known_is_explained(rows, spec, message):
@@ -194,11 +194,17 @@ def test_cells_that_are_no_text_are_named(rows, message):
         DataSpec(rows=rows)
 
 
+def test_one_row_is_read_to_be_looked_at_and_can_t_be_trained_on():
+    split = read_data(DataSpec(rows=ROWS[:1]))
+    assert (len(split.train), len(split.heldout)) == (1, 0)
+    with pytest.raises(UserError, match="nothing can be held out"):
+        split.check()
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
         ({"rows": []}, r"rows = \[\]"),
-        ({"rows": ROWS[:1]}, "both need at least one"),
         ({"source": "no such thing"}, "neither a built-in set"),
         ({"source": "owner/name"}, "can't be had from the Hugging Face Hub"),
     ],

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -179,7 +180,8 @@ class ChatFormat:
         _make_savable(generation_config)
 
     def _write(self, messages: Sequence[Message]) -> Written:
-        last = max((place for place, message in enumerate(messages) if message.role == "assistant"), default=-1)
+        answers = [place for place, message in enumerate(messages) if message.role == "assistant"]
+        last = max([place for place in answers if messages[place].is_answer] or answers, default=-1)
         turns, written = self._arranged(messages[: last + 1])
         done, before = None, ""
         for index, turn in enumerate(turns):
@@ -188,8 +190,8 @@ class ChatFormat:
             if not any(earlier.role == "user" for earlier in turns[:index]):
                 written.changes.add("unasked")
                 continue
-            if not turn.content.strip():
-                written.changes.add("empty")
+            if not turn.is_answer:
+                written.changes.add("calls" if turn.extra else "empty" if turn.learned else "weightless")
                 continue
             before = self.template.render(turns[:index], generation_prompt=True)
             answer = self._answer(turns[: index + 1], before, written.changes)
@@ -215,11 +217,15 @@ class ChatFormat:
         written = Written()
         turns = []
         for message in messages:
-            token = self.control.first_in(message.content)
+            token = self.control.first_in(message.content) or self.control.first_in(message.extra)
             if token:
                 written.control_token = written.control_token or token
                 written.changes.add("control")
-            turns.append(Message(message.role, self.control.broken(message.content)) if token else message)
+                content, extra = (self.control.broken(text) for text in (message.content, message.extra))
+                message = replace(message, content=content, extra=extra)
+            turns.append(message)
+        if any(turn.role == "tool" or turn.extra for turn in turns) and not self.template.takes_tools:
+            raise CantRender("the chat template knows no tools, so calls of tools and their results can't be read")
         if any(turn.role == "system" for turn in turns) and not self.template.has_system_role:
             turns = system_in_user(turns)
             written.changes.add("system")

@@ -38,10 +38,11 @@ def lesson(example: Example) -> Lesson:
     prompts, pairs = [], []
     asked = False
     for message in example.messages:
-        answers = message.role == "assistant" and asked and bool(message.content.strip())
+        answers = message.is_answer and asked
         if answers:
             prompts.append(so_far.digest())
-        so_far.update(f"{message.role}\0{_folded(message.content)}\0".encode("utf-8", "surrogatepass"))
+        said = f"{message.role}\0{_folded(message.content)}{message.extra}\0"
+        so_far.update(said.encode("utf-8", "surrogatepass"))
         if answers:
             pairs.append(so_far.digest())
         asked = asked or message.role == "user"
@@ -55,7 +56,7 @@ def row_digest(example: Example) -> bytes:
 
 def as_json(example: Example) -> Any:
     """Everything that a row is, for hashing."""
-    return [[m.role, m.content] for m in example.messages] or example.text
+    return [m.as_json for m in example.messages] or example.text
 
 
 def marks(text: str) -> numpy.ndarray:

@@ -9,29 +9,38 @@ from __future__ import annotations
 
 import itertools
 import random
+from array import array
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from tunelab.data.content import lesson
 from tunelab.data.examples import Example
+from tunelab.data.store import pick
 from tunelab.errors import UserError
 from tunelab.spec import DataSpec
 
-Sides = tuple[list[Example], list[Example], list[str]]
+if TYPE_CHECKING:
+    import numpy
+
+Sides = tuple[Sequence[Example], Sequence[Example], list[str]]
+Group = Sequence[int]  # indices of rows that stay on one side
 CLOSE = 2  # rows by which the held-out ones may miss what was asked without a word
+AUTO = 0.1  # the share that is held out where the data has no test part
+ASKED, ANSWERED, ON_THE_WAY = 0, 1, 2  # what a digest is of
 
 
-def divide(examples: list[Example], spec: DataSpec) -> Sides:
+def divide(examples: Sequence[Example], spec: DataSpec) -> Sides:
     """Rows to train on, held-out rows, and notes; both shuffled by the seed.
 
     Raises:
         UserError: a side would be empty.
     """
     if examples[0].text is not None:
-        return _divide_text(examples, spec)
+        return _divide_text(list(examples), spec)
     groups = groups_of(examples)
-    amount = float(spec.heldout)
+    amount = amount_of(spec)
     target = max(1, round(amount * len(examples))) if amount < 1 else int(amount)
     if len(examples) == 1 or (amount >= 1 and target >= len(examples)):
         raise _one_side_is_empty(spec, len(examples))
@@ -39,45 +48,72 @@ def divide(examples: list[Example], spec: DataSpec) -> Sides:
     if len(groups) == 1:
         raise UserError(
             f"{spec.title}: all {len(examples)} rows ask the same or share a turn that is learned (e.g. rows "
-            f"{_rows(groups[0])}), so none can be held out that is not trained on as well. Give held-out rows of "
+            f"{_rows(examples, groups[0])}), so none can be held out that is not trained on as well. Give held-out "
+            "rows of "
             "their own (heldout: FILE), or rows that ask different things."
         )
     train, heldout = _take(groups, target, spec.seed)
-    return train, heldout, _count_note(groups, target, len(heldout))
+    return pick(examples, train), pick(examples, heldout), _count_note(examples, groups, target, len(heldout))
 
 
-def groups_of(examples: list[Example]) -> list[list[Example]]:
+def amount_of(spec: DataSpec) -> float:
+    """The share or the number of rows that are drawn to be held out."""
+    return AUTO if spec.heldout == "auto" else float(spec.heldout)
+
+
+def groups_of(examples: Sequence[Example]) -> list[Group]:
     """The groups, each in the order of its rows, by their first rows."""
-    lessons = [lesson(example) for example in examples]
-    group = list(range(len(examples)))  # of each row an earlier one of its group, or itself (union-find: Tarjan 1975)
+    import numpy
+
+    digests, rows, kinds = array("Q"), array("L"), bytearray()
+    for row, example in enumerate(examples):
+        one = lesson(example)
+        found = [(one.asked, ASKED), *((pair, ANSWERED) for pair in one.pairs)]
+        found += [(prompt, ON_THE_WAY) for prompt in one.prompts[:-1]]
+        for digest, kind in found:
+            digests.append(int.from_bytes(digest, "little"))
+            rows.append(row)
+            kinds.append(kind)
+    first = _first_rows(len(examples), *map(numpy.asarray, (digests, rows, kinds)))
+    order = numpy.argsort(first, kind="stable")
+    starts = numpy.flatnonzero(numpy.diff(first[order], prepend=-1))
+    return (
+        [part.tolist() for part in numpy.split(order, starts[1:])]
+        if len(starts) < len(first)
+        else [(row,) for row in range(len(first))]
+    )
+
+
+def _first_rows(count: int, digests: numpy.ndarray, rows: numpy.ndarray, kinds: numpy.ndarray) -> Any:
+    """Of each row the first one of its group (count,), from digests with their rows and kinds: rows that ask the same
+    or share a turn belong together, and one that asks on the way what another asks at last (union-find: Tarjan 1975).
+    """
+    import numpy
+
+    first = list(range(count))
 
     def first_of(row: int) -> int:
-        while group[row] != row:
-            group[row] = row = group[group[row]]
+        while first[row] != row:
+            first[row] = row = first[first[row]]
         return row
 
-    seen: dict[bytes, int] = {}
-
-    def join(row: int, digests: Iterable[bytes]) -> None:
-        for digest in digests:
-            other = seen.setdefault(digest, row)
-            if other != row:
-                one, other = first_of(row), first_of(other)
-                group[max(one, other)] = min(one, other)
-
-    for row, one in enumerate(lessons):
-        join(row, (one.asked, *one.pairs))
-    asked = {one.asked for one in lessons}
-    for row, one in enumerate(lessons):
-        join(row, asked.intersection(one.prompts[:-1]))  # somebody asks this at last, and another on the way
-    groups: dict[int, list[Example]] = {}
-    for row, example in enumerate(examples):
-        groups.setdefault(first_of(row), []).append(example)
-    return list(groups.values())
+    order = numpy.argsort(digests, kind="stable")
+    same = numpy.diff(digests[order], prepend=digests[order][:1] + 1) == 0  # as the one before it
+    starts = numpy.flatnonzero(~same)
+    stops = numpy.append(starts[1:], len(order))
+    for start, stop in zip(starts[stops - starts > 1].tolist(), stops[stops - starts > 1].tolist(), strict=True):
+        members = order[start:stop]
+        asked = bool((kinds[members] == ASKED).any())
+        joined = rows[members[(kinds[members] != ON_THE_WAY) | asked]].tolist()
+        for row in joined[1:]:
+            one, other = first_of(joined[0]), first_of(row)
+            first[max(one, other)] = min(one, other)
+    return numpy.array([first_of(row) for row in range(count)])
 
 
-def _take(groups: list[list[Example]], target: int, seed: int) -> tuple[list[Example], list[Example]]:
-    """Rows to train on and held-out rows: as close to `target` as the groups allow, one group at least on each side."""
+def _take(groups: list[Group], target: int, seed: int) -> tuple[list[int], list[int]]:
+    """Indices of rows to train on and of held-out rows: as close to `target` as the groups allow, one group at least on
+    each side."""
     order = list(range(len(groups)))
     random.Random(seed).shuffle(order)
     # a prompt that many rows share says little about other prompts, so large groups are the last to be held out
@@ -91,11 +127,11 @@ def _take(groups: list[list[Example]], target: int, seed: int) -> tuple[list[Exa
     if not chosen or target - count > CLOSE:
         chosen = _closest(groups, by_turn, target)
     held = set(chosen)
-    train = [example for index in order if index not in held for example in groups[index]]
-    return train, [example for index in chosen for example in groups[index]]
+    train = [row for index in order if index not in held for row in groups[index]]
+    return train, [row for index in chosen for row in groups[index]]
 
 
-def _closest(groups: list[list[Example]], order: list[int], target: int) -> list[int]:
+def _closest(groups: list[Group], order: list[int], target: int) -> list[int]:
     """Groups, the first ones of `order` among those of a size, whose rows come as close to `target` as any."""
     left = closest_sum(Counter(len(group) for group in groups), target)
     chosen = []
@@ -136,23 +172,23 @@ def _powers(count: int) -> Iterable[int]:
         count, part = count - part, 2 * part
 
 
-def _count_note(groups: list[list[Example]], target: int, held: int) -> list[str]:
+def _count_note(examples: Sequence[Example], groups: list[Group], target: int, held: int) -> list[str]:
     if abs(held - target) <= CLOSE:
         return []
     largest = max(groups, key=len)
     return [
         f"{held} rows are held out instead of {target}: rows that ask the same or share a turn that is learned stay on "
-        f"one side, {len(largest)} of them together (rows {_rows(largest)})"
+        f"one side, {len(largest)} of them together (rows {_rows(examples, largest)})"
     ]
 
 
-def _rows(group: list[Example]) -> str:
-    return ", ".join(str(example.row) for example in group[:3]) + (", …" if len(group) > 3 else "")
+def _rows(examples: Sequence[Example], group: Group) -> str:
+    return ", ".join(str(examples[row].row) for row in group[:3]) + (", …" if len(group) > 3 else "")
 
 
 def _one_side_is_empty(spec: DataSpec, count: int) -> UserError:
     return UserError(
-        f"{spec.title}: {count} rows and heldout = {spec.heldout:g} leave 0 to train on and {count} held out; both "
+        f"{spec.title}: {count} rows and heldout = {amount_of(spec):g} leave 0 to train on and {count} held out; both "
         "need at least one. Add rows, or change heldout."
     )
 
@@ -163,11 +199,12 @@ def _one_side_is_empty(spec: DataSpec, count: int) -> UserError:
 def _divide_text(examples: list[Example], spec: DataSpec) -> Sides:
     """Documents on either side. A share is one of the text: documents are long and short, and of one that would be too
     much the last part is held out."""
-    groups = groups_of(examples)
-    amount, notes = float(spec.heldout), []
+    groups = [[examples[row] for row in group] for group in groups_of(examples)]
+    amount, notes = amount_of(spec), []
     if amount >= 1 and len(groups) > 1 and amount < len(examples):
-        train, heldout = _take(groups, int(amount), spec.seed)
-        return train, heldout, _count_note(groups, int(amount), len(heldout))
+        places = groups_of(examples)
+        train, heldout = (pick(examples, side) for side in _take(places, int(amount), spec.seed))
+        return train, heldout, _count_note(examples, places, int(amount), len(heldout))
     if amount >= 1:
         notes.append(f"there are not enough documents ({len(groups)}) to hold out {amount:.0f}: a tenth of the text is")
         amount = 0.1
@@ -175,7 +212,7 @@ def _divide_text(examples: list[Example], spec: DataSpec) -> Sides:
     if not heldout:
         raise UserError(
             f"{spec.title}: the text is too short ({sum(map(_characters, groups)):,} characters) to hold out "
-            f"heldout = {spec.heldout:g} of it. Add text, or give held-out rows of their own."
+            f"heldout = {amount_of(spec):g} of it. Add text, or give held-out rows of their own."
         )
     return train, heldout, notes + cut
 

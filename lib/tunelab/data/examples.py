@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
-Role = Literal["system", "user", "assistant"]
+from tunelab.errors import UserError
+
+Role = Literal["system", "user", "assistant", "tool"]
 
 
 @dataclass(frozen=True)
 class Message:
     role: Role
     content: str
+    learned: bool = True  # False: an assistant's turn that is read only (OpenAI's weight 0)
+    extra: str = ""  # what a chat template with tools reads beside the content, as a JSON object
+
+    @property
+    def is_answer(self) -> bool:
+        """Whether it can be learned: words of the assistant that nobody has excluded."""
+        return self.role == "assistant" and self.learned and bool(self.content.strip())
+
+    @property
+    def as_json(self) -> list[object]:
+        """Everything that it is, for hashing and for files."""
+        return [self.role, self.content, *([self.learned, self.extra] if self.extra or not self.learned else [])]
 
 
 @dataclass(frozen=True)
@@ -26,18 +41,21 @@ class Example:
     @property
     def prompt(self) -> str:
         """What the user says last before the final answer."""
-        return next((m.content for m in reversed(self.messages) if m.role == "user"), self.text or "")
+        return next((m.content for m in reversed(self.asked) if m.role == "user"), self.text or "")
 
     @property
     def answer(self) -> str:
-        """The final assistant turn: the reference a tuned model is measured against."""
-        return next((m.content for m in reversed(self.messages) if m.role == "assistant"), "")
+        """The final answer: the reference a tuned model is measured against."""
+        return self.messages[self._last].content if self._last < len(self.messages) else ""
 
     @property
     def asked(self) -> tuple[Message, ...]:
         """The conversation up to the final answer."""
-        last = max((i for i, m in enumerate(self.messages) if m.role == "assistant"), default=len(self.messages))
-        return self.messages[:last]
+        return self.messages[: self._last]
+
+    @property
+    def _last(self) -> int:
+        return max((place for place, m in enumerate(self.messages) if m.is_answer), default=len(self.messages))
 
 
 @dataclass(frozen=True)
@@ -45,8 +63,18 @@ class DataSplit:
     """Rows to train on and rows to measure with, and what there is to know about them."""
 
     name: str
-    train: list[Example]
-    heldout: list[Example]
+    train: Sequence[Example]
+    heldout: Sequence[Example]
     sha256: str  # over every row used: a resumed run learns from the same data or not at all
     notes: tuple[str, ...] = ()
-    unused: tuple[Example, ...] = ()  # training rows beyond `limit`
+    unused: Sequence[Example] = ()  # training rows beyond `limit`
+    columns: dict[str, str] = field(default_factory=dict)  # the column of each role, as `DataSpec.columns` takes it
+    problem: str | None = None  # why nothing can be trained on these rows, which can be looked at
+
+    def check(self) -> None:
+        """
+        Raises:
+            UserError: nothing can be trained on these rows.
+        """
+        if self.problem:
+            raise UserError(self.problem)

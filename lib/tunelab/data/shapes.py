@@ -1,227 +1,372 @@
-"""From rows to conversations: the shapes people have, detected from the column names, or named.
-
-messages        OpenAI: [{"role": "user", "content": …}, …]
-conversations   ShareGPT: [{"from": "human", "value": …}, …]
-instruction, input, output                Alpaca
-prompt, completion (question/answer, text/category, … : see PAIRS)
-text            plain text, for a stage that learns from text
-"""
+"""From rows to examples, by a mapping of their columns (`mapping.py`). What is left out is counted and said."""
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
-from tunelab.data.examples import Example, Message, Role
-from tunelab.data.readers import Row
-from tunelab.errors import UserError, listed
+from tunelab.data.cells import filled, is_template, written
+from tunelab.data.columns import kind_of
+from tunelab.data.examples import Example, Message
+from tunelab.data.mapping import IMAGES, Mapping, counted_from, propose
+from tunelab.data.reading import Bad, Row, bad_rows_note
+from tunelab.data.reading.checks import Unreadable
+from tunelab.data.reading.unfolding import unfolded
+from tunelab.data.turns import history_of, turns_of
+from tunelab.errors import UserError, shortened
 from tunelab.spec import DataSpec
 
-# column names for prompt and completion, the first pair that is there wins
-PAIRS = (
-    ("prompt", "completion"),
-    ("prompt", "response"),
-    ("prompt", "answer"),
-    ("question", "answer"),
-    ("question", "response"),
-    ("input", "output"),
-    ("source", "target"),
-    ("text", "label"),
-    ("text", "category"),
-    ("text", "intent"),
-    ("text", "output"),
-    ("user", "assistant"),
-    ("query", "response"),
-)
-ALPACA_ANSWERS = ("output", "response", "completion", "answer")
-SPEAKERS: dict[str, Role] = {
-    "system": "system",
-    "user": "user",
-    "human": "user",
-    "developer": "system",
-    "assistant": "assistant",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "model": "assistant",
-    "bot": "assistant",
+Rows = Iterable[Row | Bad]
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+# why a row is not learned from: said in a note of "3 rows …", and in the error where there are no others
+REASONS = {
+    "empty": "without an answer",
+    "unwanted": "whose label is false (an answer not to learn)",
+    "nothing to learn": "without an answer that is to be learned (weight 0)",
 }
-Parser = Callable[[Row, int], Example | None]
 
 
-def to_examples(rows: list[Row], spec: DataSpec, learn: str, name: str) -> tuple[list[Example], list[str]]:
+@dataclass
+class Reader:
+    """Examples of rows, and what happened on the way. `notes` are complete when all rows have been gone through."""
+
+    mapping: Mapping
+    spec: DataSpec
+    name: str
+    bad: list[Bad] = field(default_factory=list)
+    left_out: dict[str, list[int]] = field(default_factory=dict)
+    openings: int = 0  # conversations that the assistant begins
+    turn_keys: set[str] = field(default_factory=set)  # of turns, that are not read
+    good: int = 0
+
+    def examples(self, rows: Rows) -> Iterator[Example]:
+        """One example per row that has something to learn from."""
+        parse = self._parser()
+        for number, row in unfolded(rows):
+            try:
+                if isinstance(row, Bad):
+                    self.bad.append(row)
+                    continue
+                if picture := self._picture(row):
+                    raise Unreadable(f"holds an image (column {shortened(picture, 40)}); only text is learned")
+                example = parse(row, number)
+            except Unreadable as problem:
+                self.bad.append(Bad(f"row {number}", str(problem)[:200]))
+                continue
+            if isinstance(example, Example):
+                self.good += 1
+                yield example
+            else:
+                self.left_out.setdefault(example, []).append(number)
+
+    def notes(self) -> list[str]:
+        """What to know of the rows.
+
+        Raises:
+            UserError: none has anything to learn from, or more of them can't be read than can.
+        """
+        if not self.good and not self.bad:
+            raise self._nothing()
+        notes = list(self.mapping.notes)
+        if self.bad:
+            notes.append(bad_rows_note(self.bad, self.good + sum(map(len, self.left_out.values())), self.name))
+        if not self.good:
+            raise self._nothing()
+        for reason, rows in self.left_out.items():
+            shown = ", ".join(map(str, rows[:5])) + (", …" if len(rows) > 5 else "")
+            were = "1 row {} was" if len(rows) == 1 else f"{len(rows):,} rows {{}} were"
+            notes.append(f"{were.format(REASONS[reason])} left out (row {shown})")
+        if self.openings:
+            begin = "1 conversation begins" if self.openings == 1 else f"{self.openings:,} conversations begin"
+            notes.append(f"{begin} with a turn of the assistant that nobody asked for: that first turn is left out")
+        if self.turn_keys:
+            notes.append(f"not used of the turns: {', '.join(sorted(self.turn_keys)[:8])}")
+        return notes
+
+    def _nothing(self) -> UserError:
+        if not self.left_out:
+            return _no_rows(self.name)
+        reason, rows = max(self.left_out.items(), key=lambda one: len(one[1]))
+        count = sum(map(len, self.left_out.values()))
+        why = "the answer is empty" if reason == "empty" else f"it is a row {REASONS[reason]}"
+        return UserError(
+            f"{self.name}, row {rows[0]}: there is nothing to learn from ({why}), and so in all {count} rows. Fill "
+            "the answers, "
+            "or name another column: --columns completion=COLUMN."
+        )
+
+    def _picture(self, row: Row) -> str | None:
+        if self.spec.columns or self.spec.template:
+            return None  # somebody has chosen what is read
+        return next((key for key, value in row.items() if key.lower() in IMAGES and kind_of(value)), None)
+
+    def _parser(self) -> Callable[[Row, int], Example | str]:
+        return {"turns": self._turns, "pair": self._pair, "choices": self._choices, "text": self._text}[
+            self.mapping.shape
+        ]()
+
+    def _text(self) -> Callable[[Row, int], Example | str]:
+        text = self._cell("text")
+
+        def parse(row: Row, number: int) -> Example | str:
+            found = text(row).strip()
+            return Example(text=found, row=number) if found else "empty"
+
+        return parse
+
+    def _turns(self) -> Callable[[Row, int], Example | str]:
+        roles = self.mapping.roles
+        column = roles.get("messages") or roles["conversations"]
+        system, ending, wanted = self._system(), roles.get("completion"), roles.get("label")
+
+        def parse(row: Row, number: int) -> Example | str:
+            if wanted and _is_false(row.get(wanted)):
+                return "unwanted"
+            if not kind_of(row.get(column)):
+                return "empty"
+            try:
+                turns = turns_of(row[column], self.turn_keys)
+                if ending:
+                    turns = _ended(turns, self._ending(row.get(ending)))
+            except Unreadable as problem:
+                raise Unreadable(f"'{column}' {problem}") from None
+            if (text := system(row)) and not any(turn.role == "system" for turn in turns[:1]):
+                turns.insert(0, Message("system", text))
+            return self._conversation(turns, number)
+
+        return parse
+
+    def _ending(self, value: Any) -> list[Message]:
+        """The last answer, which stands in a column of its own: text, a turn, or turns."""
+        kind = kind_of(value)
+        if kind == "turns":
+            return turns_of(value, self.turn_keys)
+        if kind == "list":
+            raise _list_of_answers()
+        return [Message("assistant", tidy(written(value)))] if kind else []
+
+    def _conversation(self, turns: list[Message], number: int) -> Example | str:
+        first = next((place for place, turn in enumerate(turns) if turn.role != "system"), len(turns))
+        asked = next((place for place, turn in enumerate(turns) if turn.role == "user"), len(turns))
+        if asked > first and asked < len(turns):
+            self.openings += 1
+            turns = turns[:first] + turns[asked:]
+        while turns and turns[-1].role == "assistant" and not turns[-1].content.strip() and not turns[-1].extra:
+            turns = turns[:-1]  # an answer without a word is none
+        if not any(turn.is_answer for turn in turns):
+            return (
+                "nothing to learn"
+                if any(turn.role == "assistant" and turn.content.strip() for turn in turns)
+                else "empty"
+            )
+        return Example(messages=tuple(turns), row=number)
+
+    def _pair(self) -> Callable[[Row, int], Example | str]:
+        roles = self.mapping.roles
+        asked = [self._cell(role) for role in ("prompt", "input", "context") if role in roles]
+        answer, system = self._answer(), self._system()
+        history, wanted = roles.get("history"), roles.get("label")
+
+        def parse(row: Row, number: int) -> Example | str:
+            if wanted and _is_false(row.get(wanted)):
+                return "unwanted"
+            prompt = "\n\n".join(text for part in asked if (text := tidy(part(row))))
+            said = tidy(answer(row))
+            if not prompt or not said:
+                return "empty"
+            before = history_of(row.get(history)) if history and kind_of(row.get(history)) else []
+            first = [Message("system", text)] if (text := system(row)) else []
+            turns = (*first, *before, Message("user", prompt), Message("assistant", said))
+            return Example(turns, row=number)
+
+        return parse
+
+    def _answer(self) -> Callable[[Row], str]:
+        """The answer of a row: text, or a single object's; a label in the words that the user gave for it."""
+        column = self.mapping.roles["completion"]
+        cell, labels, fixed = self._cell("completion"), self.spec.labels, self._is_template("completion")
+
+        def answer(row: Row) -> str:
+            value = row.get(column)
+            kind = "text" if fixed else kind_of(value)
+            if kind in ("list", "object", "turns"):
+                return _only_answer(value, column)
+            text = cell(row)
+            if labels and text.strip():
+                if text.strip() not in labels:
+                    raise Unreadable(f"the label {shortened(text.strip(), 40)} has no word in labels")
+                return labels[text.strip()]
+            return text
+
+        return answer
+
+    def _choices(self) -> Callable[[Row, int], Example | str]:
+        roles, found = self.mapping.roles, self.mapping.columns
+        asked = [self._cell(role) for role in ("prompt", "input", "context") if role in roles]
+        columns = [roles["choices"]] if roles["choices"] in found else roles["choices"].split(",")
+        start = counted_from(found[roles["completion"]], self._longest(columns))
+        system = self._system()
+
+        def parse(row: Row, number: int) -> Example | str:
+            question = "\n\n".join(text for part in asked if (text := tidy(part(row))))
+            texts, names = _options(row, columns)
+            if not question or not kind_of(row.get(roles["completion"])):
+                return "empty"
+            letter = _letter(row[roles["completion"]], texts, names, start)
+            shown = "\n".join(f"{LETTERS[place]}. {text}" for place, text in enumerate(texts))
+            first = [Message("system", text)] if (text := system(row)) else []
+            turns = (*first, Message("user", f"{question}\n\n{shown}"), Message("assistant", letter))
+            return Example(turns, row=number)
+
+        return parse
+
+    def _longest(self, columns: list[str]) -> int:
+        return len(columns) if len(columns) > 1 else self.mapping.columns[columns[0]].longest
+
+    def _system(self) -> Callable[[Row], str]:
+        own, default = self.mapping.roles.get("system"), (self.spec.system or "").strip()
+        cell = self._cell("system") if own else None
+        return lambda row: (cell(row).strip() if cell else "") or default
+
+    def _cell(self, role: str) -> Callable[[Row], str]:
+        column = self.mapping.roles[role]
+        if self._is_template(role):
+            return filled(column, list(self.mapping.columns))
+        return lambda row: written(row.get(column))
+
+    def _is_template(self, role: str) -> bool:
+        return is_template(self.mapping.roles[role], list(self.mapping.columns))
+
+
+def to_examples(rows: Rows, spec: DataSpec, learn: str, name: str) -> tuple[list[Example], list[str]]:
     """One example per row that has something to learn from, and notes for people.
 
     Raises:
-        UserError: the columns are not there, a row has another shape, or no row has anything to learn from.
+        UserError: the columns are not there, more rows can't be read than can, or none has anything to learn from.
     """
-    columns = list(dict.fromkeys(key for row in rows[:100] for key in row))
-    parse, described = _parser(columns, spec, learn, name)
-    examples, empty = [], []
-    for number, row in enumerate(rows, 1):
-        example = parse(row, number)
-        examples.append(example) if example else empty.append(number)
-    if not examples:
-        raise UserError(
-            f"{name}, row {empty[0]}: there is nothing to learn from (the answer is empty), and so in all "
-            f"{len(empty)} rows. Fill the answers, or name another column: --columns completion=COLUMN."
-        )
-    notes = [described]
-    if empty:
-        shown = ", ".join(map(str, empty[:5])) + (", …" if len(empty) > 5 else "")
-        rows_were = "1 row without an answer was" if len(empty) == 1 else f"{len(empty)} rows without an answer were"
-        notes.append(f"{rows_were} left out (row {shown})")
-    return examples, notes
+    reader = reader_of(rows, spec, learn, name)
+    examples = list(reader.examples(rows))
+    return examples, reader.notes()
 
 
-def _parser(columns: list[str], spec: DataSpec, learn: str, name: str) -> tuple[Parser, str]:
-    named = spec.columns or {}
-    for role, column in named.items():
-        if column not in columns:
-            raise _missing(f"{name}: there is no column '{column}' (given for '{role}')", columns)
-    at = {column.lower().strip(): column for column in columns}
-    system = named.get("system") or at.get("system")
-    if learn == "text":
-        return _text_parser(named, at, columns, name)
-    if not spec.template:
-        for role, reader in (("messages", _openai_turns), ("conversations", _sharegpt_turns)):
-            turns = named.get(role) or (at.get(role) if not named else None)
-            if turns:
-                return _turns_parser(turns, reader, spec.system, name), f"conversations in column '{turns}'"
-    if "instruction" in at and not named and not spec.template:
-        alpaca = next((at[a] for a in ALPACA_ANSWERS if a in at), None)
-        if alpaca:
-            return _alpaca_parser(at, alpaca, spec.system, system), (
-                f"instruction ← {at['instruction']}, {'input ← ' + at['input'] + ', ' if 'input' in at else ''}"
-                f"answer ← {alpaca}"
-            )
-    return _pair_parser(columns, at, named, spec, system, name)
+def reader_of(rows: Rows, spec: DataSpec, learn: str, name: str, roles: dict[str, str] | None = None) -> Reader:
+    """A reader with the mapping that is proposed for these rows.
+
+    Raises:
+        UserError: as `mapping.propose`; or there are none that can be read.
+    """
+    _check_some(rows, name)
+    return Reader(propose(_Good(rows), spec, learn, name, roles), spec, name)
 
 
-def _pair_parser(
-    columns: list[str], at: dict[str, str], named: dict[str, str], spec: DataSpec, system: str | None, name: str
-) -> tuple[Parser, str]:
-    answer: str | None
-    prompt = named.get("prompt") or named.get("instruction") or named.get("input") or named.get("text")
-    answer = named.get("completion") or named.get("output")
-    detected = next(((at[p], at[a]) for p, a in PAIRS if p in at and a in at), (None, None))
-    if answer is None:
-        answer = detected[1] or next((at[a] for a in ALPACA_ANSWERS if a in at), None)
-    if prompt is None and spec.template is None:
-        prompt = detected[0]
-    if answer is None or (prompt is None and spec.template is None):
-        raise _missing(f"{name}: no columns to learn from were recognised", columns)
-    fill = _template(spec.template, columns, name) if spec.template else lambda row: _cell(row, str(prompt))
-
-    def parse(row: Row, number: int) -> Example | None:
-        return _example(fill(row), _cell(row, answer), _cell(row, system) if system else spec.system, number)
-
-    return parse, f"prompt ← {spec.template or prompt}, completion ← {answer}"
+def _check_some(rows: Rows, name: str) -> None:
+    bad: list[Bad] = []
+    for row in rows:
+        if not isinstance(row, Bad):
+            return
+        bad.append(row)
+    if bad:
+        bad_rows_note(bad, 0, name)
+    raise _no_rows(name)
 
 
-def _alpaca_parser(at: dict[str, str], answer: str, default_system: str | None, system: str | None) -> Parser:
-    def parse(row: Row, number: int) -> Example | None:
-        extra = _cell(row, at["input"]) if "input" in at else ""
-        prompt = _cell(row, at["instruction"]) + (f"\n\n{extra}" if extra.strip() else "")
-        return _example(prompt, _cell(row, answer), _cell(row, system) if system else default_system, number)
-
-    return parse
+def _no_rows(name: str) -> UserError:
+    return UserError(f"{name} holds no rows. Give a file with at least two rows: one to train, one to hold out.")
 
 
-def _turns_parser(column: str, read: Callable[[Any], Iterable[Message]], system: str | None, name: str) -> Parser:
-    def parse(row: Row, number: int) -> Example | None:
-        value = row.get(column)
-        try:
-            turns = tuple(read(json.loads(value) if isinstance(value, str) else value))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise UserError(
-                f"{name}, row {number}: '{column}' is not a list of turns ({error}). Each turn is "
-                '{"role": "user", "content": "…"} with role system, user or assistant, '
-                'or {"from": "human", "value": "…"} with human or gpt.'
-            ) from None
-        while turns and turns[-1].role == "assistant" and not turns[-1].content.strip():
-            turns = turns[:-1]  # an answer without a word is none
-        if system and (not turns or turns[0].role != "system"):
-            turns = (Message("system", system), *turns)
-        answered = any(m.role == "assistant" and m.content.strip() for m in turns)
-        return Example(messages=turns, row=number) if answered else None
+class _Good:
+    """The rows that can be read, unfolded; to be gone through again and again."""
 
-    return parse
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+
+    def __iter__(self) -> Iterator[Row]:
+        return (row for _number, row in unfolded(self._rows) if not isinstance(row, Bad))
 
 
-def _openai_turns(turns: Any) -> Iterable[Message]:
-    return [Message(_speaker(turn["role"]), _content(turn.get("content"))) for turn in turns]
+def tidy(text: str) -> str:
+    """Text without blank lines and spaces around it; the first indent of code is part of it."""
+    text = re.sub(r"\A(?:[^\S\n]*\n)+", "", text.rstrip())
+    return text[1:] if re.match(r" \S", text) else text
 
 
-def _sharegpt_turns(turns: Any) -> Iterable[Message]:
-    if turns and "role" in turns[0]:
-        return _openai_turns(turns)
-    return [Message(_speaker(turn["from"]), _text(turn.get("value"))) for turn in turns]
+def _is_false(value: Any) -> bool:
+    return str(value).strip().lower() in ("false", "0", "0.0", "no")
 
 
-def _speaker(name: str) -> Role:
-    role = SPEAKERS.get(str(name).lower())
-    if role is None:
-        raise ValueError(f"there is no role '{name}'")
-    return role
+def _ended(turns: list[Message], ending: list[Message]) -> list[Message]:
+    """Turns with the answer of another column, where they wait for one; where that column holds the whole conversation,
+    that one."""
+    if len(ending) > 1 and turns and ending[0] == turns[0]:
+        return ending
+    return turns if turns and turns[-1].role == "assistant" else turns + ending
 
 
-def _content(value: Any) -> str:
-    """The text of a turn: a string, or OpenAI's list of parts, which must all be text."""
-    if not isinstance(value, list):
-        return _text(value)
-    for part in value:
-        if part.get("type") != "text":
-            raise ValueError(f"a part of type '{part.get('type')}'; only text is learned")
-    return "".join(part["text"] for part in value)
+def _only_answer(value: Any, column: str) -> str:
+    """The text of an answer that is an object: a turn, turns with one answer, or SQuAD's list of texts, of which all
+    say the same and the first is taken. Other objects are written as JSON, which is what they are meant as."""
+    import json
 
-
-def _text_parser(named: dict[str, str], at: dict[str, str], columns: list[str], name: str) -> tuple[Parser, str]:
-    column = named.get("text") or at.get("text") or at.get("content") or (columns[0] if len(columns) == 1 else None)
-    if column is None:
-        raise _missing(f"{name}: no column with plain text was recognised", columns, role="text")
-
-    def parse(row: Row, number: int) -> Example | None:
-        text = _cell(row, column).strip()
-        return Example(text=text, row=number) if text else None
-
-    return parse, f"plain text ← {column}"
-
-
-def _template(template: str, columns: list[str], name: str) -> Callable[[Row], str]:
-    used = re.findall(r"\{([^{}]+)\}", template)
-    if not used:
-        raise UserError(f"template = '{template}' names no column. Write e.g. 'Classify: {{{columns[0]}}}'.")
-    for column in used:
-        if column not in columns:
-            raise _missing(f"{name}: the template names '{{{column}}}', which is no column", columns)
-    return lambda row: re.sub(r"\{([^{}]+)\}", lambda match: _cell(row, match[1]), template)
-
-
-def _example(prompt: str, answer: str, system: str | None, number: int) -> Example | None:
-    if not answer.strip() or not prompt.strip():
-        return None
-    first = (Message("system", system),) if system and system.strip() else ()
-    return Example((*first, Message("user", prompt.strip()), Message("assistant", answer.strip())), row=number)
-
-
-def _cell(row: Row, column: str) -> str:
-    return _text(row.get(column))
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return ""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _missing(problem: str, columns: list[str], role: str = "prompt") -> UserError:
-    # a number of the row is hardly what to learn from
-    likely = [c for c in columns if c.lower().strip() not in ("id", "index", "ind", "no", "nr")] or ["COLUMN"]
-    named = {role: likely[0]} if role == "text" else {"prompt": likely[0], "completion": (*likely, "COLUMN")[1]}
-    flags = " ".join(f"{key}={value}" for key, value in named.items())
-    return UserError(
-        f"{problem}. Columns there: {listed(columns) or 'none'}. Name them, e.g. in the app under 'Columns and "
-        f"held-out rows', on the command line with --columns {flags}, in Python with columns={named}."
+    kind = kind_of(value)
+    if kind == "turns":
+        words = [turn.content for turn in turns_of(value) if turn.role == "assistant"]
+        if len(words) == 1:
+            return words[0]
+        raise Unreadable(f"'{column}' holds {len(words)} turns of the assistant where one answer is expected")
+    texts = (
+        value.get("text") if isinstance(value, dict) else [one.get("text") for one in value if isinstance(one, dict)]
     )
+    if isinstance(texts, list) and texts and all(isinstance(text, str) for text in texts):
+        return texts[0]
+    if isinstance(value, dict):
+        return "" if isinstance(texts, list) else json.dumps(value, ensure_ascii=False)
+    raise _list_of_answers(column)
+
+
+def _list_of_answers(column: str = "completion") -> Unreadable:
+    return Unreadable(
+        f"'{column}' is a list of answers, of which none is said to be the right one; give one answer as text"
+    )
+
+
+def _options(row: Row, columns: list[str]) -> tuple[list[str], list[str]]:
+    """The texts to choose from, and what each is called."""
+    if len(columns) > 1:
+        options = [(written(row.get(column)), column.rpartition("_")[2]) for column in columns]
+    else:
+        options = _listed_options(row.get(columns[0]))
+    options = [(text, name) for text, name in options if text.strip()]
+    if not 2 <= len(options) <= len(LETTERS):
+        raise Unreadable(f"'{columns[0]}' holds no list of 2 to {len(LETTERS)} choices")
+    return [text for text, _name in options], [name for _text, name in options]
+
+
+def _listed_options(value: Any) -> list[tuple[str, str]]:
+    if isinstance(value, dict) and isinstance(value.get("text"), list):
+        texts, names = value["text"], value.get("label")
+        names = names if isinstance(names, list) and len(names) == len(texts) else LETTERS
+        return [(written(text), str(name)) for text, name in zip(texts, names, strict=False)]
+    if isinstance(value, dict):
+        return [(written(text), str(name)) for name, text in value.items()]
+    if not isinstance(value, list) or len(value) > len(LETTERS):
+        return []
+    return [
+        (written(one.get("text", one)), str(one.get("label", letter)))
+        if isinstance(one, dict)
+        else (written(one), letter)
+        for one, letter in zip(value, LETTERS, strict=False)
+    ]
+
+
+def _letter(answer: Any, texts: list[str], names: list[str], start: int | None) -> str:
+    """The letter of the right choice, which is given by its name, by its number counted from `start`, or by its text
+    where answers are no numbers (`start` None)."""
+    said = written(answer).strip()
+    by_name = [place for place, name in enumerate(names) if name.strip().lower() == said.lower().strip("(.) ")]
+    by_text = [place for place, text in enumerate(texts) if text.strip() == said]
+    place = next(iter([*by_name, *(by_text if start is None else [int(said) - start])]), -1)
+    if not 0 <= place < len(texts):
+        raise Unreadable(f"the answer {shortened(said, 40)} is none of its {len(texts)} choices")
+    return LETTERS[place]

@@ -7,34 +7,74 @@ import json
 import os
 import random
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tunelab.data.builtin import BUILTIN
 from tunelab.data.content import as_json, lesson
-from tunelab.data.divide import divide
+from tunelab.data.divide import Sides, divide
 from tunelab.data.examples import DataSplit, Example
-from tunelab.data.readers import SUFFIXES, Row, read_rows
-from tunelab.data.shapes import to_examples
-from tunelab.errors import UserError
-from tunelab.spec import DataSpec, plain_rows
+from tunelab.data.hub import hub_table
+from tunelab.data.mapping import Mapping
+from tunelab.data.reading import SUFFIXES, Table, read_table
+from tunelab.data.reading.checks import checked
+from tunelab.data.shapes import Reader, Rows, reader_of
+from tunelab.data.store import collected
+from tunelab.errors import UserError, shown_name
+from tunelab.spec import DataSpec
 
 
-def read_data(spec: DataSpec, learn: str = "instructions") -> DataSplit:
-    """The rows of `spec` as examples, divided; `learn` is `Stage.learn`.
+@dataclass(frozen=True)
+class _Read:
+    """The rows of one side as examples."""
+
+    examples: Sequence[Example]
+    notes: list[str]
+    mapping: Mapping
+
+
+def read_data(spec: DataSpec, learn: str = "instructions", roles: dict[str, str] | None = None) -> DataSplit:
+    """The rows of `spec` as examples, divided; `learn` is `Stage.learn`. Rows that can't be divided are read all the
+    same, to be looked at: `DataSplit.problem` says why nothing can be trained on them. `roles`: `DataSplit.columns` of
+    a time before, to read the rows in the same way again, whatever would be proposed now.
 
     Raises:
         UserError: a file, a column or the division is wrong; the message says which and what to do.
     """
-    examples, notes = to_examples(_rows(spec), spec, learn, spec.title)
-    if spec.heldout_rows is not None or isinstance(spec.heldout, str):
-        train, heldout, more = examples, *_heldout_of_its_own(spec, learn)
-        notes += more + _leaks(train, heldout)
-        random.Random(spec.seed).shuffle(heldout)  # files are often sorted, and evaluation takes the first rows
-    else:
-        train, heldout, more = divide(examples, spec)
-        notes += more
+    table = _table(spec)
+    read = _examples(table.rows, spec, learn, table.name, roles)
+    train, heldout, notes = _sides(read, table, spec, learn)
     used, unused = train[: spec.limit], train[spec.limit :] if spec.limit else []
-    return DataSplit(spec.title, used, heldout, _sha256(used, heldout), tuple(notes), tuple(unused))
+    return DataSplit(
+        spec.title,
+        used,
+        heldout,
+        _sha256(used, heldout),
+        (*table.notes, *read.notes, *notes),
+        unused,
+        columns=dict(read.mapping.roles),
+        problem=None if heldout else _one_row(spec),
+    )
+
+
+def _sides(read: _Read, table: Table, spec: DataSpec, learn: str) -> Sides:
+    own = _own_heldout(spec, table)
+    if own is not None:
+        heldout, notes = _heldout_examples(own, spec, learn, read.mapping)
+        random.Random(spec.seed).shuffle(heldout)  # files are often sorted, and evaluation takes the first rows
+        return read.examples, heldout, notes + _leaks(read.examples, heldout)
+    if len(read.examples) == 1 and read.examples[0].text is None:
+        return read.examples, [], ["there is one row: it can be looked at, and training needs two"]
+    return divide(read.examples, spec)
+
+
+def _one_row(spec: DataSpec) -> str:
+    return (
+        f"{spec.title} has one row: nothing can be held out to measure with. Add rows, or give held-out rows of their "
+        "own "
+        "(heldout: FILE)."
+    )
 
 
 def read_examples(spec: DataSpec, learn: str = "instructions") -> list[Example]:
@@ -43,7 +83,8 @@ def read_examples(spec: DataSpec, learn: str = "instructions") -> list[Example]:
     Raises:
         UserError: as `read_data`.
     """
-    return to_examples(_rows(spec), spec, learn, spec.title)[0]
+    table = _table(spec)
+    return list(_examples(table.rows, spec, learn, table.name).examples)
 
 
 def absolute(spec: DataSpec) -> DataSpec:
@@ -55,55 +96,84 @@ def absolute(spec: DataSpec) -> DataSpec:
 
 def file_of(source: str | float | None) -> Path | None:
     """The file that a `source` or a `heldout` names, there or not; None for anything else."""
-    if not isinstance(source, str) or source in BUILTIN:
+    if not isinstance(source, str) or source in BUILTIN or source == "auto":
         return None
-    path = Path(source).expanduser()
+    path = Path(source)
+    if source.startswith("~"):
+        try:
+            path = path.expanduser()
+        except RuntimeError:  # nobody of that name
+            return path
     return path if path.suffix.lower() in SUFFIXES or os.path.exists(path) else None
 
 
-def _rows(spec: DataSpec) -> list[Row]:
+def _table(spec: DataSpec) -> Table:
     if spec.rows is not None:
         if not spec.rows:
             raise UserError("rows = []: there is nothing to learn from. Give at least two rows.")
-        return list(spec.rows)
+        return _in_memory(spec.rows, spec.title)
     source = str(spec.source)
     if source in BUILTIN:
-        return BUILTIN[source]()
+        return _in_memory(BUILTIN[source](), source)
     if file := file_of(source):
-        return read_rows(file)
+        return read_table(file, spec.header)
     if re.fullmatch(r"[\w.-]+/[\w.-]+", source):
-        return _rows_from_hub(source)
+        return hub_table(source, spec.subset, spec.split, spec.heldout == "auto", tuple(BUILTIN))
     raise UserError(
-        f"source = '{source}' is neither a built-in set ({', '.join(BUILTIN)}), nor a file "
+        f"source = '{shown_name(source)}' is neither a built-in set ({', '.join(BUILTIN)}), nor a file "
         f"({', '.join(SUFFIXES)}), nor a Hub data set (owner/name)."
     )
 
 
-def _rows_from_hub(name: str) -> list[Row]:
-    import datasets
-
-    try:
-        return list(plain_rows(datasets.load_dataset(name, split="train")))
-    except (ConnectionError, OSError, ValueError, RuntimeError) as error:
-        reason = "the Hub is switched off (HF_HUB_OFFLINE)" if os.environ.get("HF_HUB_OFFLINE") else str(error)
-        raise UserError(
-            f"source = '{name}' can't be had from the Hugging Face Hub: {reason.splitlines()[0][:200]}. Connect, give "
-            f"a file ({', '.join(SUFFIXES)}), or use a built-in set ({', '.join(BUILTIN)})."
-        ) from None
+def _in_memory(rows: Sequence[dict[str, object]], name: str) -> Table:
+    placed = ((f"row {number}", row) for number, row in enumerate(rows, 1))
+    return Table(name, list(checked(placed, name)))
 
 
-def _heldout_of_its_own(spec: DataSpec, learn: str) -> tuple[list[Example], list[str]]:
+def _examples(rows: Rows, spec: DataSpec, learn: str, name: str, roles: dict[str, str] | None = None) -> _Read:
+    reader = reader_of(rows, spec, learn, name, roles)
+    return _read(reader, rows)
+
+
+def _read(reader: Reader, rows: Rows) -> _Read:
+    examples = collected(reader.examples(rows))
+    return _Read(examples, reader.notes(), reader.mapping)
+
+
+def _own_heldout(spec: DataSpec, table: Table) -> Table | None:
+    """Held-out rows that are not drawn from the others: those in memory, of a file, or of the data's own test part."""
     if spec.heldout_rows is not None:
-        return to_examples(list(spec.heldout_rows), spec, learn, "held-out rows")[0], []
-    name = Path(str(spec.heldout)).name
-    return to_examples(read_rows(str(spec.heldout)), spec, learn, name)[0], [f"held out: {name}"]
+        return _in_memory(spec.heldout_rows, "held-out rows")
+    if spec.heldout != "auto" and isinstance(spec.heldout, str):
+        return read_table(spec.heldout, spec.header)
+    if spec.heldout == "auto" and table.heldout is not None:
+        return Table(f"the test part of {table.name}", table.heldout)
+    return None
 
 
-def _leaks(train: list[Example], heldout: list[Example]) -> list[str]:
+def _heldout_examples(table: Table, spec: DataSpec, learn: str, mapping: Mapping) -> tuple[list[Example], list[str]]:
+    """Held-out rows, read as the training rows are where they have the same columns."""
+    if table.heldout is not None:  # a file with parts: its test part is meant
+        table = Table(table.name, table.heldout, None, table.notes)
+    reader = reader_of(table.rows, spec, learn, table.name)
+    if set(mapping.columns) & set(reader.mapping.columns) >= {
+        c for c in mapping.roles.values() if c in mapping.columns
+    }:
+        reader.mapping = replace(mapping, columns=mapping.columns)
+    read = _read(reader, table.rows)
+    known = set(mapping.notes)
+    more = [f"held-out rows: {note}" for note in [*table.notes, *read.notes] if note not in known]
+    return list(read.examples), [] if table.name == "held-out rows" and not more else [f"held out: {table.name}", *more]
+
+
+def _leaks(train: Sequence[Example], heldout: Sequence[Example]) -> list[str]:
     """Warnings of held-out rows that ask or answer what is trained on."""
-    lessons = [lesson(example) for example in train]
-    asked = {prompt for one in lessons for prompt in one.prompts}
-    answered = {pair for one in lessons for pair in one.pairs}
+    asked: set[bytes] = set()
+    answered: set[bytes] = set()
+    for example in train:
+        one = lesson(example)
+        asked.update(one.prompts)
+        answered.update(one.pairs)
     rows: dict[str, list[int]] = {}
     for example in heldout:
         one = lesson(example)
@@ -120,6 +190,13 @@ def _leaks(train: list[Example], heldout: list[Example]) -> list[str]:
     ]
 
 
-def _sha256(*sides: list[Example]) -> str:
-    content = [[as_json(example) for example in side] for side in sides]
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+def _sha256(*sides: Sequence[Example]) -> str:
+    """Over the rows of both sides as one JSON list, made a row at a time."""
+    digest = hashlib.sha256()
+    for place, side in enumerate(sides):
+        digest.update(b", [" if place else b"[[")
+        for number, example in enumerate(side):
+            digest.update((", " if number else "").encode() + json.dumps(as_json(example)).encode())
+        digest.update(b"]")
+    digest.update(b"]")
+    return digest.hexdigest()

@@ -5,6 +5,7 @@ Nothing is known of templates but what they write. A base model without one gets
 
 from __future__ import annotations
 
+import json
 import re
 import weakref
 from collections.abc import Sequence
@@ -25,6 +26,12 @@ SYSTEM, ASKED, ANSWERED, ASKED_AGAIN = (
     Message("assistant", "Qanswered"),
     Message("user", "Qagain"),
 )
+CALLING = Message(
+    "assistant",
+    "",
+    extra='{"tool_calls": [{"type": "function", "id": "Qcall0001", "function": {"name": "Qtool", "arguments": {}}}]}',
+)
+RESULT = Message("tool", "Qresult", extra='{"tool_call_id": "Qcall0001", "name": "Qtool"}')
 THOUGHT_TAG = re.compile(r"[<\[]/?[^<>\[\]\s/]*(?:think|thought|reason)[^<>\[\]\s/]*[>\]]", re.IGNORECASE)
 MARKER = re.compile(r"[<\[]/?[|｜]?[A-Za-z][^<>\[\]\n]{0,40}[|｜]?[>\]]")  # <|user|>, [/INST], <end_of_turn>
 LONGEST_REASON = 120  # characters
@@ -67,7 +74,7 @@ class Template:
 
         try:
             return self.tokenizer.apply_chat_template(
-                [{"role": turn.role, "content": turn.content} for turn in turns],
+                [{"role": turn.role, "content": turn.content} | json.loads(turn.extra or "{}") for turn in turns],
                 tokenize=False,
                 add_generation_prompt=generation_prompt,
                 chat_template=PLAIN_TEMPLATE if self.is_plain else None,
@@ -114,6 +121,15 @@ class Template:
     def takes_turns_of_one_role(self) -> bool:
         """Whether a user's turn may follow a user's turn."""
         return self._writes(*self.opening, ASKED, ASKED_AGAIN)
+
+    @cached_property
+    def takes_tools(self) -> bool:
+        """Whether calls of tools and their results are written."""
+        try:
+            text = self.render([*self.opening, ASKED, CALLING, RESULT, ANSWERED], generation_prompt=False)
+        except CantRender:
+            return False
+        return "Qtool" in text and "Qresult" in text
 
     @cached_property
     def after_answer(self) -> str:

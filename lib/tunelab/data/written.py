@@ -21,6 +21,8 @@ CHANGES = {
     "left out": "{rows}: the chat template leaves out a turn or a part of one; the model does not read it",
     "changed": "{rows}: the chat template leaves out a part of an answer (its thoughts, for one); it is not learned",
     "empty": "{rows} hold an answer without a word: it is read, not learned",
+    "calls": "{rows} hold calls of tools: they are read, not learned",
+    "weightless": "{rows} hold an answer of weight 0: it is read, not learned",
     "unasked": "{rows} begin with an answer that nobody asked for: it is read, not learned",
 }
 

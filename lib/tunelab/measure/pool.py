@@ -139,7 +139,7 @@ def other_data(run: Run, stage: int, data: DataSpec | str | Path) -> Pool:
 
 def read_alike(data: DataSpec) -> dict[str, Any]:
     """The fields that say how rows are read, for other data of the same shape."""
-    return {name: getattr(data, name) for name in ("columns", "template", "system")}
+    return {name: getattr(data, name) for name in ("columns", "template", "system", "header", "labels")}
 
 
 def stage_of(run: Run, number: int | None) -> int:

@@ -43,6 +43,7 @@ class Started(Event):
     train_rows: tuple[int, ...]
     heldout_rows: tuple[int, ...]
     data_sha256: tuple[str, ...]
+    columns: tuple[dict[str, str], ...] = ()  # of each stage: the column of each role, as they were read
     forecast_bytes: int = 0  # of memory at the peak, the whole process; 0 where none could be made
     forecast_seconds: float = 0.0  # of the whole run, start-up included; 0 where none could be made
     gradient_checkpointing: bool = False

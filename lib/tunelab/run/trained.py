@@ -134,7 +134,9 @@ def heldout_again(run: Run, stage: int = -1) -> DataSplit:
             raise UserError(
                 f"{path}, which run {run.id} was trained on, is not there any more. Bring it back. {_other_data(run)}"
             )
-    split = read_data(data, run.config.stages[stage].learn)
+    started = run.progress().started
+    columns = started.columns[stage] if started and started.columns else None
+    split = read_data(data, run.config.stages[stage].learn, columns)
     if split.sha256 != hashes[stage]:
         raise UserError(
             f"{data.title} is no longer what run {run.id} was trained on: {what_changed(run, stage, split)}. Rows it "

@@ -149,6 +149,7 @@ def read_and_forecast(config: RunConfig, *, time: bool = True) -> Forecast:
     stages = []
     for stage in config.stages:
         split = read_data(stage.data, stage.learn)
+        split.check()
         train, held = (training_rows(rows, tokenizer, longest)[0] for rows in (split.train, split.heldout))
         stages.append((train, held))
     if not all(train for train, _held in stages):

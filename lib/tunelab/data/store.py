@@ -1,0 +1,108 @@
+"""Examples on the disk: of large data, rows are written to an Arrow file as they are read, and memory stays flat."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import weakref
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
+from pathlib import Path
+from typing import overload
+
+from tunelab.data.examples import Example, Message
+from tunelab.machine.files import cache_root
+
+IN_MEMORY = 100_000  # examples
+AT_ONCE = 4096  # examples in a batch of the file
+
+
+def collected(examples: Iterable[Example]) -> Sequence[Example]:
+    """The examples as a list, or as a sequence on the disk where there are more than `IN_MEMORY`."""
+    source = iter(examples)
+    first = list(islice(source, IN_MEMORY + 1))
+    return first if len(first) <= IN_MEMORY else Stored(chain(first, source))
+
+
+def pick(examples: Sequence[Example], indices: Sequence[int]) -> Sequence[Example]:
+    """The examples with these indices, in this order; those on the disk stay there."""
+    return Picked(examples, indices) if isinstance(examples, Stored) else [examples[index] for index in indices]
+
+
+class _Rows(Sequence[Example]):
+    """A sequence whose slices are read as views."""
+
+    def _at(self, index: int) -> Example:
+        raise NotImplementedError
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Example]: ...
+    def __getitem__(self, index: int | slice) -> Example | Sequence[Example]:
+        if isinstance(index, slice):
+            return Picked(self, range(len(self))[index])
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        return self._at(index % len(self))
+
+
+class Stored(_Rows):
+    """Examples in an Arrow file of their own, which goes when they do."""
+
+    def __init__(self, examples: Iterable[Example]) -> None:
+        import pyarrow
+
+        folder = cache_root() / "rows"
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, suffix=".arrow", delete=False) as file:
+            self.path = Path(file.name)
+        self._finalizer = weakref.finalize(self, self.path.unlink, missing_ok=True)
+        schema = pyarrow.schema([("example", pyarrow.large_binary())])
+        self._count = 0
+        with pyarrow.OSFile(str(self.path), "wb") as sink, pyarrow.ipc.new_file(sink, schema) as writer:
+            source = iter(examples)
+            while batch := [_packed(example) for example in islice(source, AT_ONCE)]:
+                writer.write_batch(pyarrow.record_batch([pyarrow.array(batch, pyarrow.large_binary())], schema))
+                self._count += len(batch)
+        self._file = pyarrow.ipc.open_file(pyarrow.memory_map(str(self.path)))
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Example]:
+        for number in range(self._file.num_record_batches):
+            yield from map(_unpacked, self._file.get_batch(number).column(0).to_pylist())
+
+    def _at(self, index: int) -> Example:
+        batch, place = divmod(index, AT_ONCE)
+        return _unpacked(self._file.get_batch(batch).column(0)[place].as_py())
+
+
+class Picked(_Rows):
+    """Some of a sequence, in an order of its own."""
+
+    _examples: Sequence[Example]
+    _indices: Sequence[int]
+
+    def __init__(self, examples: Sequence[Example], indices: Sequence[int]) -> None:
+        if isinstance(examples, Picked):
+            indices = [examples._indices[index] for index in indices]
+            examples = examples._examples
+        self._examples, self._indices = examples, indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def _at(self, index: int) -> Example:
+        return self._examples[int(self._indices[index])]
+
+
+def _packed(example: Example) -> bytes:
+    content = [example.row, example.whole, example.text, [message.as_json for message in example.messages]]
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _unpacked(data: bytes) -> Example:
+    row, whole, text, messages = json.loads(data)
+    return Example(tuple(Message(*message) for message in messages), text, row, whole)

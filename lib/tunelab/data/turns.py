@@ -1,0 +1,183 @@
+"""Conversations as people write them down: OpenAI's messages, ShareGPT's and their dialects, pairs, transcripts."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+from tunelab.data.cells import written
+from tunelab.data.examples import Message, Role
+from tunelab.data.reading.checks import Unreadable, parse_json
+from tunelab.errors import shortened
+
+SPEAKERS: dict[str, Role] = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "human": "user",
+    "prompter": "user",
+    "question": "user",
+    "customer": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "model": "assistant",
+    "bot": "assistant",
+    "ai": "assistant",
+    "answer": "assistant",
+    "agent": "assistant",
+    "function_call": "assistant",
+    "tool_call": "assistant",
+    "tool": "tool",
+    "function": "tool",
+    "observation": "tool",
+    "function_response": "tool",
+    "tool_response": "tool",
+    "ipython": "tool",
+}
+SPEAKER_KEYS, WORD_KEYS = ("role", "from", "speaker", "author"), ("content", "value", "text", "message")
+PAIRS = (
+    ("human", "assistant"),
+    ("user", "assistant"),
+    ("human", "gpt"),
+    ("question", "answer"),
+    ("prompt", "response"),
+)
+CALLS = ("tool_calls", "function_call")
+READ = frozenset((*SPEAKER_KEYS, *WORD_KEYS, *CALLS, "weight", "train", "tool_call_id", "id"))
+PICTURES = ("image", "image_url", "input_image", "video", "video_url", "audio", "input_audio", "file")
+TRANSCRIPT = re.compile(r"(?:^|\n\n)\s*(Human|User|Assistant|AI):", re.IGNORECASE)
+
+
+def turns_of(value: Any, unused: set[str] | None = None) -> list[Message]:
+    """The turns in a cell; keys of turns that say nothing to a chat template are added to `unused`.
+
+    Raises:
+        Unreadable: it holds none, or one of an unknown kind.
+    """
+    if isinstance(value, str):
+        value = _from_text(value)
+    if isinstance(value, dict):
+        value = [value]
+    if not isinstance(value, list | tuple):
+        raise Unreadable(
+            f'is {shortened(value, 40)}, which is no list of turns such as {{"role": "user", "content": "…"}}'
+        )
+    return [message for turn in value for message in _turn(turn, unused if unused is not None else set())]
+
+
+def history_of(value: Any) -> list[Message]:
+    """Earlier turns: pairs of question and answer, turns, or texts in turn.
+
+    Raises:
+        Unreadable: it is none of them.
+    """
+    if isinstance(value, str):
+        value = _from_text(value)
+    if isinstance(value, dict):
+        value = [value]
+    if not isinstance(value, list | tuple):
+        raise Unreadable(f"holds {shortened(value, 40)}, which is no list of earlier turns")
+    if all(isinstance(one, str) for one in value):
+        return [Message("user" if place % 2 == 0 else "assistant", text) for place, text in enumerate(value)]
+    if all(isinstance(one, list | tuple) and len(one) == 2 for one in value):
+        return [
+            m for asked, said in value for m in (Message("user", written(asked)), Message("assistant", written(said)))
+        ]
+    return turns_of(value)
+
+
+def _from_text(text: str) -> Any:
+    """Turns that stand in a cell as text: JSON, or a transcript."""
+    if text.lstrip().startswith(("[", "{")):
+        return parse_json(text)
+    pieces = TRANSCRIPT.split(text)
+    if len(pieces) < 3 or pieces[0].strip():
+        raise Unreadable(f"is {shortened(text, 40)}, which is no list of turns")
+    speakers = {"human": "user", "user": "user", "assistant": "assistant", "ai": "assistant"}
+    return [
+        {"role": speakers[who.lower()], "content": words.strip()}
+        for who, words in zip(pieces[1::2], pieces[2::2], strict=True)
+    ]
+
+
+def _turn(turn: Any, unused: set[str]) -> Iterator[Message]:
+    if not isinstance(turn, dict):
+        raise Unreadable(f'holds {shortened(turn, 40)}, which is no turn such as {{"role": "user", "content": "…"}}')
+    turn = {str(key).lower(): item for key, item in turn.items()}
+    speaker = next((turn[key] for key in SPEAKER_KEYS if isinstance(turn.get(key), str)), None)
+    if speaker is None:
+        pair = next((pair for pair in PAIRS if set(pair) <= turn.keys()), None)
+        if pair is None:
+            raise Unreadable(f"holds a turn without a speaker (its keys: {', '.join(map(str, turn))[:60]})")
+        yield Message("user", _words(turn[pair[0]]))
+        yield Message("assistant", _words(turn[pair[1]]))
+        return
+    role = SPEAKERS.get(speaker.strip().lower())
+    if role is None:
+        allowed = "system, user, assistant, tool"
+        raise Unreadable(f"there is no role {shortened(speaker, 40)}; allowed: {allowed}, or ShareGPT's human and gpt")
+    words = _words(next((turn[key] for key in WORD_KEYS if key in turn), None))
+    unused |= {key for key in turn if key not in READ and turn[key] not in (None, "", [], {})}
+    extra = _extra(turn, speaker.strip().lower(), words)
+    if "tool_calls" in extra and speaker.strip().lower() in ("function_call", "tool_call"):
+        words = ""
+    learned = turn.get("weight") != 0 and turn.get("train") is not False and "tool_calls" not in extra
+    yield Message(role, words, learned, _as_text(extra))
+
+
+def _words(value: Any) -> str:
+    """The text of a turn: a string, or a list of parts that are all text."""
+    if isinstance(value, str) or value is None:
+        return value or ""
+    parts = value if isinstance(value, list) else [value]
+    texts = []
+    for part in parts:
+        if isinstance(part, str):
+            texts.append(part)
+            continue
+        kind = part.get("type", "text") if isinstance(part, dict) else type(part).__name__
+        if kind in PICTURES:
+            raise Unreadable(f"holds an image or a recording (a part of type '{kind}'); only text is learned")
+        if kind not in ("text", "input_text", "output_text") or not isinstance(part, dict):
+            raise Unreadable(f"a part of type {shortened(kind, 30)}; only text is learned")
+        texts.append(written(part.get("text", part.get("content"))))
+    return "".join(texts)
+
+
+def _extra(turn: dict[str, Any], speaker: str, words: str) -> dict[str, Any]:
+    """What a chat template with tools reads beside the words."""
+    calls = turn.get("tool_calls") or ([turn["function_call"]] if turn.get("function_call") else [])
+    if speaker in ("function_call", "tool_call"):
+        calls = parse_json(words) if words.lstrip().startswith(("{", "[")) else []
+        calls = calls if isinstance(calls, list) else [calls]
+    extra: dict[str, Any] = {}
+    if calls:
+        extra["tool_calls"] = [_call(one) for one in calls]
+    if turn.get("tool_call_id"):
+        extra["tool_call_id"] = turn["tool_call_id"]
+    return extra
+
+
+def _call(call: Any) -> dict[str, Any]:
+    """A call in the form that templates know, its arguments as an object."""
+    if not isinstance(call, dict):
+        raise Unreadable(f"holds {shortened(call, 40)}, which is no call of a tool")
+    function = call.get("function") or {key: call[key] for key in ("name", "arguments") if key in call}
+    if isinstance(function, str):
+        function = {"name": function, "arguments": call.get("arguments", {})}
+    if not isinstance(function, dict):
+        raise Unreadable(f"holds {shortened(function, 40)}, which is no call of a tool")
+    function = dict(function)
+    if isinstance(function.get("arguments"), str):
+        with suppress(Unreadable):  # what a model wrote need not be JSON
+            function["arguments"] = parse_json(function["arguments"] or "{}")
+    made = {"type": "function", "function": function}
+    return made | ({"id": call["id"]} if call.get("id") else {})
+
+
+def _as_text(extra: dict[str, Any]) -> str:
+    return json.dumps(extra, ensure_ascii=False) if extra else ""
