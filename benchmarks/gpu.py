@@ -18,13 +18,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks.generation import PROMPT
 from benchmarks.report import Figure, run
 from tunelab import IA3, DataSpec, FullFineTuning, LoRA, ModelSpec, PrefixTuning, Run, RunConfig, Stage, TrainConfig
 from tunelab.machine import libraries
 from tunelab.run.events import Finished
 
 STEPS, SKIPPED, BATCH, NEW_TOKENS = 20, 5, 8, 64
-PROMPT = "What does `os.path.join` do, and when would you rather use `pathlib`?"
 # technique, settings of the model, settings of the training
 WORKLOADS: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
     "qlora": (LoRA(), {"quantization": "nf4"}, {}),

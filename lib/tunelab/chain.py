@@ -251,7 +251,7 @@ class _Chain:
         limit = row_limit(find(self.config.model), self.config.model, self.config.technique.positions_taken)
         stages, splits, notes, everything_replayed = [], [], list(limit.notes), []
         for index, stage in enumerate(self.config.stages):
-            split = read_data(stage.data, stage.learn, self._columns_before(index))
+            split = read_data(stage.data, stage.learn, self.before.columns_of(index) if self.before else None)
             split.check()
             where = f"stage {index + 1}: " if len(self.config.stages) > 1 else ""
             notes += [where + note for note in split.notes]
@@ -273,10 +273,6 @@ class _Chain:
             splits.append(split)
         self.learned = TrainedRows.of(self.config.stages, splits, everything_replayed)
         return stages, splits, notes
-
-    def _columns_before(self, stage: int) -> dict[str, str] | None:
-        """By which columns a run that is resumed has read a stage's rows."""
-        return self.before.columns[stage] if self.before and self.before.columns else None
 
     @staticmethod
     def _examples_to_replay(stage: Stage) -> list[Any]:

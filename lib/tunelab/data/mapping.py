@@ -104,17 +104,13 @@ def propose(rows: Iterable[Row], spec: DataSpec, learn: str, name: str, roles: d
     filled = {column.key: column.name for column in reversed(found.values()) if column.filled}
     if learn == "text":
         roles, reason = _text(named, filled, found, name)
-        shape: Shape = "text"
-    elif turns := _turns(named, filled, found, spec):
-        shape, (roles, reason) = "turns", turns
-    elif choices := _choices(named, filled, found, spec):
-        shape, (roles, reason) = "choices", choices
     else:
-        shape, (roles, reason) = "pair", _pair(named, filled, found, spec, rows, name)
+        of_several = _turns(named, filled, found, spec) or _choices(named, filled, found)
+        roles, reason = of_several or _pair(named, filled, found, rows, name)
     system = named.get("system") or _first(SYSTEMS, filled)
     if learn != "text" and system:
         roles = {"system": system, **roles}
-    return Mapping(shape, roles, reason, _unused(roles, found), _warnings(roles, found, spec), found)
+    return Mapping(_shape(roles, learn), roles, reason, _unused(roles, found), _warnings(roles, found, spec), found)
 
 
 def _named(spec: DataSpec, found: dict[str, Column], name: str) -> dict[str, str]:
@@ -217,7 +213,7 @@ def _is_transcript(column: Column) -> bool:
     return any(re.match(r"\s*(Human|User):", value) for value in column.values)
 
 
-def _choices(named: dict[str, str], filled: dict[str, str], found: dict[str, Column], spec: DataSpec) -> Found | None:
+def _choices(named: dict[str, str], filled: dict[str, str], found: dict[str, Column]) -> Found | None:
     choices = named.get("choices") or _first(CHOICES, filled)
     letters = [filled[letter] for letter in LETTERS if letter in filled]
     letters = letters or [filled[f"option_{letter}"] for letter in LETTERS if f"option_{letter}" in filled]
@@ -240,7 +236,6 @@ def _pair(
     named: dict[str, str],
     filled: dict[str, str],
     found: dict[str, Column],
-    spec: DataSpec,
     rows: Iterable[Row],
     name: str,
 ) -> Found:
@@ -298,11 +293,10 @@ def _beside(filled: dict[str, str], found: dict[str, Column], taken: set[str], n
     }
     for key in BESIDE:
         column = filled.get(key)
-        free = next((role for role in ("input", "context") if role not in roles), None)
+        places = ("input", "context") if key == "input" else ("context", "input")
+        free = next((role for role in places if role not in roles), None)
         if column and free and column not in (*taken, *roles.values()) and found[column].is_text:
-            roles[
-                "input" if key == "input" and "input" not in roles else "context" if "context" not in roles else free
-            ] = column
+            roles[free] = column
     return roles
 
 

@@ -8,7 +8,7 @@ import os
 import random
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from tunelab.data.builtin import BUILTIN
@@ -71,9 +71,8 @@ def _sides(read: _Read, table: Table, spec: DataSpec, learn: str) -> Sides:
 
 def _one_row(spec: DataSpec) -> str:
     return (
-        f"{spec.title} has one row: nothing can be held out to measure with. Add rows, or give held-out rows of their "
-        "own "
-        "(heldout: FILE)."
+        f"{spec.title} has one row: nothing can be held out to measure with. Add rows, or give held-out rows of "
+        "their own (heldout: FILE)."
     )
 
 
@@ -159,7 +158,7 @@ def _heldout_examples(table: Table, spec: DataSpec, learn: str, mapping: Mapping
     if set(mapping.columns) & set(reader.mapping.columns) >= {
         c for c in mapping.roles.values() if c in mapping.columns
     }:
-        reader.mapping = replace(mapping, columns=mapping.columns)
+        reader.mapping = mapping
     read = _read(reader, table.rows)
     known = set(mapping.notes)
     more = [f"held-out rows: {note}" for note in [*table.notes, *read.notes] if note not in known]

@@ -50,6 +50,10 @@ class Started(Event):
     libraries_bytes: int = 0  # what the process held before the model was loaded; part of the forecast
     notes: tuple[str, ...] = ()  # rows dropped, columns detected, warnings
 
+    def columns_of(self, stage: int) -> dict[str, str] | None:
+        """By which columns a stage's rows were read; None for a run that did not keep them."""
+        return self.columns[stage] if self.columns else None
+
 
 class StepDone(Event):
     event: Literal["StepDone"] = "StepDone"

@@ -135,8 +135,7 @@ def heldout_again(run: Run, stage: int = -1) -> DataSplit:
                 f"{path}, which run {run.id} was trained on, is not there any more. Bring it back. {_other_data(run)}"
             )
     started = run.progress().started
-    columns = started.columns[stage] if started and started.columns else None
-    split = read_data(data, run.config.stages[stage].learn, columns)
+    split = read_data(data, run.config.stages[stage].learn, started.columns_of(stage) if started else None)
     if split.sha256 != hashes[stage]:
         raise UserError(
             f"{data.title} is no longer what run {run.id} was trained on: {what_changed(run, stage, split)}. Rows it "

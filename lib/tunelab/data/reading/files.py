@@ -22,7 +22,6 @@ PLAIN = (*TABLES, ".json", *LINES, ".parquet", ".xlsx", *TEXTS)
 SUFFIXES = (*PLAIN, ".gz", ".zip")
 MAX_TEXT = 200_000_000  # characters of a document
 IN_MEMORY = 20_000_000  # bytes; the rows of larger files are read anew each time they are gone through
-TRAIN_NAMES, TEST_NAMES = ("train", "training"), ("test", "heldout", "validation", "valid", "val", "dev", "eval")
 
 
 class FileRows:
@@ -86,7 +85,7 @@ def _several(found: list[Member], name: str, header: str) -> Table:
 
 def _part(member: Member) -> str | None:
     stem = member.name.rpartition("/")[2].rpartition(".")[0].lower()
-    for part, names in (("train", TRAIN_NAMES), ("test", TEST_NAMES)):
+    for part, names in (("train", jsons.TRAIN), ("test", jsons.TEST)):
         if any(name in stem.replace("-", "_").split("_") for name in names):
             return part
     return None
