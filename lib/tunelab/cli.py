@@ -314,9 +314,9 @@ def _data(options: argparse.Namespace) -> dict[str, Any]:
     if options.heldout:
         data |= {"heldout": _share_or_file(options.heldout), "heldout_rows": None}
     if options.columns:
-        data["columns"] = dict(_role_and_column(pair) for pair in options.columns)
+        data["columns"] = _columns(options.columns)
     if options.labels:
-        data["labels"] = dict(_label_and_word(pair) for pair in options.labels)
+        data["labels"] = _named(options.labels, "--labels", "LABEL=WORD", "0=ham 1=spam")
     return data
 
 
@@ -333,18 +333,16 @@ def _share_or_file(text: str) -> float | str:
         return text
 
 
-def _label_and_word(pair: str) -> tuple[str, str]:
-    label, equals, word = pair.partition("=")
-    if not equals:
-        raise UserError(f"--labels {pair}: write LABEL=WORD, e.g. --labels 0=ham 1=spam.")
-    return label, word
+def _named(pairs: Sequence[str], flag: str, form: str, example: str) -> dict[str, str]:
+    """What a flag names, from words such as `role=column`."""
+    for pair in pairs:
+        if "=" not in pair:
+            raise UserError(f"{flag} {pair}: write {form}, e.g. {flag} {example}.")
+    return dict(pair.split("=", 1) for pair in pairs)
 
 
-def _role_and_column(pair: str) -> tuple[str, str]:
-    role, equals, column = pair.partition("=")
-    if not equals:
-        raise UserError(f"--columns {pair}: write ROLE=COLUMN, e.g. --columns prompt=question completion=answer.")
-    return role, column
+def _columns(pairs: Sequence[str]) -> dict[str, str]:
+    return _named(pairs, "--columns", "ROLE=COLUMN", "prompt=question completion=answer")
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -563,7 +561,7 @@ def _other_data(options: argparse.Namespace, run: Run) -> DataSpec | None:
 
     described = {"template": options.template} if options.template is not None else {}
     if options.columns:
-        described["columns"] = dict(_role_and_column(pair) for pair in options.columns)
+        described["columns"] = _columns(options.columns)
     if options.data:
         own = run.config.stages[stage_of(run, options.stage)].data
         return DataSpec.model_validate({**read_alike(own), "source": options.data, **described})
