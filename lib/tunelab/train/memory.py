@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 NF4_BYTES = 0.516  # per weight: 4 bits, and scales that are quantised themselves
 FUSED = "counted_sdpa"
 # measured where the library was written, on two cores and a disk of a data centre
-STARTUP_SECONDS = 6.0  # of the worker, with its libraries
+STARTUP_SECONDS = 8.0  # of the worker, with its libraries
+WARM_UP_STEPS = 1  # what the first step takes longer: memory is used for the first time, kernels are made
 LOADED_PER_SECOND = 400e6  # bytes of weights: read, hashed, copied, quantised
 SAVED_PER_SECOND = 300e6  # bytes of a checkpoint: written, hashed, flushed
 
@@ -113,14 +114,15 @@ def _seconds(
     paces = []
     for route, (train, held), trained in zip(ahead.routes, stages, ahead.trained_bytes, strict=True):
         training, speed = route.training, pace(base, config.technique, train, held, route)
-        saved = (training.steps - 1) // training.checkpoint_every * trained
-        total += training.steps * speed.step + _evaluations(training) * speed.evaluation + saved / SAVED_PER_SECOND
+        saved = ((training.steps - 1) // training.checkpoint_every + 1) * trained  # the result at the end too
+        steps = training.steps + WARM_UP_STEPS
+        total += steps * speed.step + _evaluations(training) * speed.evaluation + saved / SAVED_PER_SECOND
         paces.append(speed)
-    steps = [route.training.steps for route in ahead.routes]
+    counts = [route.training.steps for route in ahead.routes]
     return {
         "step_seconds": tuple(one.step for one in paces),
         "slowest_seconds": tuple(one.slowest for one in paces),
-        "seconds_per_step": sum(n * one.step for n, one in zip(steps, paces, strict=True)) / sum(steps),
+        "seconds_per_step": sum(n * one.step for n, one in zip(counts, paces, strict=True)) / sum(counts),
         "seconds_total": total,
     }
 
