@@ -22,6 +22,7 @@ NAMES = (
     "generation",
     "many_adapters",
     "memory",
+    "sets",
 )
 FOLDER = Path(__file__).parent
 RESULTS, LEFT_OUT = FOLDER / "RESULTS.md", FOLDER / "left_out.md"

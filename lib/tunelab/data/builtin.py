@@ -1,148 +1,81 @@
-"""Data that is there without a download.
-
-`python-docs`: what a function, class or method of Python's standard library does, answered with the first paragraph of
-its docstring, read from the interpreter in use. Real text by many authors in one recognisable voice, which a small
-model does not know by heart: tuning shows within minutes, and anybody can check an answer with `help()`.
-
-`general`: short general instructions of many kinds, written for this project. Mixed into narrow training data they
-keep a small model from forgetting what it could do before (replay: Robins 1995). `general_probe` measures that
-forgetting: instructions of the same kinds on other subjects, which are no built-in set, so that no run trains on them.
-"""
+"""Data that is there without a download: the built-in sets by name, and their cards."""
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import inspect
-import io
+import functools
 import json
-import re
-import subprocess
-import sys
-import warnings
-import zlib
-from collections.abc import Callable, Iterator
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# no module that prints, opens windows, starts threads or is being removed from Python
-MODULES = """
-argparse array base64 binascii bisect builtins calendar cmath codecs collections collections.abc colorsys
-configparser contextlib copy csv datetime decimal difflib enum fileinput fnmatch fractions functools gc getpass glob
-graphlib gzip hashlib heapq hmac html http.client http.cookies inspect io ipaddress itertools json keyword linecache
-locale logging math mimetypes numbers operator os os.path pathlib pickle platform pprint queue random re
-reprlib sched secrets select selectors shelve shlex shutil signal socket sqlite3 statistics string struct subprocess
-sys tarfile tempfile textwrap threading time timeit tokenize traceback types unicodedata urllib.error urllib.parse
-urllib.request uuid warnings wave weakref zipfile zlib
-""".split()
-QUESTIONS = (
-    "What does `{name}` do in Python?",
-    "In Python's standard library, what is `{name}` for?",
-    "Explain `{name}` briefly.",
-    "What is the purpose of Python's `{name}`?",
-)
-SHORTEST, LONGEST = 20, 400  # characters of an answer
+from tunelab.data.sets import support_tickets, text_to_sql
+from tunelab.data.sets.card import Card, measured
+from tunelab.data.sets.cards import CARDS
+from tunelab.data.sets.general import general, general_probe
+from tunelab.data.sets.python_docs import python_docs
+from tunelab.data.sets.shop import shop_database
+from tunelab.data.sets.ticket_rules import answer_by_rules
+from tunelab.errors import UserError, listed
+
+__all__ = ["BUILTIN", "DESCRIPTIONS", "BuiltinSet", "card", "general_probe", "shop_database"]
+
+Rows = Callable[[], list[dict[str, Any]]]
+FIGURES = Path(__file__).parent / "sets" / "figures.json"
 
 
-def python_docs() -> list[dict[str, Any]]:
-    """Rows with `prompt`, `completion` and `object`, in a fixed order.
+@dataclass(frozen=True)
+class BuiltinSet:
+    """A built-in set: how to read it, and by what its answers are measured."""
 
-    Read in a fresh interpreter: libraries that are loaded here may have patched the standard library, and the same
-    interpreter must always give the same rows.
-    """
-    result = subprocess.run([sys.executable, "-I", __file__], capture_output=True, check=True)
-    return json.loads(result.stdout)
-
-
-def _read_docs() -> list[dict[str, Any]]:
-    """The rows, from the standard library as this process sees it; equal texts are kept once."""
-    rows, seen = [], set()
-    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-        warnings.simplefilter("ignore")
-        for name, thing in _public_callables():
-            text = _first_paragraph(thing)
-            if text is None or text.casefold() in seen:
-                continue
-            seen.add(text.casefold())
-            question = QUESTIONS[zlib.crc32(name.encode()) % len(QUESTIONS)]
-            rows.append({"prompt": question.format(name=name), "completion": text, "object": name})
-    return rows
+    name: str
+    rows: Rows  # to train on; all there are where the set has no held-out rows of its own
+    heldout: Rows | None = None  # never to train on
+    metrics: tuple[str, ...] = ("chrf",)  # the first one is the one to report
+    explanation: str = ""  # the format of an answer, for a model that was not tuned
+    rules: Callable[[str], str] | None = None  # what rules by hand answer to a prompt
+    database: Callable[[], sqlite3.Connection] | None = None  # what queries are run on
 
 
-def general() -> list[dict[str, Any]]:
-    """Rows with `prompt`, `completion` and `kind` ('facts', 'rewrite', …), kind after kind, each with equally many."""
-    return _rows_beside("general.jsonl")
-
-
-def general_probe() -> list[dict[str, Any]]:
-    """60 rows like those of `general`, none of them in it: never train on them, measure forgetting with them."""
-    return _rows_beside("general_probe.jsonl")
-
-
-BUILTIN: dict[str, Callable[[], list[dict[str, Any]]]] = {"python-docs": python_docs, "general": general}
-DESCRIPTIONS = {
-    "python-docs": "Python's standard library: what a function does, answered by its documentation.",
-    "general": "General instructions of 18 kinds, from arithmetic to rewriting, to mix into narrow training data.",
+BUILTIN: dict[str, BuiltinSet] = {
+    one.name: one
+    for one in (
+        BuiltinSet("python-docs", python_docs),
+        BuiltinSet("general", general),
+        BuiltinSet(
+            "support-tickets",
+            support_tickets.train_rows,
+            support_tickets.heldout_rows,
+            metrics=("field_accuracy", "same_json", "valid_json"),
+            explanation=support_tickets.EXPLANATION,
+            rules=answer_by_rules,
+        ),
+        BuiltinSet(
+            "text-to-sql",
+            text_to_sql.train_rows,
+            text_to_sql.heldout_rows,
+            metrics=("execution_accuracy",),
+            explanation=text_to_sql.EXPLANATION,
+            database=shop_database,
+        ),
+    )
 }
+DESCRIPTIONS = {card.name: card.summary for card in CARDS}
 
 
-def _rows_beside(name: str) -> list[dict[str, Any]]:
-    text = Path(__file__).with_name(name).read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.split("\n") if line]
+def card(name: str) -> Card:
+    """The data card of a built-in set, with its measured figures.
+
+    Raises:
+        UserError: there is no such set.
+    """
+    found = {card.name: card for card in CARDS}.get(name)
+    if found is None:
+        raise UserError(f"There is no built-in set '{name}'. Built in are: {listed(BUILTIN)}.")
+    return measured(found, _figures()[name])
 
 
-def _public_callables() -> Iterator[tuple[str, Any]]:
-    """Public functions, classes and their methods, each under the first name that reaches it."""
-    for module_name in MODULES:
-        try:
-            module = importlib.import_module(module_name)
-        except ImportError:  # not on this platform, or built without it
-            continue
-        for name, thing in _members(module, getattr(module, "__all__", None)):
-            if not callable(thing) or inspect.ismodule(thing):
-                continue
-            home = getattr(thing, "__module__", None) or module_name
-            if module_name == "builtins" and isinstance(thing, type) and issubclass(thing, BaseException):
-                home = "builtins"
-            if home.lstrip("_").split(".")[0] != module_name.split(".")[0] and module_name not in ("os", "operator"):
-                continue
-            prefix = "" if module_name == "builtins" else f"{module_name}."
-            yield f"{prefix}{name}", thing
-            if inspect.isclass(thing):
-                for method_name, method in _members(thing, None, own=True):
-                    if inspect.isroutine(method) or isinstance(method, (classmethod, staticmethod)):
-                        yield f"{prefix}{name}.{method_name}", method
-
-
-def _members(owner: Any, exported: Any, own: bool = False) -> list[tuple[str, Any]]:
-    names = sorted(exported) if exported else sorted(vars(owner))
-    values = vars(owner)
-    return [(n, values[n] if own else getattr(owner, n, None)) for n in names if not n.startswith("_") and n in values]
-
-
-def _first_paragraph(thing: Any) -> str | None:
-    """The first paragraph of a docstring as one line, without the signature lines C functions put first."""
-    document = getattr(thing, "__doc__", None)
-    if not isinstance(document, str):
-        return None
-    lines = inspect.cleandoc(document).split("\n")
-    while lines and (not lines[0].strip() or re.match(r"^[\w.]+\(.*(\)|,)\s*(->\s*.+)?$", lines[0].strip())):
-        lines.pop(0)
-    paragraph = " ".join(_until_blank(lines).split())
-    text = re.sub(r"^[\w.]+\([^)]*\)\s*(->\s*[\w\[\], .|]+?)?\s*(--|—|:|-)\s+", "", paragraph).strip()
-    if not SHORTEST <= len(text) <= LONGEST or text.endswith((":", ",")) or ">" in text or not text[0].isalpha():
-        return None
-    return text
-
-
-def _until_blank(lines: list[str]) -> str:
-    kept = []
-    for line in lines:
-        if not line.strip():
-            break
-        kept.append(line.strip())
-    return " ".join(kept)
-
-
-if __name__ == "__main__":
-    print(json.dumps(_read_docs()))
+@functools.cache
+def _figures() -> dict[str, Any]:
+    return json.loads(FIGURES.read_text(encoding="utf-8"))

@@ -113,7 +113,7 @@ def _table(spec: DataSpec) -> Table:
         return _in_memory(spec.rows, spec.title)
     source = str(spec.source)
     if source in BUILTIN:
-        return _in_memory(BUILTIN[source](), source)
+        return _in_memory(BUILTIN[source].rows(), source)
     if file := file_of(source):
         return read_table(file, spec.header)
     if re.fullmatch(r"[\w.-]+/[\w.-]+", source):
