@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # Most tests run in several processes. Each has cores of its own, and so has everything it starts: two trainings that
 # share their cores take longer than one after the other. Those marked `alone` run one by one and have all cores.
@@ -24,6 +25,10 @@ from tunelab.machine import libraries
 
 libraries.prepare()  # as every program of the project does, before torch is imported
 loopback.exempt()  # tests ask the app they start
+
+# no limit of time for an example, and the same examples on every machine
+settings.register_profile("project", deadline=None, derandomize=True, max_examples=60)
+settings.load_profile("project")
 
 REPOSITORY = Path(__file__).parent.parent
 ALONE = {"browser", "test_notebooks", "test_readme"}  # they need all cores: each is several programs, or waits for them

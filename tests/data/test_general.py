@@ -83,9 +83,9 @@ def test_general_can_be_trained_on_and_the_probe_cannot():
     assert len(split.heldout) == 40
     assert len(split.train) == len(general()) - 40
     probed = {folded(row["prompt"]) for row in general_probe()}
-    for name, rows in BUILTIN.items():
-        assert rows is not general_probe, name
-        assert not probed & {folded(row["prompt"]) for row in rows()}, name
+    for name, one in BUILTIN.items():
+        assert general_probe not in (one.rows, one.heldout), name
+        assert not probed & {folded(row["prompt"]) for row in one.rows()}, name
 
 
 @pytest.mark.parametrize("name", SETS)

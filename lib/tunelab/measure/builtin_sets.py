@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 from tunelab.data.builtin import BUILTIN, BuiltinSet
@@ -73,7 +74,8 @@ def scored(one: BuiltinSet, answered_by: str, given: Sequence[str], wanted: Sequ
 def _metric(name: str, one: BuiltinSet) -> RowMetric:
     if name == ExecutionAccuracy.name:
         assert one.database, f"{one.name} is measured by queries and has no database"
-        return ExecutionAccuracy(one.database())
+        with closing(one.database()) as database:
+            return ExecutionAccuracy(database)
     return PLAIN[name]()
 
 

@@ -62,15 +62,16 @@ def naive_bayes(prompts: Sequence[str], answers: Sequence[str], asked: Sequence[
     labels, classes = numpy.unique(numpy.array(answers, dtype=object), return_inverse=True)
     tokens = [words(prompt) for prompt in prompts]
     column = {word: place for place, word in enumerate(dict.fromkeys(word for row in tokens for word in row))}
-    counts = numpy.full((len(labels), len(column)), SMOOTHING)
-    for label, row in zip(classes, tokens, strict=True):
-        numpy.add.at(counts[label], [column[word] for word in row], 1)
+    rows = numpy.repeat(classes, [len(row) for row in tokens])
+    places = numpy.array([column[word] for row in tokens for word in row], dtype=int)
+    seen = numpy.bincount(rows * len(column) + places, minlength=len(labels) * len(column))
+    counts = seen.reshape(len(labels), len(column)) + SMOOTHING
     log_words = numpy.log(counts / counts.sum(axis=1, keepdims=True))
     log_labels = numpy.log(numpy.bincount(classes) / len(classes))
     found = []
     for prompt in asked:
-        places = [column[word] for word in words(prompt) if word in column]
-        found.append(str(labels[int((log_labels + log_words[:, places].sum(axis=1)).argmax())]))
+        known = [column[word] for word in words(prompt) if word in column]
+        found.append(str(labels[int((log_labels + log_words[:, known].sum(axis=1)).argmax())]))
     return found
 
 

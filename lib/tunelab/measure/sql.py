@@ -12,6 +12,7 @@ import math
 import re
 import sqlite3
 import time
+import weakref
 from contextlib import closing
 from itertools import starmap
 from typing import Any
@@ -54,6 +55,7 @@ class Sandbox:
     def __init__(self, database: sqlite3.Connection, seconds: float = SECONDS, most_rows: int = MOST_ROWS) -> None:
         self.seconds, self.most_rows = seconds, most_rows
         self._copy = sqlite3.connect(":memory:", check_same_thread=False)
+        weakref.finalize(self, self._copy.close)
         database.backup(self._copy)
         for limit in (sqlite3.SQLITE_LIMIT_LENGTH, sqlite3.SQLITE_LIMIT_SQL_LENGTH):
             self._copy.setlimit(limit, MOST_BYTES)
@@ -148,7 +150,7 @@ def _same_row(row: Row, expected: Row) -> bool:
 
 def _same_cell(cell: Any, expected: Any) -> bool:
     if isinstance(cell, int | float) and isinstance(expected, int | float):
-        return cell == expected or math.isclose(cell, expected, rel_tol=TOLERANCE)
+        return cell == expected or math.isclose(cell, expected, rel_tol=TOLERANCE, abs_tol=1e-9)
     return type(cell) is type(expected) and cell == expected
 
 

@@ -79,9 +79,14 @@ def _products(draw: Draw) -> tuple[tuple[int, str, str, int, int], ...]:
     """Every thing by two brands; no two at one price."""
     frames = read_frames("shop")
     things = [thing.split(": ") for thing in frames["thing"]]
-    brands = (draw.shuffled(frames["brand"]), draw.shuffled(frames["brand"]))
+    brands = draw.shuffled(frames["brand"])
+    half = len(brands) // 2
     prices = draw.shuffled(range(5, 5 + 3 * 2 * len(things), 3))
-    named = [(f"{row[place]} {thing}", kind) for row in brands for place, (kind, thing) in enumerate(things)]
+    named = [
+        (f"{row[place]} {thing}", kind)
+        for row in (brands, brands[half:] + brands[:half])
+        for place, (kind, thing) in enumerate(things)
+    ]
     return tuple((n, name, kind, prices[n - 1], draw.number(2, 90)) for n, (name, kind) in enumerate(named, 1))
 
 

@@ -18,7 +18,20 @@ from typing import Any
 from tunelab.data.sets.frames import Draw, Families, Part, families_of_part, of_part, read_frames
 
 INSTRUCTION = "Read this e-mail. Answer with its product, urgency, sentiment, action and order_id as JSON."
-PRODUCTS = tuple(family.removeprefix("product ") for family in read_frames("support_tickets") if "product " in family)
+PRODUCTS = (
+    "kettle",
+    "toaster",
+    "espresso machine",
+    "blender",
+    "vacuum cleaner",
+    "desk lamp",
+    "headset",
+    "keyboard",
+    "bike light",
+    "rain jacket",
+    "backpack",
+    "tent",
+)
 URGENCIES = ("low", "normal", "high")
 SENTIMENTS = ("negative", "neutral", "positive")
 ACTIONS = ("refund", "replacement", "repair", "cancel", "invoice", "advice")
@@ -30,7 +43,7 @@ EXPLANATION = (
 )
 ROWS, HELDOUT = 3000, 400
 LONGEST = 400  # characters of an e-mail
-MONTHS = """January February March April May June July August September October November December""".split()
+MONTHS = "January February March April May June July August September October November December".split()
 DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
 # A is a letter, 9 a digit
 ID_SHAPES = ("AA-99999", "999999", "9999/99", "A99-9999", "2099-99999", "AAA9999")

@@ -18,8 +18,8 @@ from tunelab.data.sets.support_tickets import MONTHS as MONTH_NAMES
 INSTRUCTION = f"Tables: {SCHEMA}\nWrite the SQLite query that answers the question.\nQuestion: "
 EXPLANATION = (
     "Answer with one SQLite query and nothing else: no explanation, no code fence. Use only the tables and columns "
-    "that are given. Dates are texts like '2023-05-14'; order_items links orders and products; customer_id and product_id "
-    "point to the ids of customers and products."
+    "that are given. Dates are texts like '2023-05-14'; order_items links orders and products; customer_id and "
+    "product_id point to the ids of customers and products."
 )
 ROWS, HELDOUT = 3200, 400
 TRIES = 200  # draws of one kind without a new question, after which it has no more
