@@ -10,6 +10,7 @@ from contextlib import closing
 
 import pytest
 
+from tunelab import DataSpec, read_data
 from tunelab.data.builtin import BUILTIN, DESCRIPTIONS, card
 from tunelab.data.sets import support_tickets, text_to_sql
 from tunelab.data.sets.frames import Draw, of_part, read_frames
@@ -243,3 +244,12 @@ def test_a_card_counts_the_rows_there_are(name, sides):
 def test_a_card_of_a_set_that_is_not_there_is_a_mistake():
     with pytest.raises(UserError, match=r"no built-in set 'tickets'.*support-tickets"):
         card("tickets")
+
+
+@pytest.mark.parametrize("name", GENERATED)
+def test_its_own_held_out_rows_are_what_is_held_out(name, sides):
+    split = read_data(DataSpec(source=name))
+    train, heldout = sides[name]
+    assert {example.prompt for example in split.train} == {row["prompt"] for row in train}
+    assert {example.prompt for example in split.heldout} == {row["prompt"] for row in heldout}
+    assert split.notes[-1] == f"held out: the test part of {name}"

@@ -8,10 +8,10 @@ import os
 import random
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tunelab.data.builtin import BUILTIN
+from tunelab.data.builtin import BUILTIN, BuiltinSet
 from tunelab.data.content import as_json, lesson
 from tunelab.data.divide import Sides, divide
 from tunelab.data.examples import DataSplit, Example
@@ -113,7 +113,7 @@ def _table(spec: DataSpec) -> Table:
         return _in_memory(spec.rows, spec.title)
     source = str(spec.source)
     if source in BUILTIN:
-        return _in_memory(BUILTIN[source].rows(), source)
+        return _built_in(BUILTIN[source])
     if file := file_of(source):
         return read_table(file, spec.header)
     if re.fullmatch(r"[\w.-]+/[\w.-]+", source):
@@ -122,6 +122,11 @@ def _table(spec: DataSpec) -> Table:
         f"source = '{shown_name(source)}' is neither a built-in set ({', '.join(BUILTIN)}), nor a file "
         f"({', '.join(SUFFIXES)}), nor a Hub data set (owner/name)."
     )
+
+
+def _built_in(one: BuiltinSet) -> Table:
+    table = _in_memory(one.rows(), one.name)
+    return replace(table, heldout=_in_memory(one.heldout(), one.name).rows) if one.heldout else table
 
 
 def _in_memory(rows: Sequence[dict[str, object]], name: str) -> Table:
