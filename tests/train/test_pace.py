@@ -178,7 +178,7 @@ def test_all_of_a_run_is_steps_evaluations_checkpoints_and_start_up(tiny, monkey
     assert ahead.seconds_per_step == pytest.approx((5 * 2 + 30 * 1) / 35)
     # the first step of a stage takes longer, and is followed by two evaluations, the second without the adapter
     assert ahead.seconds_total == pytest.approx(100 + (5 + 1) * 2 + (30 + 1) * 1 + 3 * 7 + 5 * 3, abs=0.1)
-    assert "Time: about 1.1 s a step, 3 minutes in all" in ahead.note(10**12)
+    assert "Time: about 1.1 s a step, 3.0 minutes in all" in ahead.note(10**12)
 
 
 def test_a_model_that_cannot_be_timed_is_told_of_and_trained(tiny, monkeypatch):
