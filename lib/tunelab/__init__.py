@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tunelab.chain import finetune, train_run
     from tunelab.config import RunConfig
     from tunelab.data import preview, read_data
+    from tunelab.data.checkup import examine
     from tunelab.errors import UserError, explain
     from tunelab.export import Exported, export_adapter, export_gguf, export_merged, import_adapter
     from tunelab.measure.climb import climb
@@ -40,6 +41,7 @@ _HOME = {
     "chain": ("finetune", "train_run"),
     "config": ("RunConfig",),
     "data": ("preview", "read_data"),
+    "data.checkup": ("examine",),
     "errors": ("UserError", "explain"),
     "export": ("Exported", "export_adapter", "export_gguf", "export_merged", "import_adapter"),
     "measure.climb": ("climb",),
@@ -93,6 +95,7 @@ __all__ = [
     "climb",
     "compare",
     "evaluate",
+    "examine",
     "explain",
     "export_adapter",
     "export_gguf",

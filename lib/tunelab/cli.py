@@ -1,5 +1,5 @@
 """The command line: `tunelab train | runs | stop | resume | rollback | compare | evaluate | ladder | export | import |
-doctor`.
+data | doctor`.
 
     tunelab train --data tickets.csv --name tickets
     tunelab compare tickets --prompt "My card was declined"
@@ -21,18 +21,25 @@ from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunelab import data_cli
 from tunelab.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError, explain
+from tunelab.flags import (
+    ROW_FLAGS,
+    columns_of,
+    data_fields,
+    data_flags,
+    given,
+    share_or_file,
+    spec_flags,
+    technique_flags,
+)
 from tunelab.machine import libraries, processes
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
-
     from tunelab.config import Changes, RunConfig
     from tunelab.run.events import TrainingEvent
     from tunelab.run.run import Run
     from tunelab.spec import DataSpec
-
-ROW_FLAGS = ("header", "subset", "split")  # how the rows of a file or a Hub data set are found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -81,18 +88,18 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument(
         "config", nargs="?", metavar="RUN.YAML", help="a RunConfig as YAML or JSON; flags override what it says"
     )
-    _data_flags(train)
+    data_flags(train)
     train.add_argument("--technique", choices=sorted(TECHNIQUES), help="how to adapt the model (default: lora)")
     described = ModelSpec.model_fields["repo_id"].description
     train.add_argument("--model", dest="repo_id", help=f"{described} (default: starter)")
     train.add_argument("--name", help="a name to recognise the run by")
-    _flags(train, DataSpec, (*ROW_FLAGS, "template", "system", "limit"))
-    _flags(train, ModelSpec, ("quantization", "max_length", "dtype", "device"))
+    spec_flags(train, DataSpec, (*ROW_FLAGS, "template", "system", "limit"))
+    spec_flags(train, ModelSpec, ("quantization", "max_length", "dtype", "device"))
     train.add_argument("--start-from", metavar="RUN", help=RunConfig.model_fields["start_from"].description)
     train.add_argument("--learn", choices=("instructions", "text"), help=Stage.model_fields["learn"].description)
     train.add_argument("--replay", metavar="FILE", help=Stage.model_fields["replay"].description)
-    _technique_flags(train)
-    _flags(train, TrainConfig, tuple(TrainConfig.model_fields))
+    technique_flags(train)
+    spec_flags(train, TrainConfig, tuple(TrainConfig.model_fields))
 
     runs = _command(commands, "runs", _runs, "list the runs")
     runs.add_argument("--json", action="store_true", help="one JSON object per line")
@@ -129,7 +136,7 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--json", action="store_true", help="the report as JSON")
 
     ladder = _command(commands, "ladder", _ladder, "every technique on the same rows and budget, in one table")
-    _data_flags(ladder)
+    data_flags(ladder)
     ladder.add_argument(
         "--model", dest="repo_id", default="starter", help=ModelSpec.model_fields["repo_id"].description
     )
@@ -137,9 +144,9 @@ def build_parser() -> argparse.ArgumentParser:
     ladder.add_argument("--budget-steps", type=int, default=60, help=LadderConfig.model_fields["steps"].description)
     ladder.add_argument("--out", metavar="DIR", help="where table and page go; the same DIR goes on where it was")
     ladder.add_argument("--json", action="store_true", help="the table as JSON at the end")
-    _flags(ladder, DataSpec, (*ROW_FLAGS, "template", "system", "limit"))
-    _flags(ladder, ModelSpec, ("max_length", "dtype", "device"))
-    _flags(ladder, LadderConfig, ("batch_size", "seed", "rows", "max_new_tokens"))
+    spec_flags(ladder, DataSpec, (*ROW_FLAGS, "template", "system", "limit"))
+    spec_flags(ladder, ModelSpec, ("max_length", "dtype", "device"))
+    spec_flags(ladder, LadderConfig, ("batch_size", "seed", "rows", "max_new_tokens"))
 
     export = _command(commands, "export", _export, "take a run's result elsewhere")
     export.add_argument("run", help="id or name of the run, or 'latest'")
@@ -157,8 +164,9 @@ def build_parser() -> argparse.ArgumentParser:
     bring.add_argument("path", help="the adapter's folder, or a zip of it")
     bring.add_argument("--model", dest="repo_id", required=True, help=ModelSpec.model_fields["repo_id"].description)
     bring.add_argument("--name", help="a name to recognise the run by (default: the file's)")
-    _flags(bring, ModelSpec, ("revision", "quantization", "max_length", "dtype", "device"))
+    spec_flags(bring, ModelSpec, ("revision", "quantization", "max_length", "dtype", "device"))
 
+    data_cli.add_commands(commands)
     doctor = _command(commands, "doctor", _doctor, "what this machine can do, and what is missing")
     doctor.add_argument("--json", action="store_true", help="as JSON")
     return parser
@@ -169,76 +177,6 @@ def _command(commands: Any, name: str, run: Any, description: str) -> argparse.A
     command.set_defaults(command=run)
     command.add_argument("--runs", metavar="DIR", dest="root", help="where runs live (default: the user's data folder)")
     return command
-
-
-def _data_flags(parser: argparse.ArgumentParser) -> None:
-    from tunelab.data.builtin import BUILTIN
-    from tunelab.spec import DataSpec
-
-    built_in = ", ".join(f"'{name}'" for name in BUILTIN)
-    kinds = "CSV, TSV, JSON, JSONL, Parquet, Excel, text; gz or zip of these"
-    parser.add_argument("--data", metavar="FILE", help=f"a file ({kinds}), a Hub data set, or built in: {built_in}")
-    described = DataSpec.model_fields
-    parser.add_argument("--heldout", metavar="FILE|SHARE|ROWS", help=described["heldout"].description)
-    parser.add_argument("--columns", nargs="+", metavar="ROLE=COLUMN", help=described["columns"].description)
-    parser.add_argument("--labels", nargs="+", metavar="LABEL=WORD", help=described["labels"].description)
-
-
-def _technique_flags(parser: argparse.ArgumentParser) -> None:
-    """A flag per setting of any technique; which technique has it stands in its help."""
-    from tunelab.techniques import TECHNIQUES
-
-    homes: dict[str, list[Any]] = {}
-    for technique in TECHNIQUES.values():
-        for name in technique.model_fields:
-            homes.setdefault(name, []).append(technique)
-    for name, having in homes.items():
-        if name == "kind":
-            continue
-        # techniques that call different things alike each say what they mean
-        meanings: dict[str, list[str]] = {}
-        for technique in having:
-            own = technique.model_fields[name]
-            default = "" if own.default is None else f" (default: {own.default})"
-            meanings.setdefault(f"{own.description}{default}", []).append(technique.title)
-        described = " ".join(f"{', '.join(titles)}: {text}" for text, titles in meanings.items())
-        parser.add_argument(
-            f"--{name.replace('_', '-')}",
-            dest=f"technique.{name}",
-            metavar="VALUE",
-            help=described.replace("%", "%%"),
-        )
-
-
-def _flags(parser: argparse.ArgumentParser, spec: type[BaseModel], names: tuple[str, ...]) -> None:
-    """A flag per field; the value stays text, for the spec to validate."""
-    for name in names:
-        field = spec.model_fields[name]
-        default = "" if field.is_required() or field.default is None else f" (default: {field.default})"
-        parser.add_argument(
-            f"--{name.replace('_', '-')}",
-            dest=f"{spec.__name__}.{name}",
-            metavar="VALUE",
-            help=f"{field.description}{default}".replace("%", "%%"),
-        )
-
-
-def _given(options: argparse.Namespace, spec: str) -> dict[str, Any]:
-    values = {key.partition(".")[2]: value for key, value in vars(options).items() if key.startswith(f"{spec}.")}
-    texts = {"template", "system", "init_text"}
-    return {k: v if k in texts else _value(v) for k, v in values.items() if v is not None}
-
-
-def _value(text: str) -> Any:
-    """A flag's value as YAML reads it: a number, true, or the word itself; a list where commas say so
-    (`--target-modules q_proj,v_proj`, `--layers 0,1`)."""
-    import yaml
-
-    try:
-        value = yaml.safe_load(text)
-        return yaml.safe_load(f"[{text}]") if isinstance(value, str) and "," in value else value
-    except yaml.YAMLError:
-        return text  # the field says what is allowed
 
 
 def _config(options: argparse.Namespace) -> tuple[RunConfig, list[str]]:
@@ -269,12 +207,12 @@ def _changes(options: argparse.Namespace) -> Changes:
     replay = {"source": options.replay} if options.replay else None
     named = {"name": options.name, "start_from": before}, {"learn": options.learn, "replay": replay}
     run, stage = ({name: value for name, value in one.items() if value is not None} for one in named)
-    model, technique = _given(options, "ModelSpec"), _given(options, "technique")
+    model, technique = given(options, "ModelSpec"), given(options, "technique")
     if options.repo_id is not None:
         model["repo_id"] = options.repo_id
     if options.technique is not None:
         technique["kind"] = options.technique
-    return Changes(run, model, technique, stage, _data(options), _given(options, "TrainConfig"))
+    return Changes(run, model, technique, stage, data_fields(options), given(options, "TrainConfig"))
 
 
 def _settings_that_stay(config: RunConfig, changes: Changes) -> list[str]:
@@ -293,56 +231,23 @@ def _check_data_is_given(options: argparse.Namespace) -> None:
 
 def _check_flags_of_one_stage(options: argparse.Namespace, config: RunConfig) -> None:
     """Refuse flags that say something about one set of rows where there are several."""
-    heldout_file = options.heldout and isinstance(_share_or_file(options.heldout), str)
+    heldout_file = options.heldout and isinstance(share_or_file(options.heldout), str)
     of_one = {"--data": options.data, "--columns": options.columns, "--labels": options.labels,
               "--heldout FILE": heldout_file, "--learn": options.learn,
-              "--template": _given(options, "DataSpec").get("template")}  # fmt: skip
-    if given := [flag for flag, value in of_one.items() if value]:
+              "--template": given(options, "DataSpec").get("template")}  # fmt: skip
+    if flags := [flag for flag, value in of_one.items() if value]:
         named = ", ".join(stage.name or stage.data.title for stage in config.stages)
         shown = named if len(named) < 100 else f"{named[:100]} …"
         raise UserError(
-            f"{', '.join(given)}: {Path(options.config).name} has {len(config.stages)} stages ({shown}), each with "
+            f"{', '.join(flags)}: {Path(options.config).name} has {len(config.stages)} stages ({shown}), each with "
             "rows of its own. Write it into the file, at its stage; flags of the training go to every stage."
         )
-
-
-def _data(options: argparse.Namespace) -> dict[str, Any]:
-    """The fields of a DataSpec that flags give; rows in memory give way to what a flag names."""
-    data = _given(options, "DataSpec")
-    if options.data:
-        data |= {"source": options.data, "rows": None}
-    if options.heldout:
-        data |= {"heldout": _share_or_file(options.heldout), "heldout_rows": None}
-    if options.columns:
-        data["columns"] = _columns(options.columns)
-    if options.labels:
-        data["labels"] = _named(options.labels, "--labels", "LABEL=WORD", "0=ham 1=spam")
-    return data
 
 
 def _opened(name: str, options: argparse.Namespace) -> Run:
     from tunelab.run.run import Run
 
     return Run.open(name, options.root)
-
-
-def _share_or_file(text: str) -> float | str:
-    try:
-        return float(text)
-    except ValueError:
-        return text
-
-
-def _named(pairs: Sequence[str], flag: str, form: str, example: str) -> dict[str, str]:
-    """What a flag names, from words such as `role=column`."""
-    for pair in pairs:
-        if "=" not in pair:
-            raise UserError(f"{flag} {pair}: write {form}, e.g. {flag} {example}.")
-    return dict(pair.split("=", 1) for pair in pairs)
-
-
-def _columns(pairs: Sequence[str]) -> dict[str, str]:
-    return _named(pairs, "--columns", "ROLE=COLUMN", "prompt=question completion=answer")
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -561,7 +466,7 @@ def _other_data(options: argparse.Namespace, run: Run) -> DataSpec | None:
 
     described = {"template": options.template} if options.template is not None else {}
     if options.columns:
-        described["columns"] = _columns(options.columns)
+        described["columns"] = columns_of(options.columns)
     if options.data:
         own = run.config.stages[stage_of(run, options.stage)].data
         return DataSpec.model_validate({**read_alike(own), "source": options.data, **described})
@@ -580,11 +485,11 @@ def _ladder(options: argparse.Namespace) -> int:
     names = tuple(RUNGS) if options.techniques == "all" else tuple(n.strip() for n in options.techniques.split(","))
     config = LadderConfig.model_validate(
         {
-            "model": {**_given(options, "ModelSpec"), "repo_id": options.repo_id},
-            "data": _data(options),
+            "model": {**given(options, "ModelSpec"), "repo_id": options.repo_id},
+            "data": data_fields(options),
             "techniques": names,
             "steps": options.budget_steps,
-            **_given(options, "LadderConfig"),
+            **given(options, "LadderConfig"),
         }
     )
     ladder = Ladder.create(config, Path(options.out) if options.out else None, options.root)
@@ -640,7 +545,7 @@ def _import(options: argparse.Namespace) -> int:
     from tunelab.export import import_adapter
     from tunelab.spec import ModelSpec
 
-    model = ModelSpec.model_validate({**_given(options, "ModelSpec"), "repo_id": options.repo_id})
+    model = ModelSpec.model_validate({**given(options, "ModelSpec"), "repo_id": options.repo_id})
     run = import_adapter(options.path, model, options.root, options.name)
     started = run.progress().started
     print(f"run {run.id}: {run.config.method} on {model.repo_id}", *(started.notes if started else ()), sep="\n")

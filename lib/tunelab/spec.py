@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 STARTER = "starter"
-# what a column can be: what is asked, what stands beside it, what is learned, what stands before
+# what a column can be: what is asked, what stands beside it, what is learned, what stands before, whose row it is
 ROLES = (
     *(
         "instruction",
@@ -31,7 +31,7 @@ ROLES = (
         "conversations",
         "text",
     ),
-    *("history", "choices", "chosen", "label"),
+    *("history", "choices", "chosen", "label", "group"),
 )
 
 
@@ -136,6 +136,11 @@ class DataSpec(Spec):
     )
     heldout_rows: tuple[dict[str, Any], ...] | None = Field(
         None, description="Held-out rows in memory; replaces `heldout`."
+    )
+    fixes: tuple[str, ...] = Field(
+        (),
+        description="What mends the rows before they are divided, e.g. ['drop-duplicates']; `tunelab data doctor` "
+        "names them. Held-out rows of their own stay as they are.",
     )
     limit: int | None = Field(None, ge=1, description="Use at most this many training rows. None: all.")
     seed: int = Field(0, ge=0, description="Seed of the split into training and held-out rows.")

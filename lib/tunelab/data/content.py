@@ -32,7 +32,7 @@ def lesson(example: Example) -> Lesson:
     """What a row asks and answers. An assistant's opening, before anybody has asked, and an answer without a word are
     part of what follows only."""
     if example.text is not None:
-        whole = _digest(_folded(example.text))
+        whole = _digest(folded(example.text))
         return Lesson(whole, (whole,), ())
     so_far = hashlib.blake2b(digest_size=DIGEST_BYTES)
     prompts, pairs = [], []
@@ -41,7 +41,7 @@ def lesson(example: Example) -> Lesson:
         answers = message.is_answer and asked
         if answers:
             prompts.append(so_far.digest())
-        said = f"{message.role}\0{_folded(message.content)}{message.extra}\0"
+        said = f"{message.role}\0{folded(message.content)}{message.extra}\0"
         so_far.update(said.encode("utf-8", "surrogatepass"))
         if answers:
             pairs.append(so_far.digest())
@@ -68,7 +68,7 @@ def marks(text: str) -> numpy.ndarray:
     """
     import numpy
 
-    data = numpy.frombuffer(_folded(text).encode("utf-8", "surrogatepass"), numpy.uint8)
+    data = numpy.frombuffer(folded(text).encode("utf-8", "surrogatepass"), numpy.uint8)
     step = MARKED_AT_ONCE
     parts = [_marks(data[start : start + step + WINDOW - 1]) for start in range(0, max(1, len(data)), step)]
     return numpy.unique(numpy.concatenate(parts))
@@ -87,7 +87,8 @@ def _marks(data: numpy.ndarray) -> numpy.ndarray:
     return windows[windows >> numpy.uint64(40) < (1 << 24) // ONE_IN]
 
 
-def _folded(text: str) -> str:
+def folded(text: str) -> str:
+    """The text as it counts: case and white space are no difference."""
     return " ".join(text.split()).casefold()
 
 

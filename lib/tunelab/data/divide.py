@@ -1,8 +1,9 @@
 """Rows into training and held-out, so that nothing that is learned stands on both sides.
 
 Rows form a group that stays on one side when they ask the same, or when a turn that is learned (everything before an
-answer, and the answer) stands in both: also when one conversation is the beginning of another. Groups are held out in
-an order that follows from the seed, as many as come closest to what was asked.
+answer, and the answer) stands in both: also when one conversation is the beginning of another; and when the data says
+that they belong together (one customer, one document). Groups are held out in an order that follows from the seed, as
+many as come closest to what was asked; where answers are labels, of every label its share (`strata.py`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from tunelab.data.content import lesson
 from tunelab.data.examples import Example
 from tunelab.data.store import pick
+from tunelab.data.strata import hold_out, joined, labels_of
 from tunelab.errors import UserError
 from tunelab.spec import DataSpec
 
@@ -39,7 +41,7 @@ def divide(examples: Sequence[Example], spec: DataSpec) -> Sides:
     """
     if examples[0].text is not None:
         return _divide_text(list(examples), spec)
-    groups = groups_of(examples)
+    groups = _kept_together(examples)
     amount = amount_of(spec)
     target = max(1, round(amount * len(examples))) if amount < 1 else int(amount)
     if len(examples) == 1 or (amount >= 1 and target >= len(examples)):
@@ -47,13 +49,42 @@ def divide(examples: Sequence[Example], spec: DataSpec) -> Sides:
     target = min(target, len(examples) - 1)
     if len(groups) == 1:
         raise UserError(
-            f"{spec.title}: all {len(examples)} rows ask the same or share a turn that is learned (e.g. rows "
-            f"{_rows(examples, groups[0])}), so none can be held out that is not trained on as well. Give held-out "
-            "rows of "
-            "their own (heldout: FILE), or rows that ask different things."
+            f"{spec.title}: all {len(examples)} rows ask the same or share a turn that is learned, or a group "
+            f"(e.g. rows {_rows(examples, groups[0])}), so none can be held out that is not trained on as well. Give "
+            "held-out rows of their own (heldout: FILE), or rows that ask different things."
         )
-    train, heldout = _take(groups, target, spec.seed)
-    return pick(examples, train), pick(examples, heldout), _count_note(examples, groups, target, len(heldout))
+    labels = labels_of(examples)
+    train, heldout = _in_strata(groups, labels, target, spec.seed) if labels else _take(groups, target, spec.seed)
+    notes = [*_count_note(examples, groups, target, len(heldout)), *_group_note(examples)]
+    return pick(examples, train), pick(examples, heldout), notes
+
+
+def _kept_together(examples: Sequence[Example]) -> list[Group]:
+    """Rows that stay on one side: by what they ask and answer, and by what the data says they are of."""
+    groups = groups_of(examples)
+    named = [example.group or None for example in examples]
+    return groups if not any(named) else list(joined(groups, named))
+
+
+def _in_strata(groups: list[Group], labels: list[str], target: int, seed: int) -> tuple[list[int], list[int]]:
+    """As `_take`, of every label its share; where large groups leave too few rows for that, the shares give way."""
+    held = hold_out(groups, labels, target, seed)
+    if target - len(held) > CLOSE:
+        return _take(groups, target, seed)
+    out = set(held)
+    train = [row for group in groups for row in group if row not in out]
+    for side in (train, held):
+        random.Random(seed).shuffle(side)  # files are often sorted by label
+    return train, held
+
+
+def _group_note(examples: Sequence[Example]) -> list[str]:
+    names = {example.group for example in examples}
+    without = sum(not example.group for example in examples)
+    if names <= {""}:
+        return []
+    missing = f"; {without:,} rows name none, and stand alone" if without else ""
+    return [f"rows of one group stay on one side: {len(names - {''}):,} groups{missing}"]
 
 
 def amount_of(spec: DataSpec) -> float:
@@ -199,12 +230,12 @@ def _one_side_is_empty(spec: DataSpec, count: int) -> UserError:
 def _divide_text(examples: list[Example], spec: DataSpec) -> Sides:
     """Documents on either side. A share is one of the text: documents are long and short, and of one that would be too
     much the last part is held out."""
-    groups = [[examples[row] for row in group] for group in groups_of(examples)]
-    amount, notes = amount_of(spec), []
+    groups = [[examples[row] for row in group] for group in _kept_together(examples)]
+    amount, notes = amount_of(spec), _group_note(examples)
     if amount >= 1 and len(groups) > 1 and amount < len(examples):
-        places = groups_of(examples)
+        places = _kept_together(examples)
         train, heldout = (pick(examples, side) for side in _take(places, int(amount), spec.seed))
-        return train, heldout, _count_note(examples, places, int(amount), len(heldout))
+        return train, heldout, notes + _count_note(examples, places, int(amount), len(heldout))
     if amount >= 1:
         notes.append(f"there are not enough documents ({len(groups)}) to hold out {amount:.0f}: a tenth of the text is")
         amount = 0.1

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from tunelab.errors import UserError
 
@@ -28,6 +29,13 @@ class Message:
         """Everything that it is, for hashing and for files."""
         return [self.role, self.content, *([self.learned, self.extra] if self.extra or not self.learned else [])]
 
+    @property
+    def as_row(self) -> dict[str, Any]:
+        """As it stands in a file: read again, it is this message."""
+        more = json.loads(self.extra) if self.extra else {}
+        weight = {"weight": 0} if self.role == "assistant" and not self.learned else {}
+        return {"role": self.role, "content": self.content, **more, **weight}
+
 
 @dataclass(frozen=True)
 class Example:
@@ -37,6 +45,7 @@ class Example:
     text: str | None = None
     row: int = 0  # in its source, counted from 1
     whole: bool = True  # False: plain text that goes on elsewhere, so that nothing ends where it ends
+    group: str = ""  # whom or what it is of, e.g. a customer: rows of one group stay on one side; "": of nobody
 
     @property
     def prompt(self) -> str:

@@ -101,6 +101,7 @@ def propose(rows: Iterable[Row], spec: DataSpec, learn: str, name: str, roles: d
             _shape(roles, learn), roles, "as before", _unused(roles, found), _warnings(roles, found, spec), found
         )
     named = _named(spec, found, name)
+    group = {role: named.pop(role) for role in ("group",) if role in named}
     filled = {column.key: column.name for column in reversed(found.values()) if column.filled}
     if learn == "text":
         roles, reason = _text(named, filled, found, name)
@@ -110,6 +111,7 @@ def propose(rows: Iterable[Row], spec: DataSpec, learn: str, name: str, roles: d
     system = named.get("system") or _first(SYSTEMS, filled)
     if learn != "text" and system:
         roles = {"system": system, **roles}
+    roles = {**roles, **group}
     return Mapping(_shape(roles, learn), roles, reason, _unused(roles, found), _warnings(roles, found, spec), found)
 
 

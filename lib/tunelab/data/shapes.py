@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tunelab.data.cells import filled, is_template, written
@@ -43,7 +43,7 @@ class Reader:
 
     def examples(self, rows: Rows) -> Iterator[Example]:
         """One example per row that has something to learn from."""
-        parse = self._parser()
+        parse, group = self._parser(), self.mapping.roles.get("group")
         for number, row in unfolded(rows):
             try:
                 if isinstance(row, Bad):
@@ -57,7 +57,7 @@ class Reader:
                 continue
             if isinstance(example, Example):
                 self.good += 1
-                yield example
+                yield replace(example, group=written(row.get(group)).strip()) if group else example
             else:
                 self.left_out.setdefault(example, []).append(number)
 

@@ -24,6 +24,8 @@ from tunelab.data.store import collected
 from tunelab.errors import UserError, shown_name
 from tunelab.spec import DataSpec
 
+_Own = tuple[list[Example], list[str]]  # held-out rows that are not drawn from the others, and notes on them
+
 
 @dataclass(frozen=True)
 class _Read:
@@ -44,29 +46,61 @@ def read_data(spec: DataSpec, learn: str = "instructions", roles: dict[str, str]
     """
     table = _table(spec)
     read = _examples(table.rows, spec, learn, table.name, roles)
-    train, heldout, notes = _sides(read, table, spec, learn)
+    own = _own_examples(spec, table, learn, read.mapping)
+    examples, mended = _mended(read.examples, own, spec)
+    train, heldout, notes = _sides(examples, own, spec)
     used, unused = train[: spec.limit], train[spec.limit :] if spec.limit else []
     return DataSplit(
         spec.title,
         used,
         heldout,
         _sha256(used, heldout),
-        (*table.notes, *read.notes, *notes),
+        (*table.notes, *read.notes, *mended, *notes),
         unused,
         columns=dict(read.mapping.roles),
         problem=None if heldout else _one_row(spec),
     )
 
 
-def _sides(read: _Read, table: Table, spec: DataSpec, learn: str) -> Sides:
+def read_undivided(spec: DataSpec, learn: str = "instructions") -> tuple[Sequence[Example], list[Example], list[str]]:
+    """Every row of `spec` that is not held-out of its own, the held-out rows of their own, and the notes.
+
+    Raises:
+        UserError: as `read_data`.
+    """
+    table = _table(spec)
+    read = _examples(table.rows, spec, learn, table.name)
+    own = _own_examples(spec, table, learn, read.mapping)
+    return read.examples, own[0] if own else [], [*table.notes, *read.notes, *(own[1] if own else ())]
+
+
+def _mended(examples: Sequence[Example], own: _Own | None, spec: DataSpec) -> tuple[Sequence[Example], list[str]]:
+    """The rows after the fixes that the spec names, and what they did."""
+    if not spec.fixes:
+        return examples, []
+    from tunelab.data.doctor import apply
+
+    mended, record = apply(spec.fixes, examples, own[0] if own else (), seed=spec.seed)
+    return collected(mended), record.sentences
+
+
+def _own_examples(spec: DataSpec, table: Table, learn: str, mapping: Mapping) -> _Own | None:
+    """Held-out rows that are not drawn from the others, with the notes on them; None: there are none."""
     own = _own_heldout(spec, table)
+    if own is None:
+        return None
+    heldout, notes = _heldout_examples(own, spec, learn, mapping)
+    random.Random(spec.seed).shuffle(heldout)  # files are often sorted, and evaluation takes the first rows
+    return heldout, notes
+
+
+def _sides(examples: Sequence[Example], own: _Own | None, spec: DataSpec) -> Sides:
     if own is not None:
-        heldout, notes = _heldout_examples(own, spec, learn, read.mapping)
-        random.Random(spec.seed).shuffle(heldout)  # files are often sorted, and evaluation takes the first rows
-        return read.examples, heldout, notes + _leaks(read.examples, heldout)
-    if len(read.examples) == 1 and read.examples[0].text is None:
-        return read.examples, [], ["there is one row: it can be looked at, and training needs two"]
-    return divide(read.examples, spec)
+        heldout, notes = own
+        return examples, heldout, notes + _leaks(examples, heldout)
+    if len(examples) == 1 and examples[0].text is None:
+        return examples, [], ["there is one row: it can be looked at, and training needs two"]
+    return divide(examples, spec)
 
 
 def _one_row(spec: DataSpec) -> str:

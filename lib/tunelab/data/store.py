@@ -99,10 +99,16 @@ class Picked(_Rows):
 
 
 def _packed(example: Example) -> bytes:
-    content = [example.row, example.whole, example.text, [message.as_json for message in example.messages]]
+    content = [
+        example.row,
+        example.whole,
+        example.group,
+        example.text,
+        [message.as_json for message in example.messages],
+    ]
     return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _unpacked(data: bytes) -> Example:
-    row, whole, text, messages = json.loads(data)
-    return Example(tuple(Message(*message) for message in messages), text, row, whole)
+    row, whole, group, text, messages = json.loads(data)
+    return Example(tuple(Message(*message) for message in messages), text, row, whole, group)

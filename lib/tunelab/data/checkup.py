@@ -1,0 +1,57 @@
+"""`examine`: what there is to know about rows before they are trained on, wherever they come from."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from tunelab.data.doctor import Examination, examine_rows
+from tunelab.data.doctor.examination import Say
+from tunelab.data.split import read_undivided
+from tunelab.spec import DataSpec, ModelSpec, Stage
+
+
+def examine(
+    data: Any,
+    *,
+    learn: Literal["instructions", "text"] = "instructions",
+    model: ModelSpec | None = None,
+    sample: int = 20_000,
+    on_progress: Say = lambda message: None,
+) -> Examination:
+    """What the data doctor finds in rows: a `DataSpec`, a `Stage`, a file, a built-in name or a Hub id, or rows in
+    memory (a list of dicts, a DataFrame, a `datasets.Dataset`). Rows that are held out by a part or a file of their own
+    are compared with the others; where held-out rows are drawn from the data, all of it is examined.
+
+    model: whose tokenizer tells which answers `max_length` tokens cut; without one that is not checked.
+    sample: rows that are read word by word, chosen by the data's seed.
+
+    Raises:
+        UserError: the rows can't be read, or there are none.
+    """
+    if isinstance(data, Stage):
+        learn, data = data.learn, data.data
+    elif isinstance(data, str):
+        data = DataSpec(source=data)
+    elif not isinstance(data, DataSpec):
+        data = DataSpec(rows=data)
+    train, heldout, _notes = read_undivided(data, learn)
+    tokenizer, max_length = asked(model)
+    return examine_rows(
+        train,
+        heldout,
+        tokenizer=tokenizer,
+        max_length=max_length,
+        seed=data.seed,
+        sample=sample,
+        on_progress=on_progress,
+    )
+
+
+def asked(model: ModelSpec | None) -> tuple[Any, int]:
+    """The tokenizer of a model and how many tokens a row may have; without a model none, and the usual number."""
+    from tunelab.model.load import find, load_tokenizer
+    from tunelab.model.positions import row_limit
+
+    if model is None:
+        return None, ModelSpec(repo_id="starter").max_length
+    return load_tokenizer(model), row_limit(find(model), model).tokens
