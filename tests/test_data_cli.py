@@ -9,6 +9,7 @@ import pytest
 
 from tunelab.cli import main
 from tunelab.data import read_data, read_examples
+from tunelab.data.builtin import BUILTIN, card
 from tunelab.spec import DataSpec
 
 ROWS = [
@@ -110,6 +111,12 @@ def test_what_the_model_will_see_is_shown_with_what_is_learned_marked(file, caps
     learned = re.search(r"⟦(.*?)⟧", row, re.DOTALL)[1]
     assert any(row["completion"] in learned for row in ROWS)
     assert not any(row["prompt"] in learned for row in ROWS)
+
+
+@pytest.mark.parametrize("name", BUILTIN)
+def test_of_a_built_in_set_the_card_is_shown(name, tiny, capsys):
+    assert main(["data", "show", name, "--rows", "1", "--model", tiny]) == 0
+    assert capsys.readouterr().out.startswith(card(name).markdown())
 
 
 def test_a_division_is_the_one_that_training_makes_and_can_be_read_again(tmp_path, capsys):

@@ -82,10 +82,13 @@ def _model_flags(command: argparse.ArgumentParser, default: str | None) -> None:
 def show(options: argparse.Namespace) -> int:
     """Print how rows are read and what the model sees of the first ones; the exit code."""
     from tunelab.data import preview
+    from tunelab.data.builtin import BUILTIN, card
     from tunelab.spec import Stage
 
     if options.rows < 1:
         raise UserError(f"--rows {options.rows}: at least 1 row is shown.")
+    if options.data in BUILTIN:
+        print(card(options.data).markdown())
     stage = Stage(learn=options.learn, data=_spec(options))
     rows, notes = preview(stage, _model(options), options.rows)
     print(*notes, sep="\n")
