@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+from tunelab import curve, finetune
 from tunelab.cli import main
 from tunelab.data import read_data, read_examples
 from tunelab.data.builtin import BUILTIN, card
@@ -111,6 +112,27 @@ def test_what_the_model_will_see_is_shown_with_what_is_learned_marked(file, caps
     learned = re.search(r"⟦(.*?)⟧", row, re.DOTALL)[1]
     assert any(row["completion"] in learned for row in ROWS)
     assert not any(row["prompt"] in learned for row in ROWS)
+
+
+def test_a_curve_is_of_growing_parts_and_of_the_same_held_out_rows(tmp_path, tiny, capsys, monkeypatch):
+    seen = []
+    monkeypatch.setattr(curve, "finetune", lambda config, root: (seen.append(config), finetune(config, root=root))[1])
+    source = tmp_path / "rows.jsonl"
+    rows = [{"prompt": f"What is {n}?", "completion": f"It is {n} and nothing else."} for n in range(45)]
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = ["data", "doctor", str(source), "--heldout", "5", "--curve", "--model", tiny, "--json"]
+    assert main(command) == 0
+    points = json.loads(capsys.readouterr().out)["curve"]
+    assert [count for count, _loss in points] == [10, 20, 40]
+    (first, *others), parts = (
+        [config.stages[0].data.heldout_rows for config in seen],
+        [{str(row) for row in config.stages[0].data.rows} for config in seen],
+    )
+    assert all(other == first for other in others)
+    assert parts[0] < parts[1] < parts[2]
+    assert all(0 < loss < 20 for _count, loss in points)
+    assert main([*command, "--heldout", "20"]) == 2
+    assert "at least 32" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", BUILTIN)

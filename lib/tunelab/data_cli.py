@@ -20,6 +20,7 @@ from tunelab.errors import UserError
 from tunelab.flags import ROW_FLAGS, data_fields, data_flags, given, spec_flags
 
 if TYPE_CHECKING:
+    from tunelab.data.doctor import LearningCurve
     from tunelab.data.examples import Example
     from tunelab.data.previews import PreviewRow
     from tunelab.spec import DataSpec, ModelSpec
@@ -62,6 +63,11 @@ def _doctor_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--out", metavar="FILE", help="a new .jsonl file for the mended rows")
     command.add_argument("--sample", type=int, default=20_000, help="rows that are read word by word (default: 20000)")
     command.add_argument("--json", action="store_true", help="as JSON")
+    command.add_argument(
+        "--curve",
+        action="store_true",
+        help="train on a quarter, a half and all rows, and tell how much more would help (minutes)",
+    )
     _model_flags(command, None)
 
 
@@ -127,16 +133,26 @@ def doctor(options: argparse.Namespace) -> int:
     rows, record = apply(options.fix, train, heldout, **settings) if options.fix else (train, None)
     if out:
         write_rows(out, rows)
+    curve = _curve(spec, options) if options.curve else None
     if options.json:
         fixed = {"fixes": record.as_json(), "out": str(out) if out else None} if record else {}
-        print(json.dumps({"read": notes, **examination.as_json(), **fixed}, ensure_ascii=False, indent=1))
+        points = {"curve": curve[0].points} if curve else {}
+        print(json.dumps({"read": notes, **examination.as_json(), **fixed, **points}, ensure_ascii=False, indent=1))
         return 0
     print(*notes, examination.text(), sep="\n")
     if record:
         print(f"\n{record.rows_before:,} rows before, {record.rows_after:,} after:")
         print(*(f"  {line}" for line in record.sentences), sep="\n")
         print(f"Mended rows: {out}" if out else _kept_nowhere(options))
+    if curve:
+        print(curve[0].text(), *curve[1], sep="\n")
     return 0
+
+
+def _curve(spec: DataSpec, options: argparse.Namespace) -> tuple[LearningCurve, list[str]]:
+    from tunelab.curve import curve_of
+
+    return curve_of(spec, _model(options), options.learn, _say)
 
 
 def _kept_nowhere(options: argparse.Namespace) -> str:
@@ -177,19 +193,10 @@ def write_rows(path: Path, rows: Sequence[Example]) -> None:
     try:
         with open(temporary, "wb") as file:
             for example in rows:
-                file.write(_line(example))
+                file.write(f"{json.dumps(example.as_row, ensure_ascii=False)}\n".encode())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _line(example: Example) -> bytes:
-    row: dict[str, Any] = {"text": example.text}
-    if example.text is None:
-        row = {"messages": [message.as_row for message in example.messages]}
-    if example.group:
-        row["group"] = example.group
-    return f"{json.dumps(row, ensure_ascii=False)}\n".encode()
 
 
 def _new_file(name: str | None, fixes: list[str]) -> Path | None:

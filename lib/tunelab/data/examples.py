@@ -48,6 +48,14 @@ class Example:
     group: str = ""  # whom or what it is of, e.g. a customer: rows of one group stay on one side; "": of nobody
 
     @property
+    def as_row(self) -> dict[str, Any]:
+        """As it stands in a file: `messages` or `text`, and `group` where it has one."""
+        group = {"group": self.group} if self.group else {}
+        if self.text is not None:
+            return {"text": self.text, **group}
+        return {"messages": [message.as_row for message in self.messages], **group}
+
+    @property
     def prompt(self) -> str:
         """What the user says last before the final answer."""
         return next((m.content for m in reversed(self.asked) if m.role == "user"), self.text or "")
