@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from tunelab.data.reading import Bad, Row, Table
 from tunelab.data.reading.checks import checked
 from tunelab.data.reading.files import SUFFIXES, FileRows
+from tunelab.data.reading.jsons import TEST, TRAIN
 from tunelab.errors import UserError, listed
 from tunelab.spec import plain_rows
 
-TEST_PARTS = ("test", "validation", "valid", "dev")
 AT_ONCE = 1000  # rows
 
 
@@ -28,15 +28,19 @@ def hub_table(name: str, subset: str | None, split: str | None, heldout: bool, b
         parts = datasets.load_dataset(name, subset)
     except (ConnectionError, OSError, ValueError, RuntimeError) as error:
         raise UserError(_why(name, subset, error, builtin)) from None
-    wanted = split or ("train" if "train" in parts else next(iter(parts)))
+    wanted = split or _first(TRAIN, parts) or next(iter(parts))
     if wanted not in parts:
         raise UserError(f"split = '{wanted}': '{name}' has the splits {listed(parts)}. Choose one of them.")
-    test = (
-        next((part for part in TEST_PARTS if part in parts and part != wanted), None) if heldout and not split else None
-    )
+    test = _first(TEST, [part for part in parts if part != wanted]) if heldout and not split else None
     unread = [part for part in parts if part not in (wanted, test)]
     notes = (f"read: {listed([wanted, *([test] if test else [])])}; not read: {listed(unread)}",) if unread else ()
     return Table(name, _rows(parts[wanted], name), _rows(parts[test], name) if test else None, notes)
+
+
+def _first(names: tuple[str, ...], parts: Iterable[str]) -> str | None:
+    """The part with the first of these names that there is."""
+    by_name = {str(part).lower(): part for part in parts}
+    return next((by_name[name] for name in names if name in by_name), None)
 
 
 def _rows(part: Any, name: str) -> FileRows:
