@@ -166,6 +166,14 @@ def test_parquet_and_excel_are_read_as_their_rows(tmp_path):
     assert "'empty'" not in " ".join(table.notes)
 
 
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_a_text_with_a_byte_that_is_no_text_is_refused_at_its_line(tmp_path, mark):
+    with pytest.raises(UserError, match=r"a\.txt, line 2: holds a byte \(0xff\) that is not UTF-8"):
+        rows_of(write(tmp_path, "a.txt", mark + "Größe\näöü".encode() + b"\xff\n"))
+    with pytest.raises(UserError, match=r"a\.txt, line 2: holds a NUL byte"):
+        rows_of(write(tmp_path, "a.txt", mark + b"one\ntwo\0"))
+
+
 def test_plain_text_is_one_document_and_an_archive_of_texts_several(tmp_path):
     assert rows_of(write(tmp_path, "a.md", "# One\r\n\r\ntwo")) == [{"text": "# One\n\ntwo"}]
     assert rows_of(write(tmp_path, "a.zip", zipped({"1.txt": "one", "2.txt": "two"}))) == [

@@ -2,7 +2,7 @@
 
     opening.py    a path → the files in it (gz, zip), each as bytes that are counted while they are read
     encoding.py   bytes → text
-    delimited.py  CSV, TSV      jsons.py  JSON, JSONL, nested files      sheets.py  Parquet, Excel
+    delimited.py  CSV, TSV      quoting.py  their quotes      jsons.py  JSON, JSONL      sheets.py  Parquet, Excel
     unfolding.py  a row that holds several (SQuAD's paragraphs, `instances`) → those
     files.py      all of it: `read_table`, `read_pasted`
     checks.py     what a row may hold

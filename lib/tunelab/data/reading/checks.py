@@ -100,12 +100,15 @@ def _check_text(text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        half = ord(text[error.start])
-        if 0xDC80 <= half <= 0xDCFF:  # how a byte that is no UTF-8 was decoded
-            raise Unreadable(
-                f"holds a byte (0x{half - 0xDC00:02x}) that is not UTF-8; save the file as UTF-8"
-            ) from None
-        raise Unreadable(f"holds half a character (\\u{half:04x} alone), which no text can") from None
+        raise Unreadable(what_is_no_text(text[error.start])) from None
+
+
+def what_is_no_text(letter: str) -> str:
+    """Why a letter is none, as a clause: half of a pair, by which a byte that is no UTF-8 is decoded, too."""
+    half = ord(letter)
+    if 0xDC80 <= half <= 0xDCFF:
+        return f"holds a byte (0x{half - 0xDC00:02x}) that is not UTF-8; save the file as UTF-8"
+    return f"holds half a character (\\u{half:04x} alone), which no text can"
 
 
 def _reason(error: ValueError) -> str:

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import IO, Any
 
 from tunelab.data.reading.checks import MAX_COLUMNS, MAX_ROW_CHARACTERS
+from tunelab.data.reading.headings import is_heading
+from tunelab.data.reading.quoting import Record, quoted_records
 from tunelab.data.reading.table import Bad, Row
 from tunelab.errors import UserError, listed, shortened
 
 DELIMITERS = ",;\t|"
 SAMPLE_LINES = 200
 LONGEST_HEADING = 60  # characters; what is longer is a sentence
-# names that columns have; a first line with one of them is a header
-HEADINGS = frozenset(
-    "id index text label labels category class intent sentiment topic prompt completion instruction input output "
-    "response "
-    "answer answers question context system system_prompt messages conversations source target title query user "
-    "assistant "
-    "message content summary chosen rejected sentence review body subject date name number split language score rating "
-    "description".split()
-)
+NAMED_DELIMITER = re.compile(r'"?sep=([,;\t|])"?\s*', re.IGNORECASE)  # a line that Excel reads
 NUMBER = re.compile(r"\s*[-+]?[\d.,]+\s*%?\s*")
 
 
@@ -37,28 +30,49 @@ class Layout:
     quoted: bool
     header: list[str]
     has_header: bool
+    first_line: int = 1  # 2 where a line before the table names the delimiter
 
 
 def delimited_rows(
-    open_text: Callable[[], IO[str]], name: str, suffix: str, header: str
+    open_text: Callable[[], IO[str]], name: str, suffix: str, header: str, notes: list[str] | None = None
 ) -> Iterator[tuple[str, Row | Bad]]:
     """The rows of a CSV or TSV file with their places. `header`: 'auto', 'first row' or 'none' (the columns are then
-    called column1, column2, …).
+    called column1, column2, …). To `notes` is added what may be read wrongly.
 
     Raises:
         UserError: there is no header, a column stands twice, or a quote is never closed.
     """
     layout = _layout(open_text, name, suffix, header)
     with open_text() as file:
-        records = _records(file, layout.delimiter, layout.quoted, name)
-        if layout.has_header:
-            next(records)
-        for line, cells in records:
-            where = f"line {line}"
-            if isinstance(cells, Bad):
-                yield where, cells
-            elif any(cell.strip() for cell in cells):
+        lines = islice(_lines(file, name), layout.first_line - 1, None)
+        records = _records(lines, layout, name, notes)
+        yield from _rows(((f"line {line}", cells) for line, cells in records), layout)
+
+
+def cells_as_rows(cells: Iterable[list[Any]], name: str, header: str) -> Iterator[tuple[str, Row | Bad]]:
+    """Rows of a sheet, whose cells are there already."""
+    records = [[_cell(value) for value in row] for row in cells]
+    filled = [row for row in records[:SAMPLE_LINES] if _is_filled(row)]
+    if not filled:
+        raise UserError(f"{name} is empty. Give a sheet with a header and at least two rows.")
+    layout = Layout(",", True, *_header(filled, name, header, ","))
+    yield from _rows(((f"line {number}", row) for number, row in enumerate(records, 1)), layout)
+
+
+def _rows(records: Iterable[tuple[str, list[str] | Bad]], layout: Layout) -> Iterator[tuple[str, Row | Bad]]:
+    """Records as rows, without the header and without those that are blank."""
+    header_is_next = layout.has_header
+    for where, cells in records:
+        if isinstance(cells, Bad):
+            yield where, cells
+        elif _is_filled(cells):
+            if not header_is_next:
                 yield where, _row(cells, layout, where)
+            header_is_next = False
+
+
+def _is_filled(cells: list[str]) -> bool:
+    return any(cell.strip() for cell in cells)
 
 
 def _row(cells: list[str], layout: Layout, where: str) -> Row | Bad:
@@ -70,6 +84,9 @@ def _row(cells: list[str], layout: Layout, where: str) -> Row | Bad:
             f"{_named(layout.delimiter)} into double quotes",
         )
     cells = cells[: len(header)] + [""] * (len(header) - len(cells))
+    for place, (column, cell) in enumerate(zip(header, cells, strict=True)):
+        if place and not column and cell.strip():  # in the first place pandas writes its index
+            return Bad(where, f"its cell {place + 1}, {shortened(cell, 30)}, stands in a column without a name")
     return {column: cell for column, cell in zip(header, cells, strict=True) if column}
 
 
@@ -78,21 +95,35 @@ def _layout(open_text: Callable[[], IO[str]], name: str, suffix: str, header: st
         sample = list(islice(_lines(file, name), SAMPLE_LINES))
     if not any(line.strip() for line in sample):
         raise UserError(f"{name} is empty. Give a file with a header and at least two rows.")
-    delimiter = "\t" if suffix == ".tsv" and any("\t" in line for line in sample) else _delimiter(sample)
-    quoted = delimiter != "\t" or _is_quoted(open_text, name)
-    records = [
-        cells
-        for _line, cells in _records(iter(sample), delimiter, quoted, name, sampled=True)
-        if isinstance(cells, list)
-    ]
-    records = [cells for cells in records if any(cell.strip() for cell in cells)]
-    if not records:
+    named = NAMED_DELIMITER.fullmatch(sample[0])
+    first_line = 2 if named else 1
+    sample = sample[first_line - 1 :]
+    if named:
+        delimiter = named[1]
+    else:
+        delimiter = "\t" if suffix == ".tsv" and any("\t" in line for line in sample) else _delimiter(sample)
+    quoted = delimiter != "\t" or _is_quoted(open_text, name, first_line)
+    written = Layout(delimiter, quoted, [], False, first_line)
+    records = [cells for _line, cells in _records(sample, written, name, sampled=True)]
+    filled = [cells for cells in records if isinstance(cells, Bad) or _is_filled(cells)]
+    if not filled:
         raise UserError(f"{name}: no line of it can be read as cells. Check its quotes.")
-    first = [cell.strip() for cell in records[0]]
-    has_header = header != "none"
-    if not has_header:
+    if isinstance(filled[0], Bad):
+        raise UserError(f"{name}, {filled[0].where}, where the columns' names are expected: {filled[0].reason}.")
+    names, has_header = _header([cells for cells in filled if isinstance(cells, list)], name, header, delimiter)
+    return replace(written, header=names, has_header=has_header)
+
+
+def _header(records: list[list[str]], name: str, header: str, delimiter: str) -> tuple[list[str], bool]:
+    """The columns' names, and whether the first record holds them.
+
+    Raises:
+        UserError: there are none, or they can't be used.
+    """
+    if header == "none":
         width = max(len(cells) for cells in records)
-        return Layout(delimiter, quoted, [f"column{place}" for place in range(1, width + 1)], False)
+        return [f"column{place}" for place in range(1, width + 1)], False
+    first = [cell.strip() for cell in records[0]]
     if header == "auto" and (reason := _like_data(first, records[1:])):
         raise UserError(
             f"{name} seems to have no header: the first line, {shortened(delimiter.join(first), 60)}, {reason}. Add a "
@@ -101,7 +132,7 @@ def _layout(open_text: Callable[[], IO[str]], name: str, suffix: str, header: st
             "say header: first row."
         )
     _check_columns(first, records, name)
-    return Layout(delimiter, quoted, first, True)
+    return first, True
 
 
 def _check_columns(header: list[str], records: list[list[str]], name: str) -> None:
@@ -123,7 +154,7 @@ def _check_columns(header: list[str], records: list[list[str]], name: str) -> No
 def _like_data(first: list[str], rows: list[list[str]]) -> str | None:
     """Why a first line looks like a row and no header, as a clause."""
     names = [cell for cell in first if cell]
-    if any(re.sub(r"[\s-]+", "_", cell.lower()) in HEADINGS for cell in names):
+    if any(map(is_heading, names)):
         return None
     if number := next((cell for cell in names if NUMBER.fullmatch(cell)), None):
         return f"has a number in it ({number.strip()})"
@@ -146,7 +177,7 @@ def _delimiter(sample: list[str]) -> str:
     """The one that cuts most lines into as many cells as the first, more than one."""
 
     def score(delimiter: str) -> tuple[float, int]:
-        records = [cells for _line, cells in _records(iter(sample), delimiter, True, "", sampled=True)]
+        records = [cells for _line, cells in _records(sample, Layout(delimiter, True, [], False), "", sampled=True)]
         counts = [len(cells) for cells in records if isinstance(cells, list) and any(cells)]
         if not counts or counts[0] < 2:
             return 0.0, 0
@@ -155,71 +186,51 @@ def _delimiter(sample: list[str]) -> str:
     return max(DELIMITERS, key=score)
 
 
-def _is_quoted(open_text: Callable[[], IO[str]], name: str) -> bool:
-    """Whether quotes in a file with tabs are those of a table: they stand around cells, or lines would be cut apart
-    without them. Most such files are written without: there a quote is a quote."""
+def _is_quoted(open_text: Callable[[], IO[str]], name: str, first_line: int) -> bool:
+    """Whether quotes in a file with tabs are those of a table: they stand around the columns' names or around cells, or
+    lines would be cut apart without them. Most such files are written without: there a quote is a quote."""
     with open_text() as file:
-        lines = (line.rstrip("\r\n") for line in _lines(file, name))
-        width, whole, around = None, True, 0
+        lines = (line.rstrip("\r\n") for line in islice(_lines(file, name), first_line - 1, None))
+        width, cut, around = None, 0, 0
         for line in lines:
             cells = line.split("\t")
+            if width is None and all(re.fullmatch(r'"[^"]*"', cell) for cell in cells):
+                return True
             width = width or len(cells)
-            whole &= len(cells) == width or not line.strip()
+            cut += len(cells) != width and bool(line.strip())
             for cell in cells:
                 if cell.startswith('"') or cell.endswith('"'):
                     if len(cell) > 1 and re.fullmatch(r'"(?:[^"]|"")*"', cell):
                         around += 1
-                    elif whole:
+                    elif not cut:
                         return False  # a cell with a quote of its own, in a line that is whole
-    if whole:
+    if not cut:
         return around > 0
     try:
         with open_text() as file:
-            counts = {
-                len(cells)
-                for _line, cells in _records(file, "\t", True, name)
-                if isinstance(cells, list) and any(cells)
-            }
+            again = islice(_lines(file, name), first_line - 1, None)
+            records = [
+                "Bad" if isinstance(cells, Bad) else len(cells)
+                for _line, cells in _records(again, Layout("\t", True, [], False), name)
+                if isinstance(cells, Bad) or any(cells)
+            ]
     except UserError:
         return False
-    return len(counts) == 1
+    return len({*records} - {"Bad"}) == 1 and records.count("Bad") < cut
 
 
 def _records(
-    lines: Iterable[str], delimiter: str, quoted: bool, name: str, sampled: bool = False
-) -> Iterator[tuple[int, list[str] | Bad]]:
-    """The line on which each record begins, and its cells. After one that is broken, reading goes on.
+    lines: Iterable[str], layout: Layout, name: str, notes: list[str] | None = None, sampled: bool = False
+) -> Iterator[Record]:
+    """The line on which each record begins, and its cells; `lines` begin with the first line of the table.
 
     Raises:
-        UserError: a quote is never closed, or swallows too much.
+        UserError: a quote is never closed.
     """
-    if not quoted:
-        for number, line in enumerate(_lines(lines, name), 1):
-            yield number, line.rstrip("\r\n").split(delimiter)
-        return
-    csv.field_size_limit(MAX_ROW_CHARACTERS)
-    source = _lines(lines, name)
-    reader = csv.reader(source, delimiter=delimiter, strict=True)
-    begins = 1
-    while True:
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            if "unexpected end" in str(error) or "field larger" in str(error):
-                if sampled:
-                    return
-                raise UserError(
-                    f"{name}, line {begins}: a double quote opens a cell here and is never closed. Close it; a quote "
-                    "within a "
-                    'cell is written twice ("").'
-                ) from None
-            yield begins, Bad(f"line {begins}", f"{error}; check the quotes in this line")
-            begins = reader.line_num + 1
-            continue
-        yield begins, cells
-        begins = reader.line_num + 1
+    if layout.quoted:
+        return quoted_records(lines, layout.delimiter, name, layout.first_line, sampled, notes)
+    numbered = enumerate(lines, layout.first_line)
+    return ((number, line.rstrip("\r\n").split(layout.delimiter)) for number, line in numbered)
 
 
 def _lines(file: Iterable[str], name: str) -> Iterator[str]:
@@ -237,17 +248,6 @@ def _lines(file: Iterable[str], name: str) -> Iterator[str]:
 
 def _named(delimiter: str) -> str:
     return {"\t": "a tab"}.get(delimiter, f"'{delimiter}'")
-
-
-def cells_as_rows(cells: Iterable[list[Any]], name: str, header: str) -> Iterator[tuple[str, Row | Bad]]:
-    """Rows of a sheet, whose cells are there already."""
-    records = [[_cell(value) for value in row] for row in cells]
-    buffer = io.StringIO()
-    csv.writer(buffer).writerows(row for row in records if any(cell.strip() for cell in row))
-    text = buffer.getvalue()
-    if not text.strip():
-        raise UserError(f"{name} is empty. Give a sheet with a header and at least two rows.")
-    yield from delimited_rows(lambda: io.StringIO(text, newline=""), name, ".csv", header)
 
 
 def _cell(value: Any) -> str:

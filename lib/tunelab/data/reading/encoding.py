@@ -48,6 +48,8 @@ def encoding_of(member: Member) -> tuple[str, str | None]:
         head = file.read(4096)
         for mark, encoding in MARKS:
             if head.startswith(mark):
+                if mark == codecs.BOM_UTF8:
+                    _look_through(member)
                 return encoding, None
         if not head.strip():
             _check_not_empty(file, member.name)

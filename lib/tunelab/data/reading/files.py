@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import itertools
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from tunelab.data.reading import jsons
-from tunelab.data.reading.checks import checked
+from tunelab.data.reading.checks import checked, what_is_no_text
 from tunelab.data.reading.delimited import delimited_rows
 from tunelab.data.reading.encoding import encoding_of, open_text
 from tunelab.data.reading.opening import Member, members
@@ -139,12 +140,13 @@ def _read_text(
     if suffix in TEXTS:
         return Table(name, [{"text": _document(opened, name)}], None, tuple(notes))
     if suffix in TABLES:
-        return _table(name, FileRows(lambda: checked(delimited_rows(opened, name, suffix, header), name)), notes, small)
+        rows = FileRows(lambda: checked(delimited_rows(opened, name, suffix, header, notes), name))
+        return Table(name, list(rows) if small else rows, None, notes)  # reading adds to the notes
     if jsons.is_lines(opened, named_so=suffix in LINES):
         return _table(name, FileRows(lambda: checked(_unwrapped(jsons.json_lines(opened)), name)), notes, small)
-    rows, heldout, more = jsons.document(opened, name)
+    found, heldout, more = jsons.document(opened, name)
     own = list(checked(heldout, name)) if heldout is not None else None
-    return Table(name, list(checked(rows, name)), own, (*notes, *more))
+    return Table(name, list(checked(found, name)), own, (*notes, *more))
 
 
 def _unwrapped(rows: Iterable[jsons.Placed]) -> Iterator[jsons.Placed]:
@@ -161,7 +163,11 @@ def _document(opened: Callable[[], IO[str]], name: str) -> str:
         raise UserError(
             f"{name} has more than {MAX_TEXT / 1e6:,.0f} million characters. Cut it into several documents."
         )
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if wrong := re.search("[\ud800-\udfff]", text):
+        line = text.count("\n", 0, wrong.start()) + 1
+        raise UserError(f"{name}, line {line}: {what_is_no_text(wrong[0])}.")
+    return text
 
 
 def _table(name: str, rows: Any, notes: Iterable[str] = (), small: bool = True) -> Table:

@@ -1,4 +1,4 @@
-"""JSON and JSONL as rows, in the forms that people nest them in."""
+"""JSON and JSONL as rows, in the forms that people nest them in (`frames.py`: by columns, as pandas writes them)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import IO, Any
 
 from tunelab.data.reading.checks import MAX_ROW_CHARACTERS, Unreadable, parse_json
+from tunelab.data.reading.frames import are_columns, by_columns, is_split, of_split
 from tunelab.data.reading.table import Bad
 from tunelab.data.reading.unfolding import INNER
 from tunelab.errors import UserError, listed, shortened
@@ -105,13 +106,19 @@ def rows_of(value: Any, name: str) -> tuple[list[Placed], list[Placed] | None, l
     if train is not None:
         unread = [key for key in value if key not in (train, test) and _is_rows(value[key])]
         notes = [f"its parts {listed(unread)} are not read"] if unread else []
-        return _placed(_rows(value[train])), _placed(_rows(value[test])) if test is not None else None, notes
+        return (
+            _placed(_rows(value[train], name)),
+            _placed(_rows(value[test], name)) if test is not None else None,
+            notes,
+        )
     if _is_row(value):
         return _placed([value]), None, []
     return _placed(_rows_inside(value, name)), None, []
 
 
 def _rows_inside(value: dict[str, Any], name: str) -> list[Any]:
+    if is_split(value) or are_columns(value):
+        return _rows(value, name)
     lists = [
         key for key, inner in value.items() if isinstance(inner, list) and inner and isinstance(inner[0], dict | list)
     ]
@@ -126,7 +133,7 @@ def _rows_inside(value: dict[str, Any], name: str) -> list[Any]:
             "the parts 'train' and 'test'."
         )
     if _is_rows(value):
-        return _rows(value)
+        return _rows(value, name)
     raise UserError(
         f"{name}: the file must hold a list of objects; it holds one object with the keys "
         f"{listed(map(shortened, value), 5)}."
@@ -159,34 +166,20 @@ def _is_rows(value: Any) -> bool:
     inner = list(value.values())
     return (
         all(isinstance(one, dict) and one for one in inner)
-        or _are_columns(inner)
+        or is_split(value)
+        or are_columns(value)
         or all(_are_turns(one) for one in inner)
     )
 
 
-def _rows(value: Any) -> list[Any]:
+def _rows(value: Any, name: str) -> list[Any]:
     if isinstance(value, list):
         return value
-    inner = list(value.values())
-    if all(_are_turns(one) for one in inner):
-        return inner
-    if _are_columns(inner):
-        return [dict(zip(value, cells, strict=True)) for cells in zip(*inner, strict=True)]
-    keys = [tuple(one) for one in inner]
-    if (
-        len(set(keys)) == 1 and len(inner) > 1 and all(str(key).isdigit() for key in keys[0])
-    ):  # pandas' own JSON: columns
-        return [{column: cells[key] for column, cells in value.items()} for key in keys[0]]
-    return inner
-
-
-def _are_columns(inner: list[Any]) -> bool:
-    return (
-        len(inner) > 1
-        and all(isinstance(one, list) for one in inner)
-        and len({len(one) for one in inner}) == 1
-        and not any(isinstance(cell, dict | list) for one in inner for cell in one)
-    )
+    if all(_are_turns(one) for one in value.values()):
+        return list(value.values())
+    if is_split(value):
+        return of_split(value, name)
+    return by_columns(value) or list(value.values())
 
 
 def _are_turns(value: Any) -> bool:

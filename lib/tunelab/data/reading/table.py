@@ -27,7 +27,7 @@ class Table:
     name: str
     rows: Iterable[Row | Bad]
     heldout: Iterable[Row | Bad] | None = None  # the file's own test part
-    notes: tuple[str, ...] = ()
+    notes: Sequence[str] = ()  # complete when all rows have been gone through
 
 
 def bad_rows_note(bad: Sequence[Bad], good: int, name: str) -> str:
