@@ -194,8 +194,9 @@ def test_answers_that_nobody_wants_are_never_learned(good, turns):
         {"question": "a", "choices": {"text": list("abcdefghijklmnopqrstuvwxyzabc"), "label": None}, "answer": 2},
         {"question": "a", "choices": ["x", "y"], "answer": "²"},
         {"prompt": "a", "completion": "b", "n": 10**5000},
+        {"": {"from": None, "value": None}},
     ],
-    ids=["a call", "history", "choices", "a digit", "a number"],
+    ids=["a call", "history", "choices", "a digit", "a number", "no name"],
 )
 def test_cells_of_another_kind_are_refused_in_words(row):
     with pytest.raises(UserError) as caught:

@@ -20,6 +20,7 @@ from typing import Literal
 from tunelab.data.cells import column_of, fields_of, is_template
 from tunelab.data.columns import Column, columns_of
 from tunelab.data.reading import Row
+from tunelab.data.transcripts import begins_like_one
 from tunelab.errors import UserError, listed, shortened
 from tunelab.spec import DataSpec
 
@@ -175,6 +176,10 @@ def _turns(named: dict[str, str], filled: dict[str, str], found: dict[str, Colum
     with_turns = [column.name for column in found.values() if "turns" in column.kinds]
     known = [filled[key] for key in TURNS if key in filled]
     column = next((name for name in known if name in with_turns or found[name].key in TURNS[:3]), None)
+    if column is None and not any(key in filled for key in (*ANSWERS, *ANSWERS_LAST, *LABELS)):
+        column = next(
+            (filled[key] for key in (*TURNS, "text") if key in filled and _are_transcripts(found[filled[key]])), None
+        )
     if column is None and filled.get("prompt") in with_turns:
         column = filled["prompt"]
     if (
@@ -211,8 +216,12 @@ def _ending(named: dict[str, str], filled: dict[str, str], turns: str) -> dict[s
     return {"completion": column} if column and column != turns else {}
 
 
+def _are_transcripts(column: Column) -> bool:
+    return bool(column.values) and all(map(begins_like_one, column.values))
+
+
 def _is_transcript(column: Column) -> bool:
-    return any(re.match(r"\s*(Human|User):", value) for value in column.values)
+    return any(map(begins_like_one, column.values))
 
 
 def _choices(named: dict[str, str], filled: dict[str, str], found: dict[str, Column]) -> Found | None:

@@ -14,7 +14,8 @@ from tunelab.data.mapping import IMAGES, Mapping, counted_from, propose
 from tunelab.data.reading import Bad, Row, bad_rows_note
 from tunelab.data.reading.checks import Unreadable
 from tunelab.data.reading.unfolding import unfolded
-from tunelab.data.turns import history_of, turns_of
+from tunelab.data.transcripts import without_label
+from tunelab.data.turns import asked_turns, history_of, turns_of
 from tunelab.errors import UserError, shortened
 from tunelab.spec import DataSpec
 
@@ -25,6 +26,7 @@ REASONS = {
     "empty": "without an answer",
     "unwanted": "whose label is false (an answer not to learn)",
     "nothing to learn": "without an answer that is to be learned (weight 0)",
+    "calls": "without an answer but calls of tools (turns with calls are read, not learned)",
 }
 
 
@@ -39,6 +41,7 @@ class Reader:
     left_out: dict[str, list[int]] = field(default_factory=dict)
     openings: int = 0  # conversations that the assistant begins
     turn_keys: set[str] = field(default_factory=set)  # of turns, that are not read
+    transcripts: int = 0  # prompts that are a conversation, written down
     good: int = 0
 
     def examples(self, rows: Rows) -> Iterator[Example]:
@@ -81,6 +84,11 @@ class Reader:
         if self.openings:
             begin = "1 conversation begins" if self.openings == 1 else f"{self.openings:,} conversations begin"
             notes.append(f"{begin} with a turn of the assistant that nobody asked for: that first turn is left out")
+        if self.transcripts:
+            are = (
+                "1 prompt is a transcript" if self.transcripts == 1 else f"{self.transcripts:,} prompts are transcripts"
+            )
+            notes.append(f"{are} (as in 'Human: … Assistant: …'): read as turns")
         if self.turn_keys:
             notes.append(f"not used of the turns: {', '.join(sorted(self.turn_keys)[:8])}")
         return notes
@@ -91,6 +99,11 @@ class Reader:
         reason, rows = max(self.left_out.items(), key=lambda one: len(one[1]))
         count = sum(map(len, self.left_out.values()))
         why = "the answer is empty" if reason == "empty" else f"it is a row {REASONS[reason]}"
+        if reason == "calls":
+            return UserError(
+                f"{self.name}, row {rows[0]}: there is nothing to learn from ({why}), and so in all {count} rows. Give "
+                "conversations that go on to an answer in words."
+            )
         return UserError(
             f"{self.name}, row {rows[0]}: there is nothing to learn from ({why}), and so in all {count} rows. Fill "
             "the answers, "
@@ -118,7 +131,7 @@ class Reader:
 
     def _turns(self) -> Callable[[Row, int], Example | str]:
         roles = self.mapping.roles
-        column = roles.get("messages") or roles["conversations"]
+        column = roles["messages" if "messages" in roles else "conversations"]
         system, ending, wanted = self._system(), roles.get("completion"), roles.get("label")
 
         def parse(row: Row, number: int) -> Example | str:
@@ -132,9 +145,7 @@ class Reader:
                     turns = _ended(turns, self._ending(row.get(ending)))
             except Unreadable as problem:
                 raise Unreadable(f"'{column}' {problem}") from None
-            if (text := system(row)) and not any(turn.role == "system" for turn in turns[:1]):
-                turns.insert(0, Message("system", text))
-            return self._conversation(turns, number)
+            return self._conversation(_with_system(system(row), turns), number)
 
         return parse
 
@@ -156,11 +167,10 @@ class Reader:
         while turns and turns[-1].role == "assistant" and not turns[-1].content.strip() and not turns[-1].extra:
             turns = turns[:-1]  # an answer without a word is none
         if not any(turn.is_answer for turn in turns):
-            return (
-                "nothing to learn"
-                if any(turn.role == "assistant" and turn.content.strip() for turn in turns)
-                else "empty"
-            )
+            answers = [turn for turn in turns if turn.role == "assistant"]
+            if any(turn.extra for turn in answers):
+                return "calls"
+            return "nothing to learn" if any(turn.content.strip() for turn in answers) else "empty"
         return Example(messages=tuple(turns), row=number)
 
     def _pair(self) -> Callable[[Row, int], Example | str]:
@@ -172,10 +182,14 @@ class Reader:
         def parse(row: Row, number: int) -> Example | str:
             if wanted and _is_false(row.get(wanted)):
                 return "unwanted"
-            prompt = "\n\n".join(text for part in asked if (text := tidy(part(row))))
-            said = tidy(answer(row))
+            parts = [text for part in asked if (text := part(row)).strip()]
+            prompt, said = "\n\n".join(map(tidy, parts)), tidy(answer(row))
             if not prompt or not said:
                 return "empty"
+            if len(parts) == 1 and not history and (earlier := asked_turns(parts[0])):
+                self.transcripts += 1
+                answered = tidy(said.removeprefix(prompt))  # which may hold the question again
+                return self._conversation(_with_system(system(row), [*earlier, Message("assistant", answered)]), number)
             before = history_of(row.get(history)) if history and kind_of(row.get(history)) else []
             first = [Message("system", text)] if (text := system(row)) else []
             turns = (*first, *before, Message("user", prompt), Message("assistant", said))
@@ -228,7 +242,7 @@ class Reader:
     def _system(self) -> Callable[[Row], str]:
         own, default = self.mapping.roles.get("system"), (self.spec.system or "").strip()
         cell = self._cell("system") if own else None
-        return lambda row: (cell(row).strip() if cell else "") or default
+        return lambda row: (without_label(cell(row)).strip() if cell else "") or default
 
     def _cell(self, role: str) -> Callable[[Row], str]:
         column = self.mapping.roles[role]
@@ -290,6 +304,11 @@ def tidy(text: str) -> str:
     """Text without blank lines and spaces around it; the first indent of code is part of it."""
     text = re.sub(r"\A(?:[^\S\n]*\n)+", "", text.rstrip())
     return text[1:] if re.match(r" \S", text) else text
+
+
+def _with_system(text: str, turns: list[Message]) -> list[Message]:
+    """Turns that begin with a system text of their own, or with this one."""
+    return turns if not text or any(turn.role == "system" for turn in turns[:1]) else [Message("system", text), *turns]
 
 
 def _is_false(value: Any) -> bool:

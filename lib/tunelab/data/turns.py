@@ -11,6 +11,7 @@ from typing import Any
 from tunelab.data.cells import written
 from tunelab.data.examples import Message, Role
 from tunelab.data.reading.checks import Unreadable, parse_json
+from tunelab.data.transcripts import question_turns, transcript_turns
 from tunelab.errors import shortened
 
 SPEAKERS: dict[str, Role] = {
@@ -49,7 +50,10 @@ PAIRS = (
 CALLS = ("tool_calls", "function_call")
 READ = frozenset((*SPEAKER_KEYS, *WORD_KEYS, *CALLS, "weight", "train", "tool_call_id", "id"))
 PICTURES = ("image", "image_url", "input_image", "video", "video_url", "audio", "input_audio", "file")
-TRANSCRIPT = re.compile(r"(?:^|\n\n)\s*(Human|User|Assistant|AI):", re.IGNORECASE)
+# calls of tools that are written into the words, as Hermes and Qwen, and as Glaive do
+MARKED_CALL = re.compile(r"<tool_call>(.*?)</tool_call>|<functioncall>(.*?)(?:<\|endoftext\|>|\Z)", re.DOTALL)
+MARKED_RESULT = re.compile(r"\s*<tool_response>((?:(?!</?tool_response>).)*)</tool_response>\s*", re.DOTALL)
+GLAIVES = re.compile(r"""\{\s*"name":\s*"([^"]*)",\s*"arguments":\s*'(.*)'\s*\}""", re.DOTALL)
 
 
 def turns_of(value: Any, unused: set[str] | None = None) -> list[Message]:
@@ -67,6 +71,16 @@ def turns_of(value: Any, unused: set[str] | None = None) -> list[Message]:
             f'is {shortened(value, 40)}, which is no list of turns such as {{"role": "user", "content": "…"}}'
         )
     return [message for turn in value for message in _turn(turn, unused if unused is not None else set())]
+
+
+def asked_turns(text: str) -> list[Message] | None:
+    """The turns of a prompt that is a transcript and waits for its answer; None where it is a text.
+
+    Raises:
+        Unreadable: a turn in it is.
+    """
+    turns = question_turns(text)
+    return turns_of(turns) if turns else None
 
 
 def history_of(value: Any) -> list[Message]:
@@ -94,21 +108,18 @@ def _from_text(text: str) -> Any:
     """Turns that stand in a cell as text: JSON, or a transcript."""
     if text.lstrip().startswith(("[", "{")):
         return parse_json(text)
-    pieces = TRANSCRIPT.split(text)
-    if len(pieces) < 3 or pieces[0].strip():
+    turns = transcript_turns(text)
+    if turns is None:
         raise Unreadable(f"is {shortened(text, 40)}, which is no list of turns")
-    speakers = {"human": "user", "user": "user", "assistant": "assistant", "ai": "assistant"}
-    return [
-        {"role": speakers[who.lower()], "content": words.strip()}
-        for who, words in zip(pieces[1::2], pieces[2::2], strict=True)
-    ]
+    return turns
 
 
 def _turn(turn: Any, unused: set[str]) -> Iterator[Message]:
     if not isinstance(turn, dict):
         raise Unreadable(f'holds {shortened(turn, 40)}, which is no turn such as {{"role": "user", "content": "…"}}')
     turn = {str(key).lower(): item for key, item in turn.items()}
-    speaker = next((turn[key] for key in SPEAKER_KEYS if isinstance(turn.get(key), str)), None)
+    speakers = (turn[key] for key in SPEAKER_KEYS if isinstance(turn.get(key), str))
+    speaker = next((name.strip().lower() for name in speakers if name.strip()), None)
     if speaker is None:
         pair = next((pair for pair in PAIRS if set(pair) <= turn.keys()), None)
         if pair is None:
@@ -116,23 +127,26 @@ def _turn(turn: Any, unused: set[str]) -> Iterator[Message]:
         yield Message("user", _words(turn[pair[0]]))
         yield Message("assistant", _words(turn[pair[1]]))
         return
-    role = SPEAKERS.get(speaker.strip().lower())
+    role = SPEAKERS.get(speaker)
     if role is None:
         allowed = "system, user, assistant, tool"
         raise Unreadable(f"there is no role {shortened(speaker, 40)}; allowed: {allowed}, or ShareGPT's human and gpt")
-    words = _words(next((turn[key] for key in WORD_KEYS if key in turn), None))
+    words = _words(next((turn[key] for key in WORD_KEYS if turn.get(key) not in (None, "", [])), None))
     unused |= {key for key in turn if key not in READ and turn[key] not in (None, "", [], {})}
-    extra = _extra(turn, speaker.strip().lower(), words)
-    if "tool_calls" in extra and speaker.strip().lower() in ("function_call", "tool_call"):
-        words = ""
+    words, calls = _calls(turn, speaker, words) if role == "assistant" else (words, None)
+    if role == "tool" and (result := MARKED_RESULT.fullmatch(words)):
+        words = result[1].strip()
+    extra: dict[str, Any] = {} if calls is None else {"tool_calls": calls}
+    if turn.get("tool_call_id"):
+        extra["tool_call_id"] = turn["tool_call_id"]
     learned = turn.get("weight") != 0 and turn.get("train") is not False and "tool_calls" not in extra
     yield Message(role, words, learned, _as_text(extra))
 
 
 def _words(value: Any) -> str:
     """The text of a turn: a string, or a list of parts that are all text."""
-    if isinstance(value, str) or value is None:
-        return value or ""
+    if isinstance(value, str | int | float) or value is None:
+        return written(value)
     parts = value if isinstance(value, list) else [value]
     texts = []
     for part in parts:
@@ -148,30 +162,66 @@ def _words(value: Any) -> str:
     return "".join(texts)
 
 
-def _extra(turn: dict[str, Any], speaker: str, words: str) -> dict[str, Any]:
-    """What a chat template with tools reads beside the words."""
-    calls = turn.get("tool_calls") or ([turn["function_call"]] if turn.get("function_call") else [])
+def _calls(turn: dict[str, Any], speaker: str, words: str) -> tuple[str, list[dict[str, Any]] | None]:
+    """The words of an assistant's turn without the calls of tools in it, and these. What is said to be a call and is
+    none that can be read stays in the words, with no calls: it is no answer either.
+
+    Raises:
+        Unreadable: `tool_calls` is no list of calls.
+    """
+    given = turn.get("tool_calls") or turn.get("function_call")
+    if isinstance(given, str):
+        given = _given(given)
+    if given:
+        return words, [_call(one) for one in (given if isinstance(given, list) else [given])]
     if speaker in ("function_call", "tool_call"):
-        calls = parse_json(words) if words.lstrip().startswith(("{", "[")) else []
-        calls = calls if isinstance(calls, list) else [calls]
-    extra: dict[str, Any] = {}
-    if calls:
-        extra["tool_calls"] = [_call(one) for one in calls]
-    if turn.get("tool_call_id"):
-        extra["tool_call_id"] = turn["tool_call_id"]
-    return extra
+        calls = _parsed(words)
+        return ("", [_call(one) for one in calls]) if calls else (words, [])
+    marked = [first or second for first, second in MARKED_CALL.findall(words)]
+    if not marked:
+        return words, None
+    found = [_parsed(one) for one in marked]
+    if not all(found):  # a text on how calls are written, or a call
+        return words, [] if words.lstrip().startswith(("<tool_call>", "<functioncall>")) else None
+    return MARKED_CALL.sub("", words).strip(), [_call(one) for calls in found for one in calls]
+
+
+def _given(text: str) -> Any:
+    try:
+        return parse_json(text) if text.strip() else None
+    except Unreadable as problem:
+        raise Unreadable(f"holds calls of tools that are {problem}") from None
+
+
+def _parsed(text: str) -> list[Any]:
+    """The calls in a text; none where it is not written as calls are."""
+    if glaives := GLAIVES.fullmatch(text.strip()):  # JSON but for its arguments, which stand in single quotes
+        return [{"name": glaives[1], "arguments": glaives[2]}]
+    try:
+        calls = parse_json(text)
+    except Unreadable:
+        return []
+    calls = calls if isinstance(calls, list) else [calls]
+    return calls if all(isinstance(call, dict) and {"name", "function"} & call.keys() for call in calls) else []
 
 
 def _call(call: Any) -> dict[str, Any]:
-    """A call in the form that templates know, its arguments as an object."""
+    """A call in the form that templates know, its arguments as an object.
+
+    Raises:
+        Unreadable: it is none.
+    """
+    if isinstance(call, str):
+        call = parse_json(call) if call.lstrip().startswith("{") else {"name": call}
     if not isinstance(call, dict):
         raise Unreadable(f"holds {shortened(call, 40)}, which is no call of a tool")
     function = call.get("function") or {key: call[key] for key in ("name", "arguments") if key in call}
     if isinstance(function, str):
-        function = {"name": function, "arguments": call.get("arguments", {})}
+        written_out = function.lstrip().startswith("{")
+        function = parse_json(function) if written_out else {"name": function, "arguments": call.get("arguments", {})}
     if not isinstance(function, dict):
         raise Unreadable(f"holds {shortened(function, 40)}, which is no call of a tool")
-    function = dict(function)
+    function = {**function, "arguments": function.get("arguments") or {}}  # without any, too, templates write them
     if isinstance(function.get("arguments"), str):
         with suppress(Unreadable):  # what a model wrote need not be JSON
             function["arguments"] = parse_json(function["arguments"] or "{}")
