@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from tunelab import curve, finetune
+from tunelab import curve, finetune, list_runs
 from tunelab.cli import main
 from tunelab.data import read_data, read_examples
 from tunelab.data.builtin import BUILTIN, card
@@ -101,6 +101,19 @@ def test_a_fix_of_a_run_is_what_the_doctor_did(file):
     assert [row.messages for row in fixed.train] == [row.messages for row in mended.train]
     assert [row.messages for row in fixed.heldout] == [row.messages for row in mended.heldout]
     assert "drop-duplicates: 1 row dropped (row 2)" in fixed.notes
+    replayed = read_examples(DataSpec(source=str(file), fixes=("drop-duplicates",)))
+    assert [row.messages for row in replayed] == [row.messages for row in read_examples(DataSpec(source=str(out)))]
+
+
+def test_a_run_says_what_its_fixes_did_and_a_wrong_one_is_refused(file, tiny, capsys):
+    settings = ["--model", tiny, "--quantization", "none", "--technique", "ia3", "--steps", "1", "--heldout", "1"]
+    command = ["train", "--data", str(file), *settings]
+    assert main([*command, "--fix", "drop-duplicates"]) == 0
+    assert "drop-duplicates: 1 row dropped (row 2)" in capsys.readouterr().out
+    (run,) = list_runs()
+    assert run.config.stages[0].data.fixes == ("drop-duplicates",)
+    assert main([*command, "--fix", "drop-everything"]) == 2
+    assert "there is no such fix" in capsys.readouterr().err
 
 
 def test_what_the_model_will_see_is_shown_with_what_is_learned_marked(file, capsys):

@@ -218,9 +218,9 @@ def _changes(options: argparse.Namespace) -> Changes:
 def _settings_that_stay(config: RunConfig, changes: Changes) -> list[str]:
     """What the file says about its rows, and goes on to say about those that a flag names instead."""
     data = config.stages[0].data
-    about = ("columns", "labels", "header", "template", "system", "heldout", "heldout_rows", "limit")
+    about = ("columns", "labels", "header", "template", "system", "fixes", "heldout", "heldout_rows", "limit")
     stay = [name for name in about if name in data.model_fields_set - changes.data.keys()]
-    stay = [name for name in stay if getattr(data, name) is not None]
+    stay = [name for name in stay if getattr(data, name) not in (None, ())]
     return [f"as in the file: {', '.join(stay)}"] if stay else []
 
 
@@ -233,7 +233,7 @@ def _check_flags_of_one_stage(options: argparse.Namespace, config: RunConfig) ->
     """Refuse flags that say something about one set of rows where there are several."""
     heldout_file = options.heldout and isinstance(share_or_file(options.heldout), str)
     of_one = {"--data": options.data, "--columns": options.columns, "--labels": options.labels,
-              "--heldout FILE": heldout_file, "--learn": options.learn,
+              "--heldout FILE": heldout_file, "--learn": options.learn, "--fix": options.fix,
               "--template": given(options, "DataSpec").get("template")}  # fmt: skip
     if flags := [flag for flag, value in of_one.items() if value]:
         named = ", ".join(stage.name or stage.data.title for stage in config.stages)

@@ -111,13 +111,13 @@ def _one_row(spec: DataSpec) -> str:
 
 
 def read_examples(spec: DataSpec, learn: str = "instructions") -> list[Example]:
-    """Every row of `spec` as an example, undivided: for rows that are only trained on, or only measured.
+    """Every row of `spec` as an example, mended and undivided: for rows that are only trained on, or only measured.
 
     Raises:
         UserError: as `read_data`.
     """
     table = _table(spec)
-    return list(_examples(table.rows, spec, learn, table.name).examples)
+    return list(_mended(_examples(table.rows, spec, learn, table.name).examples, None, spec)[0])
 
 
 def absolute(spec: DataSpec) -> DataSpec:
