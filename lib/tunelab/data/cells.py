@@ -2,14 +2,41 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from collections.abc import Callable
 from typing import Any
 
 from tunelab.data.reading import Row
+from tunelab.data.reading.checks import Unreadable, parse_json
 
 FIELD = re.compile(r"\{([^{}]+)\}")
+BLANK = ("nan", "NaN", "<noinput>", "<nooutput>", "<no input>")  # what tables write into cells that are empty
+
+
+def is_blank(text: str) -> bool:
+    """Whether a cell says in words that it is empty."""
+    return len(text) < 20 and text.strip() in BLANK
+
+
+def cell(value: Any) -> str:
+    """A cell as people write it, nothing for one that is empty in any way."""
+    return "" if isinstance(value, str) and is_blank(value) else written(value)
+
+
+def list_in(text: str) -> list[Any] | dict[str, Any] | None:
+    """The list or the object that is written as text: as JSON, or as Python shows it."""
+    if not text.strip().endswith(("]", "}")):
+        return None
+    try:
+        found = parse_json(text)
+    except Unreadable:
+        try:
+            found = ast.literal_eval(text.strip())
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            return None
+    return found if isinstance(found, list | dict) else None
 
 
 def written(value: Any) -> str:
@@ -63,7 +90,7 @@ def _field(row: Row, field: str, columns: list[str]) -> str:
         return json.dumps(value, ensure_ascii=False)
     for key in rest.lstrip(".").split(".") if rest else ():
         value = _within(value, key)
-    return written(value)
+    return cell(value)
 
 
 def _within(value: Any, key: str) -> Any:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tunelab.data.cells import filled, is_template, written
+from tunelab.data.advice import advised, another_answer, flags
+from tunelab.data.cells import cell, fields_of, filled, is_template, written
+from tunelab.data.choosing import reader_of_choices
 from tunelab.data.columns import kind_of
 from tunelab.data.examples import Example, Message
-from tunelab.data.mapping import IMAGES, Mapping, counted_from, propose
+from tunelab.data.mapping import Mapping, propose
+from tunelab.data.names import IMAGES
 from tunelab.data.reading import Bad, Row, bad_rows_note
 from tunelab.data.reading.checks import Unreadable
 from tunelab.data.reading.unfolding import unfolded
@@ -20,7 +24,6 @@ from tunelab.errors import UserError, shortened
 from tunelab.spec import DataSpec
 
 Rows = Iterable[Row | Bad]
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 # why a row is not learned from: said in a note of "3 rows …", and in the error where there are no others
 REASONS = {
     "empty": "without an answer",
@@ -42,6 +45,7 @@ class Reader:
     openings: int = 0  # conversations that the assistant begins
     turn_keys: set[str] = field(default_factory=set)  # of turns, that are not read
     transcripts: int = 0  # prompts that are a conversation, written down
+    several: int = 0  # rows with several answers, of which the first is learned
     good: int = 0
 
     def examples(self, rows: Rows) -> Iterator[Example]:
@@ -53,7 +57,9 @@ class Reader:
                     self.bad.append(row)
                     continue
                 if picture := self._picture(row):
-                    raise Unreadable(f"holds an image (column {shortened(picture, 40)}); only text is learned")
+                    raise Unreadable(
+                        f"holds an image (column {shortened(picture, 40)}); only text is learned{self._text_alone()}"
+                    )
                 example = parse(row, number)
             except Unreadable as problem:
                 self.bad.append(Bad(f"row {number}", str(problem)[:200]))
@@ -89,6 +95,9 @@ class Reader:
                 "1 prompt is a transcript" if self.transcripts == 1 else f"{self.transcripts:,} prompts are transcripts"
             )
             notes.append(f"{are} (as in 'Human: … Assistant: …'): read as turns")
+        if self.several:
+            give = "1 row gives" if self.several == 1 else f"{self.several:,} rows give"
+            notes.append(f"{give} several answers: the first one is learned")
         if self.turn_keys:
             notes.append(f"not used of the turns: {', '.join(sorted(self.turn_keys)[:8])}")
         return notes
@@ -105,15 +114,29 @@ class Reader:
                 "conversations that go on to an answer in words."
             )
         return UserError(
-            f"{self.name}, row {rows[0]}: there is nothing to learn from ({why}), and so in all {count} rows. Fill "
-            "the answers, "
-            "or name another column: --columns completion=COLUMN."
+            f"{self.name}, row {rows[0]}: there is nothing to learn from ({why}), and so in all {count} rows. "
+            f"{self._instead()}"
         )
+
+    def _instead(self) -> str:
+        """What to do where all answers are empty."""
+        roles = self.mapping.roles
+        other = another_answer(self.mapping.columns, roles.values()) if self.mapping.shape == "pair" else None
+        if other is None:
+            return "Fill the answers."
+        named = {role: column for role, column in roles.items() if role in ("prompt", "input", "context")}
+        return f"Fill the answers, or name another column: {flags(named | {'completion': other})}."
 
     def _picture(self, row: Row) -> str | None:
         if self.spec.columns or self.spec.template:
             return None  # somebody has chosen what is read
         return next((key for key, value in row.items() if key.lower() in IMAGES and kind_of(value)), None)
+
+    def _text_alone(self) -> str:
+        """How to learn rows with pictures without them."""
+        columns = {name: column for name, column in self.mapping.columns.items() if column.key not in IMAGES}
+        named = advised(columns)
+        return f"; to learn the text without it: {flags(named)}" if named else ""
 
     def _parser(self) -> Callable[[Row, int], Example | str]:
         return {"turns": self._turns, "pair": self._pair, "choices": self._choices, "text": self._text}[
@@ -140,7 +163,7 @@ class Reader:
             if not kind_of(row.get(column)):
                 return "empty"
             try:
-                turns = turns_of(row[column], self.turn_keys)
+                turns = self._turns_in(row[column])
                 if ending:
                     turns = _ended(turns, self._ending(row.get(ending)))
             except Unreadable as problem:
@@ -148,6 +171,12 @@ class Reader:
             return self._conversation(_with_system(system(row), turns), number)
 
         return parse
+
+    def _turns_in(self, value: Any) -> list[Message]:
+        """Turns, or texts of which the user says the first."""
+        if isinstance(value, list | tuple) and len(value) > 1 and all(isinstance(one, str) for one in value):
+            return history_of(value)
+        return turns_of(value, self.turn_keys)
 
     def _ending(self, value: Any) -> list[Message]:
         """The last answer, which stands in a column of its own: text, a turn, or turns."""
@@ -200,14 +229,16 @@ class Reader:
     def _answer(self) -> Callable[[Row], str]:
         """The answer of a row: text, or a single object's; a label in the words that the user gave for it."""
         column = self.mapping.roles["completion"]
-        cell, labels, fixed = self._cell("completion"), self.spec.labels, self._is_template("completion")
+        given, labels, fixed = self._cell("completion"), self.spec.labels, self._is_template("completion")
 
         def answer(row: Row) -> str:
             value = row.get(column)
             kind = "text" if fixed else kind_of(value)
             if kind in ("list", "object", "turns"):
-                return _only_answer(value, column)
-            text = cell(row)
+                text, several = _only_answer(value, column)
+                self.several += several
+                return text
+            text = given(row)
             if labels and text.strip():
                 if text.strip() not in labels:
                     raise Unreadable(f"the label {shortened(text.strip(), 40)} has no word in labels")
@@ -217,38 +248,40 @@ class Reader:
         return answer
 
     def _choices(self) -> Callable[[Row, int], Example | str]:
-        roles, found = self.mapping.roles, self.mapping.columns
+        roles = self.mapping.roles
         asked = [self._cell(role) for role in ("prompt", "input", "context") if role in roles]
-        columns = [roles["choices"]] if roles["choices"] in found else roles["choices"].split(",")
-        start = counted_from(found[roles["completion"]], self._longest(columns))
-        system = self._system()
+        read, system = reader_of_choices(roles, self.mapping.columns), self._system()
 
         def parse(row: Row, number: int) -> Example | str:
             question = "\n\n".join(text for part in asked if (text := tidy(part(row))))
-            texts, names = _options(row, columns)
             if not question or not kind_of(row.get(roles["completion"])):
                 return "empty"
-            letter = _letter(row[roles["completion"]], texts, names, start)
-            shown = "\n".join(f"{LETTERS[place]}. {text}" for place, text in enumerate(texts))
+            shown, letter = read(row)
             first = [Message("system", text)] if (text := system(row)) else []
             turns = (*first, Message("user", f"{question}\n\n{shown}"), Message("assistant", letter))
             return Example(turns, row=number)
 
         return parse
 
-    def _longest(self, columns: list[str]) -> int:
-        return len(columns) if len(columns) > 1 else self.mapping.columns[columns[0]].longest
-
     def _system(self) -> Callable[[Row], str]:
         own, default = self.mapping.roles.get("system"), (self.spec.system or "").strip()
-        cell = self._cell("system") if own else None
-        return lambda row: (without_label(cell(row)).strip() if cell else "") or default
+        given = self._cell("system") if own else None
+        return lambda row: (without_label(given(row)).strip() if given else "") or default
 
     def _cell(self, role: str) -> Callable[[Row], str]:
         column = self.mapping.roles[role]
         if self._is_template(role):
-            return filled(column, list(self.mapping.columns))
-        return lambda row: written(row.get(column))
+            return self._template(role, column)
+        return lambda row: cell(row.get(column))
+
+    def _template(self, role: str, template: str) -> Callable[[Row], str]:
+        """A template as a function of a row; one that nobody wrote says nothing where all that it names is empty."""
+        columns = list(self.mapping.columns)
+        text = filled(template, columns)
+        if self.spec.template or role in (self.spec.columns or {}):
+            return text
+        parts = filled("".join(f"{{{field}}}" for field in fields_of(template)), columns)
+        return lambda row: text(row) if parts(row).strip() else ""
 
     def _is_template(self, role: str) -> bool:
         return is_template(self.mapping.roles[role], list(self.mapping.columns))
@@ -323,69 +356,33 @@ def _ended(turns: list[Message], ending: list[Message]) -> list[Message]:
     return turns if turns and turns[-1].role == "assistant" else turns + ending
 
 
-def _only_answer(value: Any, column: str) -> str:
-    """The text of an answer that is an object: a turn, turns with one answer, or SQuAD's list of texts, of which all
-    say the same and the first is taken. Other objects are written as JSON, which is what they are meant as."""
-    import json
-
+def _only_answer(value: Any, column: str) -> tuple[str, bool]:
+    """The text of an answer that is an object, and whether there are others: a turn, turns with one answer, a list of
+    one, or SQuAD's list of texts, of which all say the same and the first is taken. Other objects, which somebody has
+    named, are written as JSON."""
     kind = kind_of(value)
     if kind == "turns":
         words = [turn.content for turn in turns_of(value) if turn.role == "assistant"]
         if len(words) == 1:
-            return words[0]
+            return words[0], False
         raise Unreadable(f"'{column}' holds {len(words)} turns of the assistant where one answer is expected")
+    if isinstance(value, list) and all(not isinstance(one, dict | list) for one in value):
+        texts: Any = [written(one) for one in value]
+        if len(set(texts)) == 1:
+            return texts[0], False
+        raise _list_of_answers(column)
     texts = (
         value.get("text") if isinstance(value, dict) else [one.get("text") for one in value if isinstance(one, dict)]
     )
     if isinstance(texts, list) and texts and all(isinstance(text, str) for text in texts):
-        return texts[0]
+        return texts[0], len(set(texts)) > 1
     if isinstance(value, dict):
-        return "" if isinstance(texts, list) else json.dumps(value, ensure_ascii=False)
+        return ("" if isinstance(texts, list) else json.dumps(value, ensure_ascii=False)), False
     raise _list_of_answers(column)
 
 
 def _list_of_answers(column: str = "completion") -> Unreadable:
     return Unreadable(
-        f"'{column}' is a list of answers, of which none is said to be the right one; give one answer as text"
+        f"'{column}' is a list of answers, of which none is said to be the right one; give one answer as text, or "
+        f"learn all of them: completion='{{{column}}}'"
     )
-
-
-def _options(row: Row, columns: list[str]) -> tuple[list[str], list[str]]:
-    """The texts to choose from, and what each is called."""
-    if len(columns) > 1:
-        options = [(written(row.get(column)), column.rpartition("_")[2]) for column in columns]
-    else:
-        options = _listed_options(row.get(columns[0]))
-    options = [(text, name) for text, name in options if text.strip()]
-    if not 2 <= len(options) <= len(LETTERS):
-        raise Unreadable(f"'{columns[0]}' holds no list of 2 to {len(LETTERS)} choices")
-    return [text for text, _name in options], [name for _text, name in options]
-
-
-def _listed_options(value: Any) -> list[tuple[str, str]]:
-    if isinstance(value, dict) and isinstance(value.get("text"), list):
-        texts, names = value["text"], value.get("label")
-        names = names if isinstance(names, list) and len(names) == len(texts) else LETTERS
-        return [(written(text), str(name)) for text, name in zip(texts, names, strict=False)]
-    if isinstance(value, dict):
-        return [(written(text), str(name)) for name, text in value.items()]
-    if not isinstance(value, list) or len(value) > len(LETTERS):
-        return []
-    return [
-        (written(one.get("text", one)), str(one.get("label", letter)))
-        if isinstance(one, dict)
-        else (written(one), letter)
-        for one, letter in zip(value, LETTERS, strict=False)
-    ]
-
-
-def _letter(answer: Any, texts: list[str], names: list[str], start: int | None) -> str:
-    """The letter of the right choice, which is given by its name, by its number counted from `start`, or by its text
-    where answers are no numbers (`start` None)."""
-    said = written(answer).strip()
-    by_name = [place for place, name in enumerate(names) if name.strip().lower() == said.lower().strip("(.) ")]
-    by_text = [place for place, text in enumerate(texts) if text.strip() == said]
-    place = next(iter([*by_name, *(by_text if start is None else [int(said) - start])]), -1)
-    if not 0 <= place < len(texts):
-        raise Unreadable(f"the answer {shortened(said, 40)} is none of its {len(texts)} choices")
-    return LETTERS[place]

@@ -46,6 +46,7 @@ PAIRS = (
     ("human", "gpt"),
     ("question", "answer"),
     ("prompt", "response"),
+    ("input", "output"),
 )
 CALLS = ("tool_calls", "function_call")
 READ = frozenset((*SPEAKER_KEYS, *WORD_KEYS, *CALLS, "weight", "train", "tool_call_id", "id"))

@@ -1,0 +1,117 @@
+"""What to do about columns that are not recognised: errors that name some which would work."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+
+from tunelab.data.columns import SCALAR, Column
+from tunelab.data.names import ANSWERS, ANSWERS_LAST, ASKED, ASKED_BY_TEXT, IDS, LABELS, SYSTEMS, TEXTS, is_never
+from tunelab.errors import UserError, listed, shortened
+
+Columns = dict[str, Column]
+MOST_ADVICE = 170  # characters of a command and of the same in Python: of longer ones the command alone is said
+
+
+def no_pair(found: Columns, name: str) -> UserError:
+    """The error for a table of which nothing is known."""
+    texts = [column for column in found.values() if column.filled and column.is_text and column.key not in IDS]
+    if len(texts) == 1 and (texts[0].key in TEXTS or len(found) == 1):
+        return UserError(
+            f"{name}: column {shortened(texts[0].name)} is plain text, and no column holds answers. Choose learn = "
+            "text for this "
+            "stage (--learn text), or add a column with the answers and name both."
+        )
+    return missing(f"{name}: no columns to learn from were recognised", found)
+
+
+def missing(problem: str, found: Columns, role: str = "prompt", **known: str) -> UserError:
+    """The error for columns that are not there or not recognised, with those that could be meant; `known`: roles that
+    are clear."""
+    columns = f"{problem}. Columns there: {listed(map(repr, found), 6) or 'none'}."
+    named = known if len(known) > 1 else advised(found, role, **known)
+    if not named:
+        texts = [column.name for column in found.values() if column.filled and column.is_text and not _is_out(column)]
+        only = f"Only {shortened(texts[0], 40)} holds text" if texts else "None of them holds text"
+        return UserError(f"{columns} {only}: add a column with the answers, or choose learn = text (--learn text).")
+    typed = flags(named)
+    python = f", in Python with columns={named}" if len(typed) + len(str(named)) < MOST_ADVICE else ""
+    return UserError(
+        f"{columns} Name them, e.g. in the app under 'Columns and held-out rows', on the command line with "
+        f"{typed}{python}."
+    )
+
+
+def flags(named: dict[str, str]) -> str:
+    """Roles and columns as they are typed in a shell."""
+    return " ".join(("--columns", *(shlex.quote(f"{role}={column}") for role, column in named.items())))
+
+
+def either(name: str, asked: str, label: str, text: str) -> UserError:
+    """The error for two columns that could be the answer."""
+    named = {"prompt": asked, "completion": text}
+    return UserError(
+        f"{name}: the answer may be {shortened(text, 40)}, which is text, or {shortened(label, 40)}, which holds "
+        f"labels or numbers. Name the one to learn: {flags(named)}, or {shlex.quote('completion=' + label)}."
+    )
+
+
+def advised(found: Columns, role: str = "prompt", **known: str) -> dict[str, str]:
+    """Columns, or templates over what they hold, that could be asked and answered; none where there are too few."""
+    able = [column for column in found.values() if column.filled and column.name and not _is_out(column)]
+    able = [column for column in able if column.name not in known.values()]
+    texts = [column for column in able if column.is_text]
+    clear = [column for column in texts if not column.is_id]
+    if role == "text":
+        order = sorted(clear or texts, key=lambda column: -column.length)
+        return {"text": order[0].name} if order else {}
+    others = [*clear, *(column for column in texts if column.is_id)]
+    asked = known.get("prompt") or _asked(others)
+    answer = known.get("completion") or _answer([column for column in others if column.name != asked])
+    spare = iter([path for column in able if column not in texts for path in _paths(column)])
+    asked = asked or next(spare, None)
+    answer = answer or next(spare, None)
+    return {"prompt": asked, "completion": answer} if asked and answer else {}
+
+
+def another_answer(found: Columns, taken: Iterable[str]) -> str | None:
+    """A column that could be learned instead of those that are taken."""
+    able = [c for c in found.values() if c.filled and c.is_text and not c.is_id and not _is_out(c)]
+    return _answer([column for column in able if column.name not in set(taken)])
+
+
+def _asked(texts: list[Column]) -> str | None:
+    able = [column for column in texts if not column.is_numeric and not column.is_address] or texts
+    able = [column for column in able if column.key not in (*ANSWERS, *ANSWERS_LAST, *LABELS) and not _is_label(column)]
+    known = [column.name for key in (*ASKED, *ASKED_BY_TEXT) for column in able if column.key == key]
+    return next(iter([*known, *(column.name for column in _longest([c for c in able if not c.is_id] or able))]), None)
+
+
+def _answer(texts: list[Column]) -> str | None:
+    known = [column for key in (*ANSWERS, *ANSWERS_LAST, *LABELS) for column in texts if column.key == key]
+    few = [column for column in texts if _is_label(column)]
+    return next((column.name for column in [*known, *few, *_longest(texts)]), None)
+
+
+def _is_label(column: Column) -> bool:
+    return column.is_few and len(column.values) > 1
+
+
+def _longest(columns: list[Column]) -> list[Column]:
+    return sorted(columns, key=lambda column: (column.is_id, -column.length))
+
+
+def _is_out(column: Column) -> bool:
+    return column.key in (*IDS, *SYSTEMS) or column.key.endswith("_id") or is_never(column)
+
+
+def _paths(column: Column) -> list[str]:
+    """Templates that write what a column of lists or objects holds."""
+    if set(column.name) & set("{}"):
+        return []
+    texts = [key for key, kinds in column.inner.items() if kinds <= SCALAR and not set(key) & set("{}.")]
+    if column.kinds == {"object"} and len(texts) > 1:
+        return [f"{{{column.name}.{key}}}" for key in texts[:2]]
+    if column.kinds == {"object"}:
+        return [f"{{{column.name}:json}}"]
+    return [f"{{{column.name}}}"] if column.kinds == {"list"} and column.items <= SCALAR else []
