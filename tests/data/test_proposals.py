@@ -80,6 +80,15 @@ def test_text_of_an_unknown_name_beside_labels_is_refused_and_both_are_named(ask
     assert learned(rows, columns=advised(message)) == [(asks(n), text(n)) for n in range(ROWS)]
 
 
+def test_an_explanation_beside_a_label_of_two_texts_is_asked_about_and_both_texts_stay_in_the_prompt():
+    rows = table(premise=asks, hypothesis="It is so.", label=lambda n: "abc"[n % 3], begruendung=text)
+    message = refusal(rows)
+    for answer, expected in (("begruendung", text(2)), ("label", "c")):
+        assert f"completion={answer}" in message
+        found = learned(rows, columns={"completion": answer})
+        assert found[2] == (f"premise: {asks(2)}\nhypothesis: It is so.", expected)
+
+
 def test_labels_of_texts_are_learned_beside_what_is_told_about_them():
     rows = table(text=text, title=asks, url="https://x.org/a b", place="Rome, It", label=lambda n: "ab"[n % 2])
     assert learned(rows)[:2] == [(text(0), "a"), (text(1), "b")]

@@ -6,7 +6,18 @@ import shlex
 from collections.abc import Iterable
 
 from tunelab.data.columns import SCALAR, Column
-from tunelab.data.names import ANSWERS, ANSWERS_LAST, ASKED, ASKED_BY_TEXT, IDS, LABELS, SYSTEMS, TEXTS, is_never
+from tunelab.data.names import (
+    ANSWERS,
+    ANSWERS_LAST,
+    ASKED,
+    ASKED_BY_TEXT,
+    IDS,
+    LABELS,
+    SYSTEMS,
+    TEXTS,
+    TOGETHER,
+    is_never,
+)
 from tunelab.errors import UserError, listed, shortened
 
 Columns = dict[str, Column]
@@ -47,9 +58,10 @@ def flags(named: dict[str, str]) -> str:
     return " ".join(("--columns", *(shlex.quote(f"{role}={column}") for role, column in named.items())))
 
 
-def either(name: str, asked: str, label: str, text: str) -> UserError:
+def either(name: str, asked: Column, label: str, text: str) -> UserError:
     """The error for two columns that could be the answer."""
-    named = {"prompt": asked, "completion": text}
+    named = {"prompt": asked.name} if asked.key not in TOGETHER else {}  # those are found together
+    named["completion"] = text
     return UserError(
         f"{name}: the answer may be {shortened(text, 40)}, which is text, or {shortened(label, 40)}, which holds "
         f"labels or numbers. Name the one to learn: {flags(named)}, or {shlex.quote('completion=' + label)}."

@@ -52,7 +52,8 @@ def pair_of_columns(
         raise no_pair(found, name)
     free = {key: column for key, column in filled.items() if column != answer and f"{{{column}." not in answer}
     weak = answer in found and (_is_weak(found[answer]) or found[answer].is_few)
-    roles = asked_roles(asked, free, found, named, together=weak)
+    belongs = asked in found and found[asked].key in TOGETHER
+    roles = asked_roles(asked, free, found, named, together=weak or belongs)
     if "prompt" not in named:
         roles = {
             role: column
@@ -228,7 +229,7 @@ def _contest(answer: str, asked: str | None, able: dict[str, str], found: Column
         c for c in rivals if not is_about(c) and c.key not in (*ASKED, *ASKED_BY_TEXT, *BESIDE, *TOGETHER, *SYSTEMS)
     ]
     if rivals and asked in found and not found[asked].is_constant:
-        raise either(name, found[asked].name, answer, rivals[0].name)
+        raise either(name, found[asked], answer, rivals[0].name)
     return answer
 
 
