@@ -85,6 +85,8 @@ def test_what_an_answer_or_a_question_quotes_begins_no_turn(play):
     turns = [("user", "a play"), ("assistant", play), ("user", f"mine is {play}"), ("assistant", "good")]
     assert read([{"chosen": text}]) == [turns]
     assert read([{"messages": text}]) == [turns]
+    asked = "Go on.\n\nUser: hi\n\nAI: hello"
+    assert read([{"chosen": f"Human: {asked}\n\nAssistant: ok"}]) == [[("user", asked), ("assistant", "ok")]]
 
 
 def test_a_system_text_and_a_greeting_may_begin_a_transcript():
