@@ -31,22 +31,34 @@ settings.register_profile("project", deadline=None, derandomize=True, max_exampl
 settings.load_profile("project")
 
 REPOSITORY = Path(__file__).parent.parent
-ALONE = {"browser", "test_notebooks", "test_readme"}  # they need all cores: each is several programs, or waits for them
-SLOW = ALONE | {"test_families", "test_processes", "test_ladder"}
+ALONE = {"browser"}  # needs all cores: several programs that wait for each other
+SPREAD = {"test_notebooks", "test_readme"}  # each of their tests is long, and needs none of the others
+SLOW = ALONE | SPREAD | {"test_families", "test_processes", "test_ladder"}
 # what takes longest begins first, so that no process is left alone with it at the end
-LONGEST_FIRST = ("test_families", "measure", "model", "test_cli", "export", "answer", "train", "playground")
+LONGEST_FIRST = (
+    "test_notebooks",
+    "test_readme",
+    "test_families",
+    "measure",
+    "model",
+    "test_cli",
+    "export",
+    "answer",
+    "train",
+    "playground",
+)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Marks what is slow, and what one process shall do together: the tests of a file, which share its fixtures."""
+    """Marks what is slow, and what one process shall do together: the tests of a file, where they share fixtures."""
     for item in items:
         place = item.path.relative_to(REPOSITORY / "tests").with_suffix("")
         if "starter" in item.fixturenames or SLOW & set(place.parts):
             item.add_marker("slow")
         if ALONE & set(place.parts):
             item.add_marker("alone")
-        item.add_marker(pytest.mark.xdist_group(str(place)))
+        item.add_marker(pytest.mark.xdist_group(item.nodeid if SPREAD & set(place.parts) else str(place)))
 
     def rank(item: pytest.Item) -> int:
         parts = item.path.relative_to(REPOSITORY / "tests").with_suffix("").parts
