@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from tunelab.answer.comparison import Answer, Comparer, Comparison, Provenance, compare
     from tunelab.chain import finetune, train_run
     from tunelab.config import RunConfig
-    from tunelab.data import preview, read_data
+    from tunelab.data import overview, preview, read_data
     from tunelab.data.checkup import examine
     from tunelab.errors import UserError, explain
     from tunelab.export import Exported, export_adapter, export_gguf, export_merged, import_adapter
@@ -40,7 +40,7 @@ _HOME = {
     "answer.comparison": ("Answer", "Comparer", "Comparison", "Provenance", "compare"),
     "chain": ("finetune", "train_run"),
     "config": ("RunConfig",),
-    "data": ("preview", "read_data"),
+    "data": ("overview", "preview", "read_data"),
     "data.checkup": ("examine",),
     "errors": ("UserError", "explain"),
     "export": ("Exported", "export_adapter", "export_gguf", "export_merged", "import_adapter"),
@@ -106,6 +106,7 @@ __all__ = [
     "list_ladders",
     "list_runs",
     "load",
+    "overview",
     "preview",
     "read_data",
     "read_report",

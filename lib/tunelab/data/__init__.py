@@ -1,7 +1,7 @@
 """From a `DataSpec` to encoded batches:
 
     read_data()  rows → examples → train and held-out      encode_all()  examples → tokens and loss mask
-    preview()    what the model will see, for people        training_rows()  the same, plain text in blocks
+    preview(), overview()  what the model will see, for people      training_rows()  the same, plain text in blocks
     content.py   what rows teach, to tell them apart        batches.py   tokens → padded tensors
     chat_format()  how a tokenizer writes conversations, and what ends an answer: template.py, control.py, chat.py
 
@@ -12,7 +12,7 @@ from tunelab.data.blocks import rows_alone, training_rows
 from tunelab.data.chat import ChatFormat, chat_format
 from tunelab.data.encode import Encoded, encode, encode_all, encode_prompt, neutralise, pack, prompt_notes
 from tunelab.data.examples import DataSplit, Example, Message
-from tunelab.data.previews import PreviewRow, preview
+from tunelab.data.previews import Overview, PreviewRow, overview, preview
 from tunelab.data.split import read_data, read_examples
 
 __all__ = [
@@ -21,12 +21,14 @@ __all__ = [
     "Encoded",
     "Example",
     "Message",
+    "Overview",
     "PreviewRow",
     "chat_format",
     "encode",
     "encode_all",
     "encode_prompt",
     "neutralise",
+    "overview",
     "pack",
     "preview",
     "prompt_notes",

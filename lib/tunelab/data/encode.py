@@ -17,6 +17,7 @@ from tunelab.data.examples import Example, Message
 from tunelab.data.written import Written, change_notes
 
 AT_ONCE = 1000  # texts that are tokenised in one call
+UNCUT = 1 << 60  # a length that no row has
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,7 @@ def encode_all(examples: Iterable[Example], tokenizer: Any, max_length: int) -> 
     conversations: list[Written] = []
     for example in examples:
         if example.text is None:
-            where = f"Row {example.row}" if example.row else "A row"
-            conversations.append(chat.write(example.messages, where))
+            conversations.append(chat.write(example.messages, _where(example)))
         else:
             documents.append(example)
     rows = _conversations(conversations, chat, max_length)
@@ -66,6 +66,26 @@ def encode_all(examples: Iterable[Example], tokenizer: Any, max_length: int) -> 
     texts = [chat.write_text(document.text or "") for document in documents]
     notes += (chat.notes if conversations else []) + change_notes([*conversations, *texts])
     return learned + _documents(documents, texts, chat), notes
+
+
+def encode_whole(examples: Iterable[Example], tokenizer: Any) -> list[list[Encoded]]:
+    """The rows of each example, nothing of them cut and none left out; an example that teaches nothing has no row.
+
+    Raises:
+        UserError: as `encode_all`.
+    """
+    chat = chat_format(tokenizer)
+    examples = list(examples)
+    conversations = [example for example in examples if example.text is None]
+    written = [chat.write(example.messages, _where(example)) for example in conversations]
+    rows = iter(_conversations(written, chat, UNCUT))
+    counts = iter([len(each.rows) for each in written])
+    return [
+        [next(rows) for _row in range(next(counts))]
+        if example.text is None
+        else _documents([example], [chat.write_text(example.text)], chat)
+        for example in examples
+    ]
 
 
 def encode_prompt(messages: Sequence[Message], tokenizer: Any) -> list[int]:
@@ -109,6 +129,10 @@ def pack(rows: list[Encoded], length: int) -> list[Encoded]:
 
 def tokens(tokenizer: Any, text: str) -> list[int]:
     return chat_format(tokenizer).tokens(text)
+
+
+def _where(example: Example) -> str:
+    return f"Row {example.row}" if example.row else "A row"
 
 
 def _conversations(written: list[Written], chat: ChatFormat, max_length: int) -> list[Encoded]:

@@ -68,6 +68,10 @@ class Markers:
         )
         return tokens + headings
 
+    def spot(self, example: Example) -> str | None:
+        """The first marker of a row with what stands around it; None where there is none."""
+        return self._first_token(example) or _first_heading(example)
+
     def _first_token(self, example: Example) -> str | None:
         for text in _texts(example):
             found = TOKEN.search(text) or (self._own_pattern and self._own_pattern.search(text)) or _sentence(text)
@@ -77,7 +81,7 @@ class Markers:
 
     def stripped(self, example: Example) -> Example:
         """The row without markers, until none is found."""
-        while self._first_token(example) or _first_heading(example):
+        while self.spot(example):
             whole = _is_template(example)
             if example.text is not None:
                 example = replace(example, text=self._without_tokens(example.text))
