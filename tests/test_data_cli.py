@@ -154,6 +154,26 @@ def test_of_a_built_in_set_the_card_is_shown(name, tiny, capsys):
     assert capsys.readouterr().out.startswith(card(name).markdown())
 
 
+def test_what_ends_a_turn_what_is_cut_and_what_is_wrong_is_printed(tmp_path, tiny, capsys):
+    rows = [{"prompt": "hi", "completion": "yes"}] * 6 + [{"prompt": "hi", "completion": "y" * 400}] * 2
+    source = tmp_path / "rows.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "heldout.jsonl").write_text(json.dumps(rows[0]) + "\n")
+    command = ["data", "show", str(source), "--heldout", str(tmp_path / "heldout.jsonl"), "--model", tiny]
+    assert main([*command, "--max-length", "100", "--rows", "8"]) == 0
+    shown = capsys.readouterr().out
+    assert "! 2 of 8 rows cut at max_length = 100 tokens" in shown
+    assert re.search(r"lengths in tokens: 0 ·*█·*│·*▃ \d+ \(│ max_length = 100: 2 rows longer\)", shown)
+    first, last = shown.partition("--- row 1 ")[2], shown.partition("--- row 7 ")[2]
+    assert "⟦yes<|im_end|>◼⟧" in first.partition("---")[0]
+    assert first.partition("---")[0].count("◼") == 3
+    kept, cut = re.search(r"⟦(y+)⟧✂(y+)… and ([\d,]+) more tokens", last).group(1, 2)
+    assert len(kept) < 100
+    assert len(cut) == 200
+    assert main([*command, "--max-length", "16"]) == 0
+    assert "! Nothing is scored in any of 8 rows" in capsys.readouterr().out
+
+
 def test_a_division_is_the_one_that_training_makes_and_can_be_read_again(tmp_path, capsys):
     rows = [{"q": f"What is {n}?", "a": ("yes", "no")[n % 2], "customer": f"c{n // 5}"} for n in range(40)]
     source, out = tmp_path / "rows.jsonl", tmp_path / "divided"

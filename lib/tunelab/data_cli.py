@@ -13,6 +13,7 @@ import os
 import secrets
 import sys
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from tunelab.spec import DataSpec, ModelSpec
 
 LEARNED = "⟦", "⟧"  # around what is learned, in a terminal
+END = "◼"  # behind what ends a turn
+CUT = "✂"  # before what is cut away
 
 
 def add_commands(commands: Any) -> None:
@@ -87,7 +90,7 @@ def _model_flags(command: argparse.ArgumentParser, default: str | None) -> None:
 
 def show(options: argparse.Namespace) -> int:
     """Print how rows are read and what the model sees of the first ones; the exit code."""
-    from tunelab.data import preview
+    from tunelab.data import overview
     from tunelab.data.builtin import BUILTIN, card
     from tunelab.spec import Stage
 
@@ -95,23 +98,24 @@ def show(options: argparse.Namespace) -> int:
         raise UserError(f"--rows {options.rows}: at least 1 row is shown.")
     if options.data in BUILTIN:
         print(card(options.data).markdown())
-    stage = Stage(learn=options.learn, data=_spec(options))
-    rows, notes = preview(stage, _model(options), options.rows)
-    print(*notes, sep="\n")
-    for number, row in enumerate(rows, 1):
-        print(f"\n--- row {number} of those to train on: {_measured(row)}")
-        print("".join(f"{LEARNED[0]}{text}{LEARNED[1]}" if learned else text for text, learned in row.segments))
-    print(f"\n{LEARNED[0]}…{LEARNED[1]} is learned, the rest is read only.")
+    seen = overview(Stage(learn=options.learn, data=_spec(options)), _model(options), options.rows)
+    warnings = [seen.refusal, *seen.warnings] if seen.refusal else seen.warnings
+    print(*seen.notes, seen.lengths.text, *(f"! {warning}" for warning in warnings), sep="\n")
+    for number, row in enumerate(seen.rows, 1):
+        print(f"\n--- row {number} of those to train on: {row.tokens:,} tokens, {row.scored_tokens:,} learned")
+        print(*(f"! {warning}\n" for warning in row.warnings), _marked(row), sep="")
+    print(f"\n{LEARNED[0]}…{LEARNED[1]} is learned, {END} ends a turn, what stands behind {CUT} is cut away.")
     return 0
 
 
-def _measured(row: PreviewRow) -> str:
-    said = [f"{row.tokens} tokens, {row.scored_tokens} learned"]
-    if row.truncated:
-        said.append("cut at max_length")
-    if not row.ends:
-        said.append("no end is learned: a model that learns from such rows alone never stops")
-    return "; ".join(said)
+def _marked(row: PreviewRow) -> str:
+    """The text of a row with what is learned, where turns end, and where it is cut."""
+    said = ""
+    for (cut, learned), run in groupby(row.pieces, key=lambda piece: (piece.cut, piece.scored and not piece.cut)):
+        text = "".join(piece.text + END * piece.is_end for piece in run)
+        said += f"{CUT}{text}" if cut else f"{LEARNED[0]}{text}{LEARNED[1]}" if learned else text
+    more = row.cut_tokens - sum(piece.cut for piece in row.pieces)
+    return f"{said}… and {more:,} more tokens" if more else said
 
 
 def doctor(options: argparse.Namespace) -> int:

@@ -167,6 +167,7 @@ def test_where_nothing_is_scored_at_all_training_is_refused_in_words(tiny):
     assert "max_length (now 16 tokens)" in seen.refusal
     assert [row.scored_tokens for row in seen.rows] == [0, 0]
     assert all("Nothing is scored in this row" in row.warnings[0] for row in seen.rows)
+    assert not any("Nothing is scored" in warning for warning in seen.warnings)  # it is said once
     assert all("No end" not in warning for row in seen.rows for warning in row.warnings)
 
 
@@ -189,6 +190,8 @@ def test_of_many_rows_a_sample_is_looked_at_and_its_size_is_said(tiny, monkeypat
 
 
 def test_plain_text_is_measured_in_documents_and_nothing_of_it_is_cut(tiny):
+    alone = overview(stage_of([{"text": "x" * 300}] * 2, learn="text"), spec_of(tiny, 64))
+    assert not alone.warnings  # its end is learned, in its last block
     rows = [{"text": "x" * 300}, {"text": f"a {PASTED}"}, {"text": "short"}]
     seen = overview(stage_of(rows, learn="text"), spec_of(tiny, 64), 100)
     (warning,) = seen.warnings

@@ -89,6 +89,7 @@ class _Data:
         self.tokenizer: Any = load_tokenizer(model)
         self.limit = row_limit(find(model), model, positions_taken)
         self.is_text, self.seed = stage.learn == "text", stage.data.seed
+        self.cut_at = UNCUT if self.is_text else self.limit.tokens  # text is cut into blocks, and nothing of it is lost
         self.chat: ChatFormat = chat_format(self.tokenizer)
         self.markers: Markers = Markers(self.chat.control)
 
@@ -101,7 +102,7 @@ class _Data:
         else:
             shown = [self._row(row, one) for one in examples for row in self._whole([one])][:rows]
         count = f"{len(self.split.train):,} rows to train on, {len(self.split.heldout):,} held out"
-        more = (f"training rows: {note}" if self.is_text else note for note in row_notes)
+        more = (f"{'training rows' if self.is_text else 'in the rows shown'}: {note}" for note in row_notes)
         return shown, (count, *self.limit.notes, *self.split.notes, *more)
 
     def judged(self) -> tuple[tuple[str, ...], Lengths, str | None]:
@@ -112,15 +113,18 @@ class _Data:
             places = sorted(random.Random(self.seed).sample(places, MOST_ENCODED))
         examples = pick(self.split.train, places)
         marked = sum(self.markers.spot(example) is not None for example in examples)
-        rows = [_Judged.of(row, self.limit.tokens, self.chat) for row in self._whole(examples)]
+        rows = [_Judged.of(row, self.cut_at, self.chat) for row in self._whole(examples)]
         lengths = lengths_of([row.tokens for row in rows], self.limit.tokens, "document" if self.is_text else "row")
         sampled = [f"Looked at: {len(examples):,} of {every:,} rows, drawn by seed {self.seed}."]
-        warnings = self._text_warnings(rows, marked) if self.is_text else self._warnings(rows, marked, len(examples))
         refusal = None
         if len(examples) == every and not any(row.is_scored for row in rows):
             refusal = (
                 f"Nothing is scored in any of {_rows(len(rows))}: there is nothing to learn. {self._way_out(rows)}"
             )
+        if self.is_text:
+            warnings = self._text_warnings(rows, marked)
+        else:
+            warnings = self._warnings(rows, marked, len(examples), refused=refusal is not None)
         return (*warnings, *(sampled if len(examples) < every else ())), lengths, refusal
 
     def _whole(self, examples: Sequence[Example]) -> list[Encoded]:
@@ -129,10 +133,9 @@ class _Data:
         return [row for rows in encode_whole(examples, self.tokenizer) for row in rows or nothing]
 
     def _row(self, whole: Encoded, example: Example | None) -> PreviewRow:
-        limit = UNCUT if self.is_text else self.limit.tokens
-        pieces = pieces_of(whole, limit, self.chat)
+        pieces = pieces_of(whole, self.cut_at, self.chat)
         kept = [piece for piece in pieces if not piece.cut]
-        judged = _Judged.of(whole, limit, self.chat)
+        judged = _Judged.of(whole, self.cut_at, self.chat)
         spot = self.markers.spot(example) if example else None
         runs = groupby(kept, key=lambda piece: piece.scored)
         return PreviewRow(
@@ -143,12 +146,13 @@ class _Data:
             ends=self.is_text or judged.ends,  # of a text it is the document that ends, wherever its blocks do
             pieces=pieces,
             cut_tokens=len(whole.input_ids) - len(kept),
-            warnings=tuple(_row_warnings(judged, limit, spot)) if example else (),
+            warnings=tuple(_row_warnings(judged, self.cut_at, spot)) if example else (),
         )
 
-    def _warnings(self, rows: Sequence[_Judged], marked: int, examples: int) -> Iterable[str]:
+    def _warnings(self, rows: Sequence[_Judged], marked: int, examples: int, refused: bool) -> Iterable[str]:
         every, limit = len(rows), f"max_length = {self.limit.tokens:,} tokens"
-        if unscored := sum(not row.is_scored for row in rows):
+        unscored = sum(not row.is_scored for row in rows)
+        if unscored and not refused:  # the refusal says it of all rows
             yield f"Nothing is scored in {_of(unscored, every)}: left out of training. {self._way_out(rows)}"
         learned = [row for row in rows if row.is_scored]
         if endless := sum(not row.ends for row in learned):
@@ -177,7 +181,7 @@ class _Data:
     def _way_out(self, rows: Sequence[_Judged]) -> str:
         if any(row.is_cut for row in rows):
             return f"Raise max_length (now {self.limit.tokens:,} tokens), or shorten the rows."
-        return "Give the rows answers of the assistant."
+        return "Give longer texts." if self.is_text else "Give the rows answers of the assistant."
 
 
 @dataclass(frozen=True)
