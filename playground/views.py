@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tunelab import Answer, Ladder, ModelSpec, Progress, Run
-from tunelab.data.previews import PreviewRow
 from tunelab.measure.ladder import PAGE_FILE
 from tunelab.measure.markup import render
 from tunelab.measure.pages import ladder_body
@@ -199,27 +198,6 @@ def answer_footer(answer: Answer) -> str:
     speed = f"{answer.tokens} tokens in {answer.seconds:.1f} s" if answer.tokens else ""
     facts = " · ".join(part for part in (speed, state[answer.stop_reason]) if part)
     return f"{facts}  \n{plain_markdown(answer.provenance.text)}"
-
-
-def preview_pieces(rows: list[PreviewRow]) -> list[tuple[str, str | None]]:
-    """Rows for a highlighted text: a heading each, labelled 'row', and learned segments, labelled 'learned'."""
-    pieces: list[tuple[str, str | None]] = []
-    for number, row in enumerate(rows, 1):
-        heading = f"row {number}: {row.tokens} tokens, {row.scored_tokens} of them learned"
-        pieces += [(heading, "row"), ("\n", None)]
-        pieces += [(text, "learned" if scored else None) for text, scored in row.segments]
-        pieces.append(("\n", None))
-    return pieces
-
-
-def preview_warnings(rows: list[PreviewRow]) -> list[str]:
-    """What is wrong with how rows are encoded, in a sentence each."""
-    warnings = []
-    if any(row.truncated for row in rows):
-        warnings.append("A row is cut at the maximum length. Raise it, or shorten the rows.")
-    if rows and not any(row.ends for row in rows):
-        warnings.append("No row teaches the model to end its turn: the tuned model will never stop by itself.")
-    return warnings
 
 
 def rung_choices(rungs: dict[str, Any]) -> list[tuple[str, str]]:

@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 import gradio as gr
 
-from playground import run_form, views
+from playground import preview_views, run_form, views
 from playground.errors import shown
 from playground.jobs import Jobs
 from playground.parts import PRIVATE, QUIET, by_name
-from tunelab import DataSpec, LoRA, ModelSpec, Progress, Run, RunConfig, Stage, list_runs, preview
+from tunelab import DataSpec, LoRA, ModelSpec, Progress, Run, RunConfig, Stage, list_runs, overview
 from tunelab.errors import UserError
 from tunelab.machine import hardware
 from tunelab.measure.charts import loss_chart
@@ -48,6 +48,7 @@ class _Order:
     form: dict[str, Any]
     look: gr.Button
     start: gr.Button
+    warnings: gr.Markdown  # what is wrong with the rows, and why Start can't be pressed
     message: gr.Markdown
 
 
@@ -71,8 +72,8 @@ class _Preview:
     """Rows as the model will read them."""
 
     box: gr.Column
-    legend: gr.Markdown
-    pieces: gr.HighlightedText
+    notes: gr.Markdown
+    rows: gr.HTML
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,8 @@ def _lay_out_order(jobs: Jobs) -> _Order:
     with gr.Row():
         look = gr.Button("Preview rows", elem_id="preview")
         start = gr.Button("Start training", variant="primary", elem_id="start")
-    return _Order(form, look, start, gr.Markdown("", elem_id="train-message", elem_classes="message"))
+    warnings = gr.Markdown("", elem_id="start-warnings", elem_classes="message")
+    return _Order(form, look, start, warnings, gr.Markdown("", elem_id="train-message", elem_classes="message"))
 
 
 def _lay_out_watched() -> _Watched:
@@ -173,15 +175,9 @@ def _lay_out_watched() -> _Watched:
 def _lay_out_preview() -> _Preview:
     with gr.Column(visible=False) as box:
         gr.Markdown("### As the model will read it")
-        legend = gr.Markdown()
-        pieces = gr.HighlightedText(
-            label="Learned tokens are marked; the rest is only read",
-            color_map={"learned": "#f59e0b", "row": "#94a3b8"},
-            show_legend=True,
-            combine_adjacent=False,
-            elem_id="preview-rows",
-        )
-    return _Preview(box, legend, pieces)
+        notes = gr.Markdown()
+        rows = gr.HTML(elem_id="preview-rows")
+    return _Preview(box, notes, rows)
 
 
 def _lay_out_runs() -> gr.Dataframe:
@@ -272,24 +268,44 @@ def _start(room: _Room) -> Any:
 
 
 def _show_rows(room: _Room) -> None:
-    """The button that shows how the first rows will be read, with what is wrong with them and what they will take."""
+    """The button that shows how the first rows will be read, with what is wrong with all of them and what they will
+    take. Where nothing can be trained on them Start is disabled, until something in the form changes."""
     order, box = room.order, room.preview
 
     @shown(order.message)
     def look(*values: Any) -> dict[Any, Any]:
         config = run_form.config(room.jobs, by_name(order.form, values))
-        rows, read = preview(config.stages[0], config.model, positions_taken=config.technique.positions_taken)
-        try:
-            ahead = read_and_forecast(config, time=False)
-            forecast = ahead.note(hardware.available_memory_bytes(ahead.device))
-        except Unforeseen as reason:
-            forecast = str(reason)
-        lines = [*views.preview_warnings(rows), *read, forecast]
-        text = "\n".join(f"- {views.plain_markdown(line)}" for line in lines)
-        pieces = views.preview_pieces(rows)
-        return {box.box: gr.update(visible=True), box.legend: text, box.pieces: pieces, order.message: ""}
+        seen = overview(config.stages[0], config.model, positions_taken=config.technique.positions_taken)
+        forecast, refusal = ("", seen.refusal) if seen.refusal else _forecast(config)
+        notes = [*seen.notes, *([forecast] if forecast else [])]
+        return {
+            box.box: gr.update(visible=True),
+            box.notes: "\n".join(f"- {views.plain_markdown(line)}" for line in notes),
+            box.rows: preview_views.preview_html(seen),
+            order.warnings: preview_views.start_words(seen.warnings, refusal),
+            order.start: gr.update(interactive=refusal is None),
+            order.message: "",
+        }
 
-    order.look.click(look, list(order.form.values()), [box.box, box.legend, box.pieces, order.message], **PRIVATE)
+    outputs: list[Any] = [box.box, box.notes, box.rows, order.warnings, order.start, order.message]
+    order.look.click(look, list(order.form.values()), outputs, **PRIVATE)
+
+    def forget() -> dict[Any, Any]:
+        return {order.start: gr.update(interactive=True), order.warnings: ""}
+
+    changes = [widget.change for widget in order.form.values()]
+    gr.on(changes, forget, None, [order.start, order.warnings], queue=False, **QUIET)
+
+
+def _forecast(config: RunConfig) -> tuple[str, str | None]:
+    """What training will take, in words, and why it can't begin."""
+    try:
+        ahead = read_and_forecast(config, time=False)
+        return ahead.note(hardware.available_memory_bytes(ahead.device)), None
+    except Unforeseen as reason:
+        return str(reason), None
+    except UserError as reason:
+        return "", str(reason)
 
 
 def _steer(room: _Room) -> None:

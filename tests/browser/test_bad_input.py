@@ -86,6 +86,22 @@ def test_the_preview_marks_what_is_learned(page, app, tmp_path, starter):
     assert not marked(page, "<|im_start|>user")
 
 
+def test_start_is_disabled_with_its_reason_where_nothing_is_scored_until_the_form_changes(page, app, tmp_path, starter):
+    path = tmp_path / "good.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in ROWS))
+    upload(page, path)
+    longest, start = page.get_by_label("Longest row (tokens)"), page.locator("#start")
+    longest.fill("16")
+    page.get_by_role("button", name="Preview rows").click()
+    wait_for_text(page, "start-warnings", "Training can't start. Nothing is scored in any of", 180)
+    assert start.is_disabled()
+    longest.fill("200")
+    page.wait_for_function("!document.getElementById('start').disabled")
+    page.get_by_role("button", name="Preview rows").click()
+    wait_for_text(page, "preview-rows", "it is, and", 180)
+    assert start.is_enabled()
+
+
 def marked(page, text):
     """Whether the smallest piece that holds `text` has a background of its own."""
     return page.evaluate(

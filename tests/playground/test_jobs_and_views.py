@@ -128,15 +128,6 @@ def test_the_ladder_in_the_app_is_the_table_of_its_page_and_names_where_that_lie
     assert page.texts[-len(table) :] == table
 
 
-def test_a_preview_marks_rows_and_what_is_learned(tiny):
-    from tunelab import ModelSpec, preview
-
-    rows, _notes = preview(config(tiny).stages[0], ModelSpec(repo_id=tiny))
-    pieces = views.preview_pieces(rows)
-    assert [text for text, label in pieces if label == "learned"] == [t for r in rows for t, s in r.segments if s]
-    assert sum(label == "row" for _text, label in pieces) == len(rows)
-
-
 def test_an_upload_cut_short_by_a_full_disk_is_not_taken_for_the_file(tmp_path, monkeypatch, jobs):
     upload = tmp_path / "rows.csv"
     upload.write_text("prompt,completion\na,b\nc,d\n")

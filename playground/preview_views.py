@@ -1,0 +1,97 @@
+"""The preview of rows as HTML: tokens one by one, warnings, and how long rows are. Knows nothing of Gradio."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from playground.views import plain_markdown
+from tunelab.data.lengths import Lengths
+from tunelab.data.pieces import Piece
+from tunelab.data.previews import Overview, PreviewRow
+from tunelab.measure.markup import render
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+FIRST_SHOWN, LAST_SHOWN = 1500, 300  # tokens of a row that the page shows; how many stand between them is said
+WIDTH, HEIGHT, SIDE, BASE, TOP = 720, 200, 24, 172, 52  # of the drawing
+
+Run = tuple[str, list[Piece]]  # "learned", "read", "cut" or "left out", and the tokens
+
+
+def preview_html(seen: Overview) -> Markup:
+    """Warnings over all rows, the lengths, and each row that is shown, token by token."""
+    rows = [
+        {
+            "heading": f"row {number}: {row.tokens:,} tokens, {row.scored_tokens:,} of them learned",
+            "warnings": row.warnings,
+            "runs": runs(row),
+            "more": row.cut_tokens - sum(piece.cut for piece in row.pieces),
+        }
+        for number, row in enumerate(seen.rows, 1)
+    ]
+    warnings = [*([seen.refusal] if seen.refusal else ()), *seen.warnings]
+    return render("playground", "preview.html", warnings=warnings, chart=lengths_chart(seen.lengths), rows=rows)
+
+
+def runs(row: PreviewRow) -> list[Run]:
+    """Tokens of one kind that follow each other; of a long row those in the middle are left out."""
+    stop = max(FIRST_SHOWN, row.tokens - LAST_SHOWN)
+
+    def kind(place: int) -> str:
+        piece = row.pieces[place]
+        if FIRST_SHOWN <= place < stop:
+            return "left out"
+        return "cut" if piece.cut else "learned" if piece.scored else "read"
+
+    return [(name, [row.pieces[p] for p in places]) for name, places in groupby(range(len(row.pieces)), kind)]
+
+
+def start_words(warnings: tuple[str, ...], refusal: str | None) -> str:
+    """What stands beside Start, as Markdown: why it can't be pressed, and what to know before it is."""
+    lines = [f"Training can't start. {refusal}"] if refusal else []
+    return "\n".join(f"- ⚠ {plain_markdown(line)}" for line in [*lines, *warnings])
+
+
+@dataclass(frozen=True)
+class _Bar:
+    x: float
+    y: float
+    width: float
+    height: float
+    count: int
+    is_beyond: bool  # longer than max_length
+    words: str
+
+
+def lengths_chart(lengths: Lengths) -> Markup:
+    """An `<svg>` with a bar per bin, all of one width; rows that max_length cuts are hatched, behind a line."""
+    count, most = len(lengths.counts), max(lengths.counts, default=0) or 1
+    each = (WIDTH - 2 * SIDE) / max(1, count)
+    bars = []
+    for place, rows in enumerate(lengths.counts):
+        low, high = lengths.edges[place], lengths.edges[place + 1]
+        height = (BASE - TOP) * rows / most
+        words = f"{rows:,} {lengths.what}{'s' * (rows != 1)} of {low + 1:,} to {high:,} tokens"
+        beyond = low >= lengths.max_length and lengths.what == "row"  # documents are cut into blocks, not cut off
+        bars.append(_Bar(SIDE + each * place + 1, BASE - height, each - 2, height, rows, beyond, words))
+    every = max(1, len(lengths.edges) // 12 + 1)  # so that numbers do not stand in each other
+    is_inside = lengths.max_length in lengths.edges
+    many = f"{lengths.rows:,} {lengths.what}{'s' * (lengths.rows != 1)}"
+    title = f"Tokens of {many} ({lengths.words.removeprefix('│ ')})"
+    return render(
+        "playground",
+        "lengths.svg",
+        width=WIDTH,
+        height=HEIGHT,
+        left=SIDE,
+        base=BASE,
+        title=title,
+        label=f"{title}: {'; '.join(bar.words for bar in bars if bar.count)}",
+        bars=bars,
+        edges=[(SIDE + each * p, f"{edge:,}") for p, edge in enumerate(lengths.edges) if p % every == 0],
+        limit=lengths.max_length,
+        limit_x=SIDE + each * lengths.edges.index(lengths.max_length) if is_inside else None,
+    )
