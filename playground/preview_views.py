@@ -77,7 +77,10 @@ def lengths_chart(lengths: Lengths) -> Markup:
         words = f"{rows:,} {lengths.what}{'s' * (rows != 1)} of {low + 1:,} to {high:,} tokens"
         beyond = low >= lengths.max_length and lengths.what == "row"  # documents are cut into blocks, not cut off
         bars.append(_Bar(SIDE + each * place + 1, BASE - height, each - 2, height, rows, beyond, words))
-    every = max(1, len(lengths.edges) // 12 + 1)  # so that numbers do not stand in each other
+    every = len(lengths.edges) // 12 + 1  # so that numbers do not stand in each other
+    marks = [(SIDE + each * p, f"{lengths.edges[p]:,}") for p in range(0, count, every)]
+    if count % every and len(marks) > 1:
+        marks.pop()
     is_inside = lengths.max_length in lengths.edges
     many = f"{lengths.rows:,} {lengths.what}{'s' * (lengths.rows != 1)}"
     title = f"Tokens of {many} ({lengths.words.removeprefix('│ ')})"
@@ -91,7 +94,7 @@ def lengths_chart(lengths: Lengths) -> Markup:
         title=title,
         label=f"{title}: {'; '.join(bar.words for bar in bars if bar.count)}",
         bars=bars,
-        edges=[(SIDE + each * p, f"{edge:,}") for p, edge in enumerate(lengths.edges) if p % every == 0],
+        edges=[*marks, (SIDE + each * count, lengths.last_edge)],
         limit=lengths.max_length,
         limit_x=SIDE + each * lengths.edges.index(lengths.max_length) if is_inside else None,
     )

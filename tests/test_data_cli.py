@@ -163,7 +163,7 @@ def test_what_ends_a_turn_what_is_cut_and_what_is_wrong_is_printed(tmp_path, tin
     assert main([*command, "--max-length", "100", "--rows", "8"]) == 0
     shown = capsys.readouterr().out
     assert "! 2 of 8 rows cut at max_length = 100 tokens" in shown
-    assert re.search(r"lengths in tokens: 0 ·*█·*│·*▃ \d+ \(│ max_length = 100: 2 rows longer\)", shown)
+    assert re.search(r"lengths in tokens: 0 ·*█·*│·*▃ … \d+ \(│ max_length = 100: 2 rows longer\)", shown)
     first, last = shown.partition("--- row 1 ")[2], shown.partition("--- row 7 ")[2]
     assert "⟦yes<|im_end|>◼⟧" in first.partition("---")[0]
     assert first.partition("---")[0].count("◼") == 3

@@ -218,3 +218,9 @@ def test_a_histogram_counts_every_row_once_and_parts_them_at_the_longest_length(
     assert made.longer == sum(count > limit for count in tokens)
     assert len(made.counts) <= 21
     assert f"max_length = {limit:,}" in made.text
+
+
+def test_a_last_bin_that_is_wider_is_told_apart():
+    assert " … 5,000 (" in lengths_of([10, 5000], 100).text
+    assert "…" not in lengths_of([10, 150], 100).text
+    assert "…" not in lengths_of([10, 50], 100).text

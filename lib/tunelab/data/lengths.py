@@ -6,6 +6,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 BINS = 10  # up to max_length, or up to the longest row where none is longer than that
 BLOCKS = "▁▂▃▄▅▆▇█"
@@ -32,13 +33,19 @@ class Lengths:
         return sum(count for edge, count in zip(self.edges, self.counts, strict=False) if edge >= self.max_length)
 
     @property
+    def last_edge(self) -> str:
+        """The last edge as it is written: behind dots where the last bin is wider than the others."""
+        widths = [high - low for low, high in pairwise(self.edges)]
+        return f"{'… ' if widths[-1] > max(widths[:-1], default=widths[-1]) else ''}{self.edges[-1]:,}"
+
+    @property
     def text(self) -> str:
         """One line for a terminal, a block a bin; a bar stands where `max_length` is."""
         most = max(self.counts, default=0)
         blocks = [BLOCKS[math.ceil(len(BLOCKS) * count / most) - 1] if count else NONE for count in self.counts]
         if self.longer:
             blocks.insert(self.edges.index(self.max_length), "│")
-        return f"lengths in tokens: 0 {''.join(blocks)} {self.edges[-1]:,} ({self.words})"
+        return f"lengths in tokens: 0 {''.join(blocks)} {self.last_edge} ({self.words})"
 
     @property
     def words(self) -> str:
