@@ -335,7 +335,10 @@ class _Good:
 
 def tidy(text: str) -> str:
     """Text without blank lines and spaces around it; the first indent of code is part of it."""
-    text = re.sub(r"\A(?:[^\S\n]*\n)+", "", text.rstrip())
+    text = text.rstrip()
+    if not text[:1].isspace():  # as most is
+        return text
+    text = re.sub(r"\A(?:[^\S\n]*\n)+", "", text)
     return text[1:] if re.match(r" \S", text) else text
 
 

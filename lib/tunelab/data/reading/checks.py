@@ -60,7 +60,9 @@ def parse_json(text: str) -> Any:
         Unreadable: it is no JSON, is nested too deep, or names a key twice.
     """
     try:
-        return json.loads(text, object_pairs_hook=_object, parse_constant=lambda _name: None)
+        if text.startswith("\ufeff"):
+            raise json.JSONDecodeError("Unexpected UTF-8 BOM (decode using utf-8-sig)", text, 0)
+        return DECODER.decode(text)
     except RecursionError:
         raise Unreadable(f"is nested more than {MAX_DEPTH} deep") from None
     except ValueError as error:
@@ -73,6 +75,10 @@ def _object(pairs: list[tuple[str, Any]]) -> Row:
         names = [name for name, _value in pairs]
         raise Unreadable(f"names the key {shortened(next(n for n in names if names.count(n) > 1), 40)} twice")
     return made
+
+
+# made once: `json.loads` with hooks makes one for every row
+DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=lambda _name: None)
 
 
 def _count(value: Any, depth: int, left: int) -> int:
@@ -92,7 +98,12 @@ def _count(value: Any, depth: int, left: int) -> int:
             left = _count(key, depth, left)
         value = value.values()
     for item in value:
-        left = _count(item, depth - 1, left)
+        if type(item) is str:  # what most cells are: said here, for a call takes longer
+            if not item.isascii():
+                _check_text(item)
+            left -= len(item)
+        else:
+            left = _count(item, depth - 1, left)
     return left
 
 

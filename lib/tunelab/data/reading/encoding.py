@@ -119,9 +119,10 @@ def _look_through(member: Member) -> tuple[int, int, bytes]:
         text = decoder.decode(chunk, last)
         if text.isascii():
             continue
-        broken = sum("\udc80" <= letter <= "\udcff" for letter in text)
+        letters = text.encode("utf-8", "ignore").decode()  # without the bytes that are none
+        broken = len(text) - len(letters)
         wrong += broken
-        right += sum(letter > "\x7f" for letter in text) - broken
+        right += len(letters) - len(letters.encode("ascii", "ignore"))
         if broken and len(sample) < SAMPLE:
             lines = [part for part in chunk.split(b"\n") if not part.isascii()]
             sample += b"\n".join(lines)[: SAMPLE - len(sample)]
