@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import marshal
 import tempfile
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
@@ -65,18 +65,19 @@ class Stored(_Rows):
             while batch := [_packed(example) for example in islice(source, AT_ONCE)]:
                 writer.write_batch(pyarrow.record_batch([pyarrow.array(batch, pyarrow.large_binary())], schema))
                 self._count += len(batch)
-        self._file = pyarrow.ipc.open_file(pyarrow.memory_map(str(self.path)))
+        file = pyarrow.ipc.open_file(pyarrow.memory_map(str(self.path)))
+        self._batches = [file.get_batch(number).column(0) for number in range(file.num_record_batches)]
 
     def __len__(self) -> int:
         return self._count
 
     def __iter__(self) -> Iterator[Example]:
-        for number in range(self._file.num_record_batches):
-            yield from map(_unpacked, self._file.get_batch(number).column(0).to_pylist())
+        for batch in self._batches:
+            yield from map(_unpacked, batch.to_pylist())
 
     def _at(self, index: int) -> Example:
         batch, place = divmod(index, AT_ONCE)
-        return _unpacked(self._file.get_batch(batch).column(0)[place].as_py())
+        return _unpacked(self._batches[batch][place].as_py())
 
 
 class Picked(_Rows):
@@ -99,16 +100,12 @@ class Picked(_Rows):
 
 
 def _packed(example: Example) -> bytes:
-    content = [
-        example.row,
-        example.whole,
-        example.group,
-        example.text,
-        [message.as_json for message in example.messages],
-    ]
-    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
+    """In Python's own format, the fastest there is; no other process ever reads the file."""
+    messages = [(m.role, str(m.content), m.learned, m.extra) for m in example.messages]  # str: NumPy's text is no other
+    text = None if example.text is None else str(example.text)
+    return marshal.dumps((messages, text, example.row, example.whole, example.group))
 
 
 def _unpacked(data: bytes) -> Example:
-    row, whole, group, text, messages = json.loads(data)
-    return Example(tuple(Message(*message) for message in messages), text, row, whole, group)
+    messages, *rest = marshal.loads(data)
+    return Example(tuple([Message(*message) for message in messages]), *rest)
