@@ -12,11 +12,11 @@ import itertools
 import random
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from tunelab.data.content import lesson
+from tunelab.data.content import DIGEST_BYTES, lesson
 from tunelab.data.examples import Example
 from tunelab.data.store import pick
 from tunelab.data.strata import hold_out, joined, labels_of
@@ -41,7 +41,7 @@ def divide(examples: Sequence[Example], spec: DataSpec) -> Sides:
     """
     if examples[0].text is not None:
         return _divide_text(list(examples), spec)
-    groups = _kept_together(examples)
+    groups, notes = _kept_together(examples)
     amount = amount_of(spec)
     target = max(1, round(amount * len(examples))) if amount < 1 else int(amount)
     if len(examples) == 1 or (amount >= 1 and target >= len(examples)):
@@ -55,15 +55,21 @@ def divide(examples: Sequence[Example], spec: DataSpec) -> Sides:
         )
     labels = labels_of(examples)
     train, heldout = _in_strata(groups, labels, target, spec.seed) if labels else _take(groups, target, spec.seed)
-    notes = [*_count_note(examples, groups, target, len(heldout)), *_group_note(examples)]
+    notes = _count_note(examples, groups, target, len(heldout)) + notes
     return pick(examples, train), pick(examples, heldout), notes
 
 
-def _kept_together(examples: Sequence[Example]) -> list[Group]:
-    """Rows that stay on one side: by what they ask and answer, and by what the data says they are of."""
-    groups = groups_of(examples)
-    named = [example.group or None for example in examples]
-    return groups if not any(named) else list(joined(groups, named))
+def _kept_together(examples: Sequence[Example]) -> tuple[list[Group], list[str]]:
+    """Rows that stay on one side, by what they ask and answer, and by what the data says they are of; and notes."""
+    named: list[str | None] = []
+
+    def seen() -> Iterator[Example]:
+        for example in examples:  # once: rows on the disk take time to read
+            named.append(example.group or None)
+            yield example
+
+    groups = groups_of(seen())
+    return (groups, []) if not any(named) else (list(joined(groups, named)), _group_note(named))
 
 
 def _in_strata(groups: list[Group], labels: list[str], target: int, seed: int) -> tuple[list[int], list[int]]:
@@ -78,13 +84,10 @@ def _in_strata(groups: list[Group], labels: list[str], target: int, seed: int) -
     return train, held
 
 
-def _group_note(examples: Sequence[Example]) -> list[str]:
-    names = {example.group for example in examples}
-    without = sum(not example.group for example in examples)
-    if names <= {""}:
-        return []
+def _group_note(named: Sequence[str | None]) -> list[str]:
+    without = named.count(None)
     missing = f"; {without:,} rows name none, and stand alone" if without else ""
-    return [f"rows of one group stay on one side: {len(names - {''}):,} groups{missing}"]
+    return [f"rows of one group stay on one side: {len(set(named) - {None}):,} groups{missing}"]
 
 
 def amount_of(spec: DataSpec) -> float:
@@ -92,27 +95,24 @@ def amount_of(spec: DataSpec) -> float:
     return AUTO if spec.heldout == "auto" else float(spec.heldout)
 
 
-def groups_of(examples: Sequence[Example]) -> list[Group]:
+def groups_of(examples: Iterable[Example]) -> list[Group]:
     """The groups, each in the order of its rows, by their first rows."""
     import numpy
 
-    digests, rows, kinds = array("Q"), array("L"), bytearray()
-    for row, example in enumerate(examples):
+    digests, kinds, counts = bytearray(), bytearray(), array("L")
+    for example in examples:
         one = lesson(example)
-        found = [(one.asked, ASKED), *((pair, ANSWERED) for pair in one.pairs)]
-        found += [(prompt, ON_THE_WAY) for prompt in one.prompts[:-1]]
-        for digest, kind in found:
-            digests.append(int.from_bytes(digest, "little"))
-            rows.append(row)
-            kinds.append(kind)
-    first = _first_rows(len(examples), *map(numpy.asarray, (digests, rows, kinds)))
+        on_the_way = one.prompts[:-1]
+        digests += b"".join((one.asked, *one.pairs, *on_the_way))
+        kinds += bytes((ASKED, *(ANSWERED,) * len(one.pairs), *(ON_THE_WAY,) * len(on_the_way)))
+        counts.append(1 + len(one.pairs) + len(on_the_way))
+    rows = numpy.repeat(numpy.arange(len(counts)), numpy.asarray(counts, numpy.int64))
+    digest = numpy.frombuffer(digests, f"<u{DIGEST_BYTES}").astype(numpy.uint64)
+    first = _first_rows(len(counts), digest, rows, numpy.frombuffer(kinds, numpy.uint8))
     order = numpy.argsort(first, kind="stable")
-    starts = numpy.flatnonzero(numpy.diff(first[order], prepend=-1))
-    return (
-        [part.tolist() for part in numpy.split(order, starts[1:])]
-        if len(starts) < len(first)
-        else [(row,) for row in range(len(first))]
-    )
+    starts = numpy.flatnonzero(numpy.diff(first[order], prepend=-1)).tolist()
+    places = order.tolist()
+    return [tuple(places[start:stop]) for start, stop in itertools.pairwise([*starts, len(places)])]
 
 
 def _first_rows(count: int, digests: numpy.ndarray, rows: numpy.ndarray, kinds: numpy.ndarray) -> Any:
@@ -230,10 +230,10 @@ def _one_side_is_empty(spec: DataSpec, count: int) -> UserError:
 def _divide_text(examples: list[Example], spec: DataSpec) -> Sides:
     """Documents on either side. A share is one of the text: documents are long and short, and of one that would be too
     much the last part is held out."""
-    groups = [[examples[row] for row in group] for group in _kept_together(examples)]
-    amount, notes = amount_of(spec), _group_note(examples)
+    places, notes = _kept_together(examples)
+    groups = [[examples[row] for row in group] for group in places]
+    amount = amount_of(spec)
     if amount >= 1 and len(groups) > 1 and amount < len(examples):
-        places = _kept_together(examples)
         train, heldout = (pick(examples, side) for side in _take(places, int(amount), spec.seed))
         return train, heldout, notes + _count_note(examples, places, int(amount), len(heldout))
     if amount >= 1:

@@ -72,7 +72,10 @@ class Example:
 
     @property
     def _last(self) -> int:
-        return max((place for place, m in enumerate(self.messages) if m.is_answer), default=len(self.messages))
+        for place in range(len(self.messages) - 1, -1, -1):
+            if self.messages[place].is_answer:
+                return place
+        return len(self.messages)
 
 
 @dataclass(frozen=True)

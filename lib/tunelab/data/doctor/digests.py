@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from tunelab.data.content import lesson
+from tunelab.data.content import DIGEST_BYTES, lesson
 from tunelab.data.examples import Example
 
 if TYPE_CHECKING:
@@ -27,12 +27,13 @@ def digests(rows: Sequence[Example], also: Callable[[int, Example], None] | None
     """The digests of rows, and `also` is told each row on the way, with its place."""
     import numpy
 
-    made = numpy.empty((len(rows), len(Digests._fields)), numpy.uint64)
+    made = bytearray()
     for place, example in enumerate(rows):
-        made[place] = _of_row(example)
+        made += b"".join(_of_row(example))
         if also:
             also(place, example)
-    return Digests(*made.T.copy())
+    table = numpy.frombuffer(made, "<u8").astype(numpy.uint64).reshape(-1, len(Digests._fields))
+    return Digests(*table.T.copy())
 
 
 def in_groups(keys: numpy.ndarray) -> list[numpy.ndarray]:
@@ -56,17 +57,17 @@ def repeated(keys: numpy.ndarray) -> numpy.ndarray:
     return again
 
 
-def _of_row(example: Example) -> tuple[int, int, int, int]:
+def _of_row(example: Example) -> tuple[bytes, bytes, bytes, bytes]:
     one = lesson(example)
     turns = [(m.role, m.content) for m in example.asked] if example.text is None else [("", example.text)]
     return (
-        int.from_bytes(one.pairs[-1] if one.pairs else one.asked, "little"),
-        int.from_bytes(one.asked, "little"),
+        one.pairs[-1] if one.pairs else one.asked,
+        one.asked,
         _digest(f"{role}\0{content.strip()}" for role, content in turns),
         _digest(f"{role}\0{' '.join(content.split())}" for role, content in turns),
     )
 
 
-def _digest(parts: Iterable[str]) -> int:
+def _digest(parts: Iterable[str]) -> bytes:
     text = "\0".join(parts)
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=DIGEST_BYTES).digest()
