@@ -22,6 +22,7 @@ NAMES = (
     "generation",
     "many_adapters",
     "memory",
+    "data",
     "sets",
 )
 FOLDER = Path(__file__).parent

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
+
 import pytest
 import torch
 
 from benchmarks import __main__ as results
+from benchmarks.data import write_rows
 from benchmarks.generation import Int8, bytes_per_token
 from benchmarks.memory import SHAPES, config_of
 from benchmarks.report import Figure
 from benchmarks.sides import lengthened
 from benchmarks.switches import SWITCHES
-from tunelab import LoRA, ModelSpec, TrainConfig, load
+from tunelab import LoRA, ModelSpec, TrainConfig, examine, load
 from tunelab.measure.ladder import RUNGS
 
 
@@ -66,3 +70,18 @@ def test_switches_are_settings_that_exist():
         ModelSpec(repo_id="starter", quantization="nf4", **settings.get("model", {}))
         LoRA(**settings.get("technique", {}))
         TrainConfig(**settings.get("training", {}))
+
+
+def test_large_data_holds_as_many_repeats_conflicts_and_empty_answers_as_it_says(tmp_path):
+    put = write_rows(tmp_path / "rows.jsonl", 4000)
+    assert min(put.values()) > 5
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert len(rows) == 4000
+    whole, answers = Counter(map(str, rows)), {}
+    for row in rows:
+        answers.setdefault(row["instruction"], set()).add(row["output"])
+    assert sum(count - 1 for count in whole.values()) == put["duplicates"]
+    assert sum(not row["output"] for row in rows) == put["empty"]
+    assert sum(len(several) - 1 for several in answers.values()) == put["conflicts"]
+    found = {finding.kind: finding.count for finding in examine(str(tmp_path / "rows.jsonl"), sample=10).findings}
+    assert found == {kind: count for kind, count in put.items() if kind != "empty"}
