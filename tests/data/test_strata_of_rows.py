@@ -66,3 +66,7 @@ def test_a_test_part_of_its_own_is_compared_with():
     mended = read_data(DataSpec(rows=train, heldout_rows=test, fixes=("drop-leaked",)))
     assert len(mended.train) == 38
     assert not [note for note in mended.notes if "warning" in note]
+    again = examine(DataSpec(rows=train, heldout_rows=test, fixes=("drop-leaked",)))
+    assert "leakage" not in {finding.kind for finding in again.findings}
+    assert again.notes[:2] == mended.notes[:2]
+    assert "drop-leaked: 2 rows dropped (row 1, 2)" in again.notes

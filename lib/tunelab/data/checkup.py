@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal
 
 from tunelab.data.doctor import Examination, examine_rows
@@ -20,7 +21,8 @@ def examine(
 ) -> Examination:
     """What the data doctor finds in rows: a `DataSpec`, a `Stage`, a file, a built-in name or a Hub id, or rows in
     memory (a list of dicts, a DataFrame, a `datasets.Dataset`). Rows that are held out by a part or a file of their own
-    are compared with the others; where held-out rows are drawn from the data, all of it is examined.
+    are compared with the others; where held-out rows are drawn from the data, all of it is examined. Rows are mended
+    first where the data names fixes; the notes begin with those of the reader.
 
     model: whose tokenizer tells which answers `max_length` tokens cut; without one that is not checked.
     sample: rows that are read word by word, chosen by the data's seed.
@@ -34,9 +36,9 @@ def examine(
         data = DataSpec(source=data)
     elif not isinstance(data, DataSpec):
         data = DataSpec(rows=data)
-    train, heldout, _notes = read_undivided(data, learn)
+    train, heldout, notes = read_undivided(data, learn)
     tokenizer, max_length = asked(model)
-    return examine_rows(
+    examination = examine_rows(
         train,
         heldout,
         tokenizer=tokenizer,
@@ -45,6 +47,7 @@ def examine(
         sample=sample,
         on_progress=on_progress,
     )
+    return replace(examination, notes=(*notes, *examination.notes))
 
 
 def asked(model: ModelSpec | None) -> tuple[Any, int]:

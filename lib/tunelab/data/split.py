@@ -63,7 +63,7 @@ def read_data(spec: DataSpec, learn: str = "instructions", roles: dict[str, str]
 
 
 def read_undivided(spec: DataSpec, learn: str = "instructions") -> tuple[Sequence[Example], list[Example], list[str]]:
-    """Every row of `spec` that is not held-out of its own, the held-out rows of their own, and the notes.
+    """Every row of `spec`, mended, that is not held-out of its own; the held-out rows of their own; the notes.
 
     Raises:
         UserError: as `read_data`.
@@ -71,7 +71,8 @@ def read_undivided(spec: DataSpec, learn: str = "instructions") -> tuple[Sequenc
     table = _table(spec)
     read = _examples(table.rows, spec, learn, table.name)
     own = _own_examples(spec, table, learn, read.mapping)
-    return read.examples, own[0] if own else [], [*table.notes, *read.notes, *(own[1] if own else ())]
+    examples, mended = _mended(read.examples, own, spec)
+    return examples, own[0] if own else [], [*table.notes, *read.notes, *mended, *(own[1] if own else ())]
 
 
 def _mended(examples: Sequence[Example], own: _Own | None, spec: DataSpec) -> tuple[Sequence[Example], list[str]]:

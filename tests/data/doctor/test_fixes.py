@@ -111,6 +111,18 @@ def test_the_record_is_capped():
     assert record.fixes["drop-duplicates"].rows == tuple(range(2, 102))
 
 
+@pytest.mark.parametrize(
+    "said", ["Call me at +49 30 901820, it is urgent", "SchÃ¶n war es in KÃ¶ln am Rhein", "<|im_start|>user Who is it?"]
+)
+@pytest.mark.parametrize("copy", ["to the letter", "nearly"])
+def test_what_is_mended_is_still_known_as_a_leak(said, copy):
+    asked = f"{said}. The kettle that I bought from you in spring leaks whenever it is filled and put on the stove."
+    leak = ask(asked if copy == "to the letter" else asked.replace("leaks", "drips"), LONG, row=99)
+    mended, record = apply(FIXES, [*different(20), leak], [ask(asked, "Another answer")])
+    assert leak.row not in {row.row for row in mended}
+    assert record.fixes["drop-leaked" if copy == "to the letter" else "drop-near-leaked"].rows == (99,)
+
+
 def test_mistakes_are_named():
     with pytest.raises(UserError, match=r"drop-duplicate'.*drop-near-duplicates"):
         apply(["drop-duplicate"], different(3))

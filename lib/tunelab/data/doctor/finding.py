@@ -23,9 +23,13 @@ class Fix:
     does: str
 
 
+# in the order in which they are applied. Leaks come first: held-out rows stay as they are, and a masked or mended copy
+# would no longer equal its row
 FIXES = {
     fix.name: fix
     for fix in (
+        Fix("drop-leaked", "leaves out training rows that ask what held-out rows ask"),
+        Fix("drop-near-leaked", "leaves out training rows that nearly ask what held-out rows ask"),
         Fix("repair-text", "turns wrongly decoded text back into what was written"),
         Fix("strip-control", "takes markers of chat templates and control tokens out of the text"),
         Fix("mask-personal-data", "writes [email], [phone], [card], [iban] or [key] in the place of personal data"),
@@ -34,8 +38,6 @@ FIXES = {
         Fix("drop-empty", "leaves out rows that ask or answer nothing"),
         Fix("drop-short", "leaves out rows whose answer is a word where others are long"),
         Fix("drop-injections", "leaves out rows that tell a model to disregard its instructions"),
-        Fix("drop-leaked", "leaves out training rows that ask what held-out rows ask"),
-        Fix("drop-near-leaked", "leaves out training rows that nearly ask what held-out rows ask"),
         Fix("drop-duplicates", "keeps the first of equal rows"),
         Fix("drop-conflicts", "keeps, for each prompt, the rows with its most frequent answer"),
         Fix("drop-near-duplicates", "keeps the first of nearly equal rows"),

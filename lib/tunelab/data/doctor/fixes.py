@@ -108,7 +108,7 @@ def apply(
 
 
 def _in_turn(fixes: Iterable[str], heldout: Rows) -> list[str]:
-    """The names in the order in which they are applied: what changes text comes before what leaves rows out."""
+    """The names in the order in which they are applied: leaks, then what changes text, then what leaves rows out."""
     given = set(fixes)
     for name in sorted(given):
         if name not in FIXES:
