@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from tunelab.errors import UserError
@@ -56,6 +56,21 @@ class Example:
         return {"messages": [message.as_row for message in self.messages], **group}
 
     @property
+    def texts(self) -> list[str]:
+        """The words of all its turns, or its plain text."""
+        return [m.content for m in self.messages] if self.text is None else [self.text]
+
+    def with_texts(self, change: Callable[[str], str]) -> Example:
+        """The row with each of its texts as `change` makes it; itself where nothing changes."""
+        before = self.texts
+        after = [change(text) for text in before]
+        if after == before:
+            return self
+        if self.text is not None:
+            return replace(self, text=after[0])
+        return replace(self, messages=tuple(map(_saying, self.messages, after)))
+
+    @property
     def prompt(self) -> str:
         """What the user says last before the final answer."""
         return next((m.content for m in reversed(self.asked) if m.role == "user"), self.text or "")
@@ -76,6 +91,10 @@ class Example:
             if self.messages[place].is_answer:
                 return place
         return len(self.messages)
+
+
+def _saying(message: Message, content: str) -> Message:
+    return replace(message, content=content)
 
 
 @dataclass(frozen=True)

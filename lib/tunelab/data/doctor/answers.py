@@ -185,8 +185,4 @@ def cut_finding(
 
 def _whole_characters(example: Example) -> Example:
     """The row with � for each half of a character, which no tokenizer takes."""
-    messages = (
-        replace(m, content=m.content.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
-        for m in example.messages
-    )
-    return replace(example, messages=tuple(messages))
+    return example.with_texts(lambda text: text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))

@@ -73,7 +73,7 @@ class Markers:
         return self._first_token(example) or _first_heading(example)
 
     def _first_token(self, example: Example) -> str | None:
-        for text in _texts(example):
+        for text in example.texts:
             found = TOKEN.search(text) or (self._own_pattern and self._own_pattern.search(text)) or _sentence(text)
             if found:
                 return around(text, found.start(), found.end())
@@ -84,7 +84,7 @@ class Markers:
         while self.spot(example):
             whole = _is_template(example)
             if example.text is not None:
-                example = replace(example, text=self._without_tokens(example.text))
+                example = example.with_texts(self._without_tokens)
                 continue
             messages = tuple(replace(m, content=self._without(m, whole)) for m in example.messages)
             example = replace(example, messages=messages)
@@ -108,10 +108,6 @@ class Markers:
         if self._own_pattern:
             text = self._own_pattern.sub("", text)
         return text if text == before else text.strip()
-
-
-def _texts(example: Example) -> list[str]:
-    return [m.content for m in example.messages] if example.text is None else [example.text]
 
 
 def _sentence(text: str) -> re.Match[str] | None:

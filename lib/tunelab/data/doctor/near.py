@@ -64,7 +64,7 @@ def asked_row(example: Example) -> Near:
 
 def said(example: Example) -> str:
     """All words of a row."""
-    return "\n".join(m.content for m in example.messages) if example.text is None else example.text
+    return "\n".join(example.texts)
 
 
 def _near(text: str, answer: str) -> Near:

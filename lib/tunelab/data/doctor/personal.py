@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import NamedTuple
 
 from tunelab.data.examples import Example
@@ -110,11 +109,7 @@ def masked(text: str) -> str:
 
 def without_personal_data(example: Example) -> Example:
     """The row with personal data masked in all its turns."""
-    if example.text is not None:
-        text = masked(example.text)
-        return example if text == example.text else replace(example, text=text)
-    messages = tuple(replace(m, content=masked(m.content)) for m in example.messages)
-    return example if messages == example.messages else replace(example, messages=messages)
+    return example.with_texts(masked)
 
 
 def _emails(text: str) -> Iterator[Span]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -38,11 +37,7 @@ def repaired(text: str) -> str:
 
 def repaired_row(example: Example) -> Example:
     """The row with all its turns repaired."""
-    if example.text is not None:
-        text = repaired(example.text)
-        return example if text == example.text else replace(example, text=text)
-    messages = tuple(replace(m, content=repaired(m.content)) for m in example.messages)
-    return example if messages == example.messages else replace(example, messages=messages)
+    return example.with_texts(repaired)
 
 
 class Mojibake:
@@ -52,16 +47,14 @@ class Mojibake:
         self.mendable, self.lost = Tally(), Tally()
 
     def see(self, example: Example) -> None:
-        said = [m.content for m in example.messages] if example.text is None else [example.text]
-        for text in said:
+        for text in example.texts:
             if (mended := repaired(text)) != text:
                 place = next((i for i, (a, b) in enumerate(zip(text, mended, strict=False)) if a != b), 0)
                 self.mendable.add(
                     example, f"{text[max(0, place - 40) : place + 60]} ⟶ {mended[max(0, place - 40) :][:90]}"
                 )
                 return
-        if any("�" in text for text in said):
-            text = next(text for text in said if "�" in text)
+        if text := next((text for text in example.texts if "�" in text), ""):
             self.lost.add(example, text[max(0, text.index("�") - 60) :])
 
     def findings(self) -> list[Finding]:
@@ -131,8 +124,7 @@ class PersonalData:
         self.kinds: Counter[str] = Counter()
 
     def see(self, example: Example) -> None:
-        said = [m.content for m in example.messages] if example.text is None else [example.text]
-        found = [(text, spans) for text in said if (spans := personal_data(text))]
+        found = [(text, spans) for text in example.texts if (spans := personal_data(text))]
         if found:
             self.kinds.update({span.kind for _text, spans in found for span in spans})
             text, spans = found[0]
