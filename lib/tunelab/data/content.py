@@ -32,7 +32,7 @@ def lesson(example: Example) -> Lesson:
     """What a row asks and answers. An assistant's opening, before anybody has asked, and an answer without a word are
     part of what follows only."""
     if example.text is not None:
-        whole = _digest(folded(example.text))
+        whole = digest(folded(example.text))
         return Lesson(whole, (whole,), ())
     so_far = hashlib.blake2b(digest_size=DIGEST_BYTES)
     prompts, pairs = [], []
@@ -51,7 +51,7 @@ def lesson(example: Example) -> Lesson:
 
 def row_digest(example: Example) -> bytes:
     """Of the row to the letter: another one is another row."""
-    return _digest(json.dumps(as_json(example)))
+    return digest(json.dumps(as_json(example)))
 
 
 def as_json(example: Example) -> Any:
@@ -78,13 +78,21 @@ def _marks(data: numpy.ndarray) -> numpy.ndarray:
     """The marks of bytes (n,), from the hashes of their n - WINDOW + 1 windows."""
     import numpy
 
-    count = max(0, len(data) - WINDOW + 1)
+    windows = hashed_windows(data, WINDOW)
+    return windows[windows >> numpy.uint64(40) < (1 << 24) // ONE_IN]
+
+
+def hashed_windows(data: numpy.ndarray, length: int) -> numpy.ndarray:
+    """Hashes (n - length + 1,) of every window of numbers (n,), uint64; their upper bits depend on every number."""
+    import numpy
+
+    count = max(0, len(data) - length + 1)
     windows = numpy.zeros(count, numpy.uint64)
-    for place in range(WINDOW):  # a polynomial in an odd number, modulo 2^64
+    for place in range(length):  # a polynomial in an odd number, modulo 2^64
         windows *= numpy.uint64(0x100000001B3)
         windows += data[place : place + count]
-    windows *= numpy.uint64(0x9E3779B97F4A7C15)  # its upper bits depend on every byte
-    return windows[windows >> numpy.uint64(40) < (1 << 24) // ONE_IN]
+    windows *= numpy.uint64(0x9E3779B97F4A7C15)
+    return windows
 
 
 def folded(text: str) -> str:
@@ -92,5 +100,6 @@ def folded(text: str) -> str:
     return " ".join(text.split()).casefold()
 
 
-def _digest(text: str) -> bytes:
+def digest(text: str) -> bytes:
+    """Of a text to the letter."""
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=DIGEST_BYTES).digest()

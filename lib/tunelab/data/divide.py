@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunelab.data.content import DIGEST_BYTES, lesson
 from tunelab.data.examples import Example
+from tunelab.data.links import Links
 from tunelab.data.store import pick
 from tunelab.data.strata import hold_out, joined, labels_of
 from tunelab.errors import UserError
@@ -117,17 +118,10 @@ def groups_of(examples: Iterable[Example]) -> list[Group]:
 
 def _first_rows(count: int, digests: numpy.ndarray, rows: numpy.ndarray, kinds: numpy.ndarray) -> Any:
     """Of each row the first one of its group (count,), from digests with their rows and kinds: rows that ask the same
-    or share a turn belong together, and one that asks on the way what another asks at last (union-find: Tarjan 1975).
-    """
+    or share a turn belong together, and one that asks on the way what another asks at last."""
     import numpy
 
-    first = list(range(count))
-
-    def first_of(row: int) -> int:
-        while first[row] != row:
-            first[row] = row = first[first[row]]
-        return row
-
+    links = Links(count)
     order = numpy.argsort(digests, kind="stable")
     same = numpy.diff(digests[order], prepend=digests[order][:1] + 1) == 0  # as the one before it
     starts = numpy.flatnonzero(~same)
@@ -137,9 +131,8 @@ def _first_rows(count: int, digests: numpy.ndarray, rows: numpy.ndarray, kinds: 
         asked = bool((kinds[members] == ASKED).any())
         joined = rows[members[(kinds[members] != ON_THE_WAY) | asked]].tolist()
         for row in joined[1:]:
-            one, other = first_of(joined[0]), first_of(row)
-            first[max(one, other)] = min(one, other)
-    return numpy.array([first_of(row) for row in range(count)])
+            links.link(joined[0], row)
+    return numpy.array(links.firsts())
 
 
 def _take(groups: list[Group], target: int, seed: int) -> tuple[list[int], list[int]]:

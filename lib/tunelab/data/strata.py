@@ -13,6 +13,7 @@ from collections.abc import Hashable, Iterable, Sequence
 
 from tunelab.data.doctor.labels import Labels
 from tunelab.data.examples import Example
+from tunelab.data.links import Links
 
 
 def labels_of(examples: Iterable[Example]) -> list[str] | None:
@@ -58,23 +59,16 @@ def hold_out(
 
 
 def joined(groups: Sequence[Sequence[int]], together: Sequence[Hashable]) -> list[list[int]]:
-    """Groups that share a value of `together`, as one (union-find: Tarjan 1975)."""
-    first = list(range(len(groups)))
-
-    def first_of(group: int) -> int:
-        while first[group] != group:
-            first[group] = group = first[first[group]]
-        return group
-
+    """Groups that share a value of `together`, as one."""
+    links = Links(len(groups))
     seen: dict[Hashable, int] = {}
     for number, group in enumerate(groups):
         for row in group:
             if together[row] is not None:
-                one, other = first_of(number), first_of(seen.setdefault(together[row], number))
-                first[max(one, other)] = min(one, other)
+                links.link(number, seen.setdefault(together[row], number))
     merged: dict[int, list[int]] = {}
     for number, group in enumerate(groups):
-        merged.setdefault(first_of(number), []).extend(group)
+        merged.setdefault(links.first_of(number), []).extend(group)
     return list(merged.values())
 
 

@@ -3,11 +3,10 @@ little memory."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from tunelab.data.content import DIGEST_BYTES, lesson
+from tunelab.data.content import digest, lesson
 from tunelab.data.examples import Example
 
 if TYPE_CHECKING:
@@ -63,11 +62,6 @@ def _of_row(example: Example) -> tuple[bytes, bytes, bytes, bytes]:
     return (
         one.pairs[-1] if one.pairs else one.asked,
         one.asked,
-        _digest(f"{role}\0{content.strip()}" for role, content in turns),
-        _digest(f"{role}\0{' '.join(content.split())}" for role, content in turns),
+        digest("\0".join(f"{role}\0{content.strip()}" for role, content in turns)),
+        digest("\0".join(f"{role}\0{' '.join(content.split())}" for role, content in turns)),
     )
-
-
-def _digest(parts: Iterable[str]) -> bytes:
-    text = "\0".join(parts)
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=DIGEST_BYTES).digest()

@@ -12,14 +12,14 @@ text) does not count. And numbers and short answers have to be the same: "12 + 1
 
 from __future__ import annotations
 
-import hashlib
 import random
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tunelab.data.content import folded
+from tunelab.data.content import digest, folded, hashed_windows
 from tunelab.data.examples import Example
+from tunelab.data.links import Links
 
 if TYPE_CHECKING:
     import numpy
@@ -124,7 +124,7 @@ class Signer:
         made = RMinHash.digest_matrix_from_flat_token_hashes(hashes, offsets, VALUES, SEED).to_rows()
         end = self._done + len(self._waiting)
         self._values[self._done : end] = numpy.array(made, numpy.uint32) & numpy.uint32(0xFF)
-        self._exact[self._done : end] = [_digest(row.exact) for row in self._waiting]
+        self._exact[self._done : end] = [int.from_bytes(digest(row.exact), "little") for row in self._waiting]
         self._waiting, self._characters, self._done = [], 0, end
 
 
@@ -175,11 +175,7 @@ def _windows(texts: Sequence[str]) -> tuple[numpy.ndarray, numpy.ndarray]:
 
     padded = [text.ljust(WINDOW) for text in texts]
     data = numpy.frombuffer("".join(padded).encode("utf-32-le", "surrogatepass"), numpy.uint32)
-    hashes = numpy.zeros(len(data) - WINDOW + 1, numpy.uint64)
-    for place in range(WINDOW):  # a polynomial in an odd number, modulo 2^64
-        hashes *= numpy.uint64(0x100000001B3)
-        hashes += data[place : place + len(hashes)]
-    hashes *= numpy.uint64(0x9E3779B97F4A7C15)
+    hashes = hashed_windows(data, WINDOW)
     hashes ^= hashes >> numpy.uint64(29)
     hashes *= numpy.uint64(0xBF58476D1CE4E5B9)
     lengths = numpy.array([len(text) for text in padded])
@@ -246,22 +242,10 @@ def _similar(some: Signatures, places: numpy.ndarray, others: Signatures, other:
 
 
 def _joined(pairs: numpy.ndarray, count: int) -> numpy.ndarray:
-    """For each of `count` rows the first one that it is linked to (union-find: Tarjan 1975)."""
+    """For each of `count` rows the first one that it is linked to."""
     import numpy
 
-    first = list(range(count))
-
-    def first_of(row: int) -> int:
-        while first[row] != row:
-            first[row] = row = first[first[row]]
-        return row
-
+    links = Links(count)
     for one, other in pairs.tolist():
-        one, other = first_of(one), first_of(other)
-        first[max(one, other)] = min(one, other)
-    return numpy.array([first_of(row) for row in range(count)], numpy.int64)
-
-
-def _digest(text: str) -> int:
-    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "little")
+        links.link(one, other)
+    return numpy.array(links.firsts(), numpy.int64)
