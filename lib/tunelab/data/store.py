@@ -8,10 +8,13 @@ import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
-from typing import overload
+from typing import TYPE_CHECKING, overload
 
 from tunelab.data.examples import Example, Message
 from tunelab.machine.files import cache_root
+
+if TYPE_CHECKING:
+    import numpy
 
 IN_MEMORY = 100_000  # examples
 AT_ONCE = 4096  # examples in a batch of the file
@@ -29,7 +32,7 @@ def pick(examples: Sequence[Example], indices: Sequence[int]) -> Sequence[Exampl
     return Picked(examples, indices) if isinstance(examples, Stored) else [examples[index] for index in indices]
 
 
-class _Rows(Sequence[Example]):
+class View(Sequence[Example]):
     """A sequence whose slices are read as views."""
 
     def _at(self, index: int) -> Example:
@@ -47,7 +50,7 @@ class _Rows(Sequence[Example]):
         return self._at(index % len(self))
 
 
-class Stored(_Rows):
+class Stored(View):
     """Examples in an Arrow file of their own, which goes when they do."""
 
     def __init__(self, examples: Iterable[Example]) -> None:
@@ -80,13 +83,13 @@ class Stored(_Rows):
         return _unpacked(self._batches[batch][place].as_py())
 
 
-class Picked(_Rows):
+class Picked(View):
     """Some of a sequence, in an order of its own."""
 
     _examples: Sequence[Example]
-    _indices: Sequence[int]
+    _indices: Sequence[int] | numpy.ndarray
 
-    def __init__(self, examples: Sequence[Example], indices: Sequence[int]) -> None:
+    def __init__(self, examples: Sequence[Example], indices: Sequence[int] | numpy.ndarray) -> None:
         if isinstance(examples, Picked):
             indices = [examples._indices[index] for index in indices]
             examples = examples._examples

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 from tunelab.data.control import control_tokens
 from tunelab.data.doctor import near
@@ -29,6 +29,7 @@ from tunelab.data.doctor.personal import without_personal_data
 from tunelab.data.doctor.repeats import extra_conflicting, nearly_leaked
 from tunelab.data.doctor.words import repaired_row
 from tunelab.data.examples import Example
+from tunelab.data.store import Picked, View
 from tunelab.data.template import Template
 from tunelab.errors import UserError, shortened
 
@@ -40,26 +41,7 @@ Change = Callable[[Example], Example]
 MOST_RECORDED = 100  # numbers of rows in a record
 
 
-class Kept(Sequence[Example]):
-    """Some of the rows."""
-
-    def __init__(self, rows: Rows, places: numpy.ndarray) -> None:
-        self._rows, self._places = rows, places
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    @overload
-    def __getitem__(self, place: int) -> Example: ...
-    @overload
-    def __getitem__(self, place: slice) -> Kept: ...
-    def __getitem__(self, place: int | slice) -> Example | Kept:
-        if isinstance(place, slice):
-            return Kept(self._rows, self._places[place])
-        return self._rows[int(self._places[place])]
-
-
-class Changed(Sequence[Example]):
+class Changed(View):
     """The rows as a change makes them."""
 
     def __init__(self, rows: Rows, change: Change) -> None:
@@ -68,14 +50,8 @@ class Changed(Sequence[Example]):
     def __len__(self) -> int:
         return len(self._rows)
 
-    @overload
-    def __getitem__(self, place: int) -> Example: ...
-    @overload
-    def __getitem__(self, place: slice) -> Changed: ...
-    def __getitem__(self, place: int | slice) -> Example | Changed:
-        if isinstance(place, slice):
-            return Changed(self._rows[place], self._change)
-        return self._change(self._rows[place])
+    def _at(self, index: int) -> Example:
+        return self._change(self._rows[index])
 
     def __iter__(self) -> Iterator[Example]:
         return map(self._change, self._rows)
@@ -195,7 +171,7 @@ def _drop(out: numpy.ndarray, rows: Rows, done: _Done) -> Rows:
     done.dropped += len(places)
     for place in places[:MOST_RECORDED].tolist():
         done.tell(rows[place])
-    return Kept(rows, numpy.flatnonzero(~out))
+    return Picked(rows, numpy.flatnonzero(~out))
 
 
 def _drop_each(unwanted: Callable[[Example], Any], rows: Rows, done: _Done) -> Rows:
