@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import secrets
 import sys
 from collections.abc import Sequence
 from itertools import groupby
@@ -19,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunelab.errors import UserError
 from tunelab.flags import ROW_FLAGS, data_fields, data_flags, given, spec_flags
+from tunelab.machine.files import writing
 
 if TYPE_CHECKING:
     from tunelab.data.doctor import LearningCurve
@@ -120,7 +119,7 @@ def _marked(row: PreviewRow) -> str:
 
 def doctor(options: argparse.Namespace) -> int:
     """Examine, mend where fixes are named, and write what came of it; the exit code."""
-    from tunelab.data.checkup import asked
+    from tunelab.data.checkup import tokenizer_and_limit
     from tunelab.data.doctor import apply, examine_rows
     from tunelab.data.split import read_undivided
 
@@ -129,7 +128,7 @@ def doctor(options: argparse.Namespace) -> int:
         raise UserError(f"--sample {options.sample}: at least 1 row is read word by word.")
     spec = _spec(options)
     train, heldout, notes = read_undivided(spec.model_copy(update={"fixes": ()}), options.learn)
-    tokenizer, max_length = asked(_model(options) if options.repo_id else None)
+    tokenizer, max_length = tokenizer_and_limit(_model(options) if options.repo_id else None)
     settings = {"tokenizer": tokenizer, "seed": spec.seed}
     examination = examine_rows(
         train, heldout, **settings, max_length=max_length, sample=options.sample, on_progress=_say
@@ -193,14 +192,9 @@ def split(options: argparse.Namespace) -> int:
 
 def write_rows(path: Path, rows: Sequence[Example]) -> None:
     """Rows as JSONL, `messages` or `text`; the file is whole or not there."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with open(temporary, "wb") as file:
-            for example in rows:
-                file.write(f"{json.dumps(example.as_row, ensure_ascii=False)}\n".encode())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with writing(path) as file:
+        for example in rows:
+            file.write(f"{json.dumps(example.as_row, ensure_ascii=False)}\n".encode())
 
 
 def _new_file(name: str | None, fixes: list[str]) -> Path | None:

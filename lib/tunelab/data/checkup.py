@@ -37,7 +37,7 @@ def examine(
     elif not isinstance(data, DataSpec):
         data = DataSpec(rows=data)
     train, heldout, notes = read_undivided(data, learn)
-    tokenizer, max_length = asked(model)
+    tokenizer, max_length = tokenizer_and_limit(model)
     examination = examine_rows(
         train,
         heldout,
@@ -50,7 +50,7 @@ def examine(
     return replace(examination, notes=(*notes, *examination.notes))
 
 
-def asked(model: ModelSpec | None) -> tuple[Any, int]:
+def tokenizer_and_limit(model: ModelSpec | None) -> tuple[Any, int]:
     """The tokenizer of a model and how many tokens a row may have; without a model none, and the usual number."""
     from tunelab.model.load import find, load_tokenizer
     from tunelab.model.positions import row_limit
