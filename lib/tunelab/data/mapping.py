@@ -77,7 +77,7 @@ def propose(rows: Iterable[Row], spec: DataSpec, learn: str, name: str, roles: d
             _shape(roles, learn), roles, "as before", _unused(roles, found), _warnings(roles, found, spec), found
         )
     named = _named(spec, found, name)
-    group = {role: named.pop(role) for role in ("group",) if role in named}
+    group = named.pop("group", None)  # no part of what is asked and learned
     filled = by_name(found.values())
     if learn == "text":
         roles, reason = _text(named, filled, found, name)
@@ -91,7 +91,8 @@ def propose(rows: Iterable[Row], spec: DataSpec, learn: str, name: str, roles: d
     system = named.get("system") or first(SYSTEMS, filled)
     if learn != "text" and system:
         roles = {"system": system, **roles}
-    roles = {**roles, **group}
+    if group:
+        roles = {**roles, "group": group}
     return Mapping(_shape(roles, learn), roles, reason, _unused(roles, found), _warnings(roles, found, spec), found)
 
 

@@ -44,18 +44,15 @@ def read_data(spec: DataSpec, learn: str = "instructions", roles: dict[str, str]
     Raises:
         UserError: a file, a column or the division is wrong; the message says which and what to do.
     """
-    table = _table(spec)
-    read = _examples(table.rows, spec, learn, table.name, roles)
-    own = _own_examples(spec, table, learn, read.mapping)
-    examples, mended = _mended(read.examples, own, spec)
-    train, heldout, notes = _sides(examples, own, spec)
+    read, own = _undivided(spec, learn, roles)
+    train, heldout, notes = _sides(read.examples, own, spec)
     used, unused = train[: spec.limit], train[spec.limit :] if spec.limit else []
     return DataSplit(
         spec.title,
         used,
         heldout,
         _sha256(used, heldout),
-        (*table.notes, *read.notes, *mended, *notes),
+        (*read.notes, *notes),
         unused,
         columns=dict(read.mapping.roles),
         problem=None if heldout else _one_row(spec),
@@ -68,11 +65,18 @@ def read_undivided(spec: DataSpec, learn: str = "instructions") -> tuple[Sequenc
     Raises:
         UserError: as `read_data`.
     """
+    read, own = _undivided(spec, learn)
+    heldout, notes = own or ([], [])
+    return read.examples, heldout, read.notes + notes
+
+
+def _undivided(spec: DataSpec, learn: str, roles: dict[str, str] | None = None) -> tuple[_Read, _Own | None]:
+    """The rows, mended, and held-out rows of their own where there are some."""
     table = _table(spec)
-    read = _examples(table.rows, spec, learn, table.name)
+    read = _examples(table.rows, spec, learn, table.name, roles)
     own = _own_examples(spec, table, learn, read.mapping)
     examples, mended = _mended(read.examples, own, spec)
-    return examples, own[0] if own else [], [*table.notes, *read.notes, *mended, *(own[1] if own else ())]
+    return _Read(examples, [*table.notes, *read.notes, *mended], read.mapping), own
 
 
 def _mended(examples: Sequence[Example], own: _Own | None, spec: DataSpec) -> tuple[Sequence[Example], list[str]]:
