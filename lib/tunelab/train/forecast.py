@@ -35,18 +35,19 @@ class Forecast:
     """Bytes of the peak, by what they are for."""
 
     weights: int  # the frozen base
-    trained: int  # parameters that are trained, AdamW's moments, the best ones so far
+    trained: int  # parameters that are trained, AdamW's moments, the best so far where they lie in the same memory
     gradients: int  # while the backward runs
     kept: int  # what the forward keeps for the backward
     working: int  # logits of a chunk, one layer's intermediate results
     apart: int  # the most at other moments: gradients in fp32 beside those in half precision, an evaluation's logits
     loading: int  # the most while the model is loaded and quantised
+    checkpoint: int = 0  # on the disk
     otherwise: int = 0  # weights, were a quantised base kept packed where it is kept unpacked, or the other way round
     checkpointing: bool = False
     libraries: int = LIBRARIES
     device: torch.device | None = None  # None: the CPU
     routes: tuple[Route, ...] = ()  # of each stage
-    trained_bytes: tuple[int, ...] = ()  # of each stage: what a checkpoint holds
+    checkpoints: tuple[int, ...] = ()  # bytes of one, of each stage
     step_seconds: tuple[float, ...] = ()  # a mean step of each stage; empty where nothing could be timed
     slowest_seconds: tuple[float, ...] = ()  # one of its first epoch, when frozen layers are computed as well
     seconds_per_step: float = 0.0  # over all stages

@@ -65,6 +65,7 @@ def forecast(
     attention = base.model.config._attn_implementation if loaded else chosen
     outline = replace(base, model=empty_model(folder, base.dtype, _counted(attention)))
     unpacked = _is_unpacked(base, loaded)
+    of_base = {id(p) for p in outline.model.parameters()}
     with torch.device("meta"):
         weights = _weights(outline, unpacked)
         model = config.technique.outline(outline)
@@ -73,14 +74,13 @@ def forecast(
         settled = stage.training.gradient_checkpointing is True if checkpointing is None else checkpointing
         training = stage.training.model_copy(update={"gradient_checkpointing": settled})
         try:
-            fast, parts = _training(outline, model, config.technique, training, train, held)
+            fast, parts = _training(outline, model, config.technique, training, of_base, train, held)
         except (RuntimeError, NotImplementedError, TypeError) as error:
             raise Unforeseen(f"memory: no forecast for this model ({type(error).__name__})") from error
         every.append(Forecast(**weights, **parts, checkpointing=settled, libraries=libraries, device=base.device))
         routes.append(Route(training, fast, attention, packed=not unpacked))
     largest = max(every, key=lambda one: one.total)
-    trained = tuple(one.trained for one in every)
-    return replace(largest, routes=tuple(routes), trained_bytes=trained, untimed="nothing was timed")
+    return replace(largest, routes=tuple(routes), checkpoints=tuple(one.checkpoint for one in every), untimed="nothing was timed")
 
 
 def timed(
@@ -112,9 +112,9 @@ def _seconds(
 
     total = STARTUP_SECONDS + ahead.loading / LOADED_PER_SECOND
     paces = []
-    for route, (train, held), trained in zip(ahead.routes, stages, ahead.trained_bytes, strict=True):
+    for route, (train, held), checkpoint in zip(ahead.routes, stages, ahead.checkpoints, strict=True):
         training, speed = route.training, pace(base, config.technique, train, held, route)
-        saved = ((training.steps - 1) // training.checkpoint_every + 1) * trained  # the result at the end too
+        saved = ((training.steps - 1) // training.checkpoint_every + 1) * checkpoint  # the result at the end too
         steps = training.steps + WARM_UP_STEPS
         total += steps * speed.step + _evaluations(training) * speed.evaluation + saved / SAVED_PER_SECOND
         paces.append(speed)
@@ -170,27 +170,34 @@ def _training(
     model: Any,
     technique: Technique,
     training: TrainConfig,
+    of_base: set[int],
     train: list[Encoded],
     held: list[Encoded],
 ) -> tuple[bool, dict[str, Any]]:
-    """Whether a stage takes the fast path, and its bytes by what they are for."""
+    """Whether a stage takes the fast path, and its bytes by what they are for; `of_base` are the ids of the base's own
+    parameters."""
     from tunelab.data.batches import collate
     from tunelab.fast import choose_loss
 
     loss: Any = choose_loss(model, technique, training)
     batch, checkpointing = largest_batch(train, training), training.gradient_checkpointing is True
     kept, positions = loss.kept_bytes(batch) if loss.fast else _saved(model, batch, checkpointing)
+    on_gpu = base.device.type == "cuda"
     trained = [p for p in model.parameters() if p.requires_grad]
     count, gradients = sum(p.numel() for p in trained), sum(p.numel() * p.dtype.itemsize for p in trained)
     # a weight in half precision has an fp32 copy for the optimiser, and later a gradient in fp32 beside its own
     own = sum(p.numel() * (4 if p.dtype.itemsize == 4 else p.dtype.itemsize + 4) for p in trained)
     apart = gradients if gradients == 4 * count else gradients + 4 * count
+    moments = count * (2 if training.optimizer == "adamw_8bit" else 8)
     best = 4 * count if held and training.keep_best else 0
+    # a GPU has no mapped file beside the base's own weights where these are trained, and the best lie in the host
+    elsewhere = best + sum(p.numel() * p.dtype.itemsize for p in trained if id(p) in of_base) if on_gpu else 0
     if evaluated := sorted(held[: training.eval_rows], key=lambda row: -len(row.input_ids))[:EVAL_ROWS]:
         seen = collate(evaluated, 0)
         apart = max(apart, _working(base, seen.input_ids.numel(), seen.scored_tokens, loss.fast, grad=False))
     return loss.fast, {
-        "trained": own + 8 * count + best,
+        "trained": own + moments + best - elsewhere,
+        "checkpoint": own + moments + best,
         "gradients": gradients,
         "kept": kept,
         "working": _working(base, positions, batch.scored_tokens, loss.fast, grad=True),
