@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -33,19 +34,26 @@ from tunelab.train import memory
 
 
 def kept_by(forward, model):
-    """Bytes of what autograd saves in `forward()`, each storage once, the model's own left out."""
+    """Bytes that autograd still holds after `forward()`, each storage once, the model's own left out."""
     own = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
-    kept = {}
+    held = {}
 
     def pack(tensor):
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage
-        return tensor
+        token = object.__new__(Token)
+        held[id(token)] = tensor.untyped_storage()
+        weakref.finalize(token, held.pop, id(token))  # autograd let it go
+        token.tensor = tensor
+        return token
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        forward()
-    return sum(storage.nbytes() for storage in kept.values())
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda token: token.tensor):
+        out = forward()
+    kept = {storage.data_ptr(): storage.nbytes() for storage in held.values()}
+    assert out is not None
+    return sum(size for address, size in kept.items() if address not in own)
+
+
+class Token:
+    """Stands for a saved tensor."""
 
 
 @pytest.mark.parametrize("name", TECHNIQUES)

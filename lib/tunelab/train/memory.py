@@ -15,6 +15,7 @@ import gc
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from tunelab.errors import UserError
 from tunelab.machine import hardware
@@ -290,26 +291,32 @@ def _counted(attention: str) -> str:
     return FUSED
 
 
+class _Saved:
+    """A tensor that autograd keeps as long as it keeps this."""
+
+    def __init__(self, tensor: torch.Tensor):
+        self.tensor = tensor
+
+
 def _saved(model: Any, batch: Batch, checkpointing: bool) -> tuple[int, int]:
     """Bytes that autograd keeps of one plain forward of `batch`, counted on the meta device, and its positions."""
     import torch
 
     held = {t.untyped_storage()._cdata for t in (*model.parameters(), *model.buffers())}
-    sizes: dict[int, int] = {}
-    alive: list[Any] = []  # a storage that was freed may give its address to the next one
+    alive: WeakSet[_Saved] = WeakSet()  # what a part of the graph saved goes with it: DoRA detaches its norms
 
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in held:
-            sizes[storage._cdata] = storage.nbytes()
-            alive.append(storage)
-        return tensor
+    def pack(tensor: torch.Tensor) -> _Saved:
+        saved = _Saved(tensor)
+        alive.add(saved)
+        return saved
 
     ids = torch.zeros(batch.input_ids.shape, dtype=torch.int64, device="meta")
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved.tensor):
         out = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False, logits_to_keep=1)
     assert out.logits.requires_grad
-    whole, positions = sum(sizes.values()), batch.input_ids.numel()
+    storages = {storage._cdata: storage for storage in (saved.tensor.untyped_storage() for saved in alive)}
+    whole = sum(storage.nbytes() for address, storage in storages.items() if address not in held)
+    positions = batch.input_ids.numel()
     if not checkpointing:
         return whole, positions
     layers: int = model.config.num_hidden_layers
