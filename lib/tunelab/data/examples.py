@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal
 
 from tunelab.errors import UserError
@@ -85,7 +86,7 @@ class Example:
         """The conversation up to the final answer."""
         return self.messages[: self._last]
 
-    @property
+    @cached_property
     def _last(self) -> int:
         for place in range(len(self.messages) - 1, -1, -1):
             if self.messages[place].is_answer:

@@ -20,7 +20,7 @@ from tunelab.data.mapping import Mapping
 from tunelab.data.reading import SUFFIXES, Table, read_table
 from tunelab.data.reading.checks import checked
 from tunelab.data.shapes import Reader, Rows, reader_of
-from tunelab.data.store import collected
+from tunelab.data.store import Stored, collected
 from tunelab.errors import UserError, shown_name
 from tunelab.spec import DataSpec
 
@@ -70,8 +70,38 @@ def read_undivided(spec: DataSpec, learn: str = "instructions") -> tuple[Sequenc
     return read.examples, heldout, read.notes + notes
 
 
-def _undivided(spec: DataSpec, learn: str, roles: dict[str, str] | None = None) -> tuple[_Read, _Own | None]:
+_Undivided = tuple[_Read, _Own | None]
+# the large file that was read last: people look at it, examine it and look again, and reading takes a minute
+_last: tuple[object, _Undivided] | None = None
+
+
+def _undivided(spec: DataSpec, learn: str, roles: dict[str, str] | None = None) -> _Undivided:
     """The rows, mended, and held-out rows of their own where there are some."""
+    global _last
+    asked = _identity(spec, learn, roles)
+    if asked and _last and _last[0] == asked:
+        return _last[1]
+    found = _read_anew(spec, learn, roles)
+    if asked and isinstance(found[0].examples, Stored) and asked == _identity(spec, learn, roles):
+        _last = asked, found
+    return found
+
+
+def _identity(spec: DataSpec, learn: str, roles: dict[str, str] | None) -> object:
+    """What reading depends on: the files as they are now, and the settings; None: they are no files."""
+    files = [file_of(named) for named in (spec.source, spec.heldout)]
+    if files[0] is None or spec.heldout_rows is not None:
+        return None
+    try:
+        states = [(file, os.stat(file)) for file in files if file]
+    except OSError:
+        return None
+    stamps = [(str(file), state.st_ino, state.st_size, state.st_mtime_ns) for file, state in states]
+    own = spec.heldout if isinstance(spec.heldout, str) else None  # how many are drawn is settled later
+    return stamps, own, spec.model_dump(mode="json", exclude={"heldout", "limit"}), learn, roles
+
+
+def _read_anew(spec: DataSpec, learn: str, roles: dict[str, str] | None) -> _Undivided:
     table = _table(spec)
     read = _examples(table.rows, spec, learn, table.name, roles)
     own = _own_examples(spec, table, learn, read.mapping)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -93,12 +94,10 @@ def _count(value: Any, depth: int, left: int) -> int:
         return left
     if depth == 0:
         raise Unreadable(f"is nested more than {MAX_DEPTH} deep")
-    if isinstance(value, dict):
-        for key in value:
-            left = _count(key, depth, left)
-        value = value.values()
-    for item in value:
-        if type(item) is str:  # what most cells are: said here, for a call takes longer
+    # a key that is no text counts as what it is
+    items = itertools.chain(value, value.values()) if isinstance(value, dict) else value
+    for item in items:
+        if type(item) is str:  # what most are: said here, for a call takes longer
             if not item.isascii():
                 _check_text(item)
             left -= len(item)
