@@ -61,7 +61,9 @@ def one_stage(tiny, technique=None, optimizer="adamw", **model):
     return RunConfig(
         model=ModelSpec(repo_id=tiny, **{"dtype": "float32"} | model),
         technique=technique or LoRA(r=4),
-        stages=[Stage(data=DataSpec(rows=ROWS, heldout=4), training=TrainConfig(steps=2, eval_rows=4, optimizer=optimizer))],
+        stages=[
+            Stage(data=DataSpec(rows=ROWS, heldout=4), training=TrainConfig(steps=2, eval_rows=4, optimizer=optimizer))
+        ],
     )
 
 

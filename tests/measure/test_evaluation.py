@@ -28,6 +28,7 @@ from tunelab.data.batches import collate
 from tunelab.data.encode import encode_all
 from tunelab.losses import PlainLoss
 from tunelab.measure.evaluation import row_losses
+from tunelab.measure.known import KnownBase, bases_folder
 from tunelab.measure.metrics import ChrF, ExactMatch, main_metric
 
 
@@ -75,18 +76,50 @@ def test_losses_of_rows_in_one_batch_are_those_of_each_alone(tiny):
     assert [count for _loss, count in together] == [sum(row.scored[1:]) for row in rows]
 
 
-def test_the_bases_side_is_kept_for_other_runs_on_the_same_rows(tiny, tmp_path):
-    folder = tmp_path / "cache"
+def test_what_the_base_makes_of_rows_is_measured_once_for_all_runs_on_it(tiny, tmp_path):
     first, second = (finetune(config(tiny, LoRA(r=4), steps=2, seed=seed)) for seed in (0, 1))
-    alone = evaluate(second, rows=4, max_new_tokens=4)
-    evaluate(first, rows=4, max_new_tokens=4, cache=folder)
-    (kept,) = folder.iterdir()
-    cached = evaluate(second, rows=4, max_new_tokens=4, cache=folder)
-    assert [kept] == list(folder.iterdir())
-    assert cached.heldout_loss == alone.heldout_loss
-    assert cached.metrics == alone.metrics
-    evaluate(second, rows=3, max_new_tokens=4, cache=folder)
-    assert len(list(folder.iterdir())) == 2
+    alone = evaluate(second, rows=4, max_new_tokens=4, cache=tmp_path / "alone")
+    evaluate(first, rows=4, max_new_tokens=4)
+    kept = set(bases_folder(first).iterdir())
+    again = evaluate(second, rows=4, max_new_tokens=4)
+    assert set(bases_folder(first).iterdir()) == kept
+    assert (again.heldout_loss, again.metrics, again.general_loss) == (
+        alone.heldout_loss,
+        alone.metrics,
+        alone.general_loss,
+    )
+    evaluate(second, rows=3, max_new_tokens=4)  # other rows and answers, the same probe
+    assert len(set(bases_folder(first).iterdir()) - kept) == 2
+    evaluate(second, rows=4, max_new_tokens=5)  # longer answers to the same rows
+    assert len(set(bases_folder(first).iterdir()) - kept) == 3
+
+
+def test_a_base_is_asked_anew_where_what_was_kept_is_damaged_or_the_disk_is_full(tiny, monkeypatch):
+    run = finetune(config(tiny, LoRA(r=4), steps=2))
+    report = evaluate(run, rows=4, max_new_tokens=4)
+    for file in bases_folder(run).iterdir():
+        file.write_text("{half of it")
+    assert evaluate(run, rows=4, max_new_tokens=4).metrics == report.metrics
+
+    def full(*_args):
+        raise OSError(28, "No space left on device")
+
+    for file in bases_folder(run).iterdir():
+        file.unlink()
+    monkeypatch.setattr("tunelab.measure.known.write_atomically", full)
+    assert evaluate(run, rows=4, max_new_tokens=4).metrics == report.metrics
+
+
+def test_bases_of_another_precision_or_another_way_of_computing_are_others(tiny, tmp_path):
+    from dataclasses import replace
+
+    base = load(spec_of(tiny))
+    one = KnownBase(tmp_path, base, fast=True)
+    assert one.ask("losses", [1], lambda: [1.0]) == one.ask("losses", [1], lambda: [2.0]) == [1.0]
+    assert one.ask("losses", [2], lambda: [2.0]) == [2.0]
+    assert KnownBase(tmp_path, base, fast=False).ask("losses", [1], lambda: [3.0]) == [3.0]
+    other = KnownBase(tmp_path, replace(base, sha256="0" * 64), fast=True)
+    assert other.ask("losses", [1], lambda: [4.0]) == [4.0]
 
 
 def test_the_metric_fits_the_task():

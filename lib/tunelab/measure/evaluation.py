@@ -2,31 +2,27 @@
 
     python -m tunelab.measure.evaluation RUN_DIR [--rows N]        writes report.json into the run's folder
 
-A `Side` is what one model makes of the rows; a `Report` compares two of them. The base's side is the same for every run
-on the same base and rows, so it can be kept in a file and used again.
+A `Side` is what one model makes of the rows; a `Report` compares two of them. What the base makes of rows is the same
+for every run on it, and measured once (`known`).
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from tunelab.data import chat_format
-from tunelab.data.content import as_json
+from tunelab.data import chat_format, encode_prompt
 from tunelab.errors import EXIT_USER_ERROR, UserError, explain
 from tunelab.machine import libraries
-from tunelab.machine.files import write_atomically
 from tunelab.measure import forgetting
+from tunelab.measure.known import KnownBase, bases_folder
 from tunelab.run.reports import REPORT_FILE, Compared, CutAnswers, Report
 from tunelab.run.run import Run
 
@@ -81,8 +77,8 @@ def evaluate(
 
     `data` names other data, all of whose rows count as held out: a file, a built-in set or a Hub id whose rows are read
     as the stage reads its own, or a specification. Rows that the run was trained on are left out, and those that chose
-    which step's result was kept where there are enough others. `cache` is a folder that keeps the base's side for
-    other runs on the same base and rows.
+    which step's result was kept where there are enough others. `cache` is a folder that keeps what the base makes of
+    rows, for other runs on it; None: one beside the runs.
 
     Raises:
         UserError: the run's data is not what it was trained on any more (and `data` does not name it), the run has no
@@ -98,8 +94,8 @@ def evaluate(
     pool = held_out(run, number) if data is None else other_data(run, number, data)
     picked = pool.pick(load_tokenizer(run.base_spec), _longest_row(run), rows)
     measured = _Measured(run, picked, max_new_tokens, on_progress)
-    base = measured.base_side(cache)
-    tuned = measured.side(tuned=True)
+    base = measured.base_side(cache or bases_folder(run))
+    tuned = measured.tuned_side()
     report = compare_sides(
         base,
         tuned,
@@ -137,6 +133,7 @@ class _Measured:
 
     def __init__(self, run: Run, picked: Picked, max_new_tokens: int, on_progress: Callable[[str], None]) -> None:
         from tunelab.answer.decoders import Resident, Result
+        from tunelab.answer.generation import end_ids
         from tunelab.data.encode import encode_all
         from tunelab.fast import choose_loss
         from tunelab.fast.llama import FastLoss
@@ -145,7 +142,7 @@ class _Measured:
         self.technique = run.config.technique
         self.base, self.model = loaded(run)
         self.loss = choose_loss(self.model, self.technique)
-        self.result = Result.of(run)
+        self.result, self.ends = Result.of(run), end_ids(self.base.tokenizer, self.base.model)
         llama = self.loss.llama if isinstance(self.loss, FastLoss) else None
         self.resident = Resident.measured(self.base, self.result, self.model, llama)
         self.longest, self.probe_length = _longest_row(run), _longest_row(run, PROBE_LENGTH)
@@ -164,38 +161,37 @@ class _Measured:
         return self._prompt_length(example) < available - self.technique.positions_taken
 
     def _prompt_length(self, example: Example) -> int:
-        from tunelab.data.encode import encode_prompt
-
         return len(encode_prompt(example.asked, self.base.tokenizer))
 
     @property
     def references(self) -> list[str]:
         return [chat_format(self.base.tokenizer).words(example.answer) for example in self.answered]
 
-    def base_side(self, cache: Path | None) -> Side:
-        """The base's side, from the cache if it has been measured before."""
-        if cache is None:
-            return self.side(tuned=False)
-        asked = [self.base.sha256, self.base.precision, self.max_new_tokens, self.longest, self.probe_length]
-        content = [[as_json(example) for example in self.answered], [row.input_ids for row in self.rows]]
-        key = hashlib.sha256(json.dumps([asked, content]).encode()).hexdigest()[:16]
-        path = cache / f"base-{key}.json"
-        try:
-            return Side.model_validate_json(path.read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValidationError):
-            side = self.side(tuned=False)
-        cache.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, side.model_dump_json())
-        return side
+    def base_side(self, cache: Path) -> Side:
+        """The base's side; what has been measured before comes from the cache."""
+        known = KnownBase(cache, self.base, self.loss.fast)
 
-    def side(self, tuned: bool) -> Side:
-        who = "tuned model" if tuned else "base"
+        def losses_of(rows: list[Encoded]) -> list[tuple[float, int]]:
+            with self.technique.off(self.model):
+                return base_losses(self.loss, rows, self.base, known)
+
+        return self._side("base", losses_of, known)
+
+    def tuned_side(self) -> Side:
+        return self._side("tuned model", lambda rows: row_losses(self.loss, rows, self.base), None)
+
+    def _side(
+        self, who: str, losses_of: Callable[[list[Encoded]], list[tuple[float, int]]], known: KnownBase | None
+    ) -> Side:
         self.say(f"measuring the {who} on {len(self.rows)} held-out rows")
-        with nullcontext() if tuned else self.technique.off(self.model):
-            losses = row_losses(self.loss, self.rows, self.base)
-            general = row_losses(self.loss, self.general, self.base)
+        losses, general = losses_of(self.rows), losses_of(self.general)
         self.say(f"reading {len(self.answered)} answers of the {who}")
-        answers, cut = self._answers(tuned)
+        prompts = [encode_prompt(example.asked, self.base.tokenizer) for example in self.answered]
+        if known is None:
+            answers, cut = self._answers(prompts, tuned=True)
+        else:
+            asked = [prompts, self._answer_lengths(prompts), sorted(self.ends)]
+            answers, cut = known.ask("answers", asked, lambda: self._answers(prompts, tuned=False))
         return Side(
             losses=[loss for loss, _count in losses],
             tokens=[count for _loss, count in losses],
@@ -205,21 +201,22 @@ class _Measured:
             general_tokens=[count for _loss, count in general],
         )
 
-    def _answers(self, tuned: bool) -> tuple[list[str], int]:
-        """The answers, and how many of them had not ended at `max_new_tokens`."""
-        from tunelab.answer.generation import answer_many, end_ids, text_of
-        from tunelab.data.encode import encode_prompt
+    def _answer_lengths(self, prompts: list[list[int]]) -> list[int]:
         from tunelab.model.positions import answer_length
+
+        taken, config = self.technique.positions_taken, self.base.model.config
+        return [answer_length(config, len(ids), self.max_new_tokens, taken) for ids in prompts]
+
+    def _answers(self, prompts: list[list[int]], tuned: bool) -> tuple[list[str], int]:
+        """The answers, and how many of them had not ended at `max_new_tokens`."""
+        from tunelab.answer.generation import answer_many, text_of
 
         tokenizer = self.base.tokenizer
         words = chat_format(tokenizer).words
-        prompts = [encode_prompt(example.asked, tokenizer) for example in self.answered]
         texts, cut = [""] * len(prompts), 0
-        ends = end_ids(tokenizer, self.base.model)
-        taken, config = self.technique.positions_taken, self.base.model.config
-        lengths = [answer_length(config, len(ids), self.max_new_tokens, taken) for ids in prompts]
+        lengths = self._answer_lengths(prompts)
         (one,) = self.resident.passes([self.result], columns=[int(tuned)])
-        answered = answer_many(prompts, one.decoders, end_ids=ends, max_new_tokens=lengths, padded=one.padded)
+        answered = answer_many(prompts, one.decoders, end_ids=self.ends, max_new_tokens=lengths, padded=one.padded)
         for indices, answers in answered:
             for index, columns in zip(indices, answers, strict=True):
                 texts[index] = words(text_of(tokenizer, columns[0]))
@@ -293,7 +290,7 @@ def heldout_losses(run: Run, examples: Sequence[Example]) -> list[RowLoss]:
     loss = choose_loss(model, technique)
     tuned = iter(row_losses(loss, rows, base))
     with technique.off(model):
-        before = iter(row_losses(loss, rows, base))
+        before = iter(base_losses(loss, rows, base, KnownBase(bases_folder(run), base, loss.fast)))
     losses = []
     for found in by_example:
         parts = [(next(before), next(tuned)) for _row in found]
@@ -353,6 +350,12 @@ def row_losses(loss: Loss, rows: Sequence[Encoded], base: Base) -> list[tuple[fl
         for index, part, count in zip(indices, token_losses(loss, batch).split(counts), counts, strict=True):
             measured[index] = (float(part.sum()), count)
     return measured
+
+
+def base_losses(loss: Loss, rows: Sequence[Encoded], base: Base, known: KnownBase) -> list[tuple[float, int]]:
+    """`row_losses` of the base alone, measured once."""
+    asked = [[row.input_ids, list(map(int, row.scored))] for row in rows]
+    return [(value, count) for value, count in known.ask("losses", asked, lambda: row_losses(loss, rows, base))]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -81,7 +81,9 @@ def forecast(
         every.append(Forecast(**weights, **parts, checkpointing=settled, libraries=libraries, device=base.device))
         routes.append(Route(training, fast, attention, packed=not unpacked))
     largest = max(every, key=lambda one: one.total)
-    return replace(largest, routes=tuple(routes), checkpoints=tuple(one.checkpoint for one in every), untimed="nothing was timed")
+    return replace(
+        largest, routes=tuple(routes), checkpoints=tuple(one.checkpoint for one in every), untimed="nothing was timed"
+    )
 
 
 def timed(
