@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -76,9 +77,10 @@ def test_losses_of_rows_in_one_batch_are_those_of_each_alone(tiny):
     assert [count for _loss, count in together] == [sum(row.scored[1:]) for row in rows]
 
 
-def test_what_the_base_makes_of_rows_is_measured_once_for_all_runs_on_it(tiny, tmp_path):
+def test_what_the_base_makes_of_rows_is_measured_once_for_all_runs_on_it(tiny):
     first, second = (finetune(config(tiny, LoRA(r=4), steps=2, seed=seed)) for seed in (0, 1))
-    alone = evaluate(second, rows=4, max_new_tokens=4, cache=tmp_path / "alone")
+    alone = evaluate(second, rows=4, max_new_tokens=4)
+    shutil.rmtree(bases_folder(second))
     evaluate(first, rows=4, max_new_tokens=4)
     kept = set(bases_folder(first).iterdir())
     again = evaluate(second, rows=4, max_new_tokens=4)

@@ -15,6 +15,7 @@ from tests.helpers import ROWS
 from tests.test_cli import CLI
 from tunelab import DataSpec, Ladder, LadderConfig, ModelSpec, UserError, climb, list_ladders, read_report
 from tunelab.cli import main
+from tunelab.measure.known import bases_folder
 from tunelab.measure.ladder import PAGE_FILE, RESULTS_FILE, RUNGS
 from tunelab.measure.pages import ladder_chart, ladder_columns, ladder_page, ladder_table
 from tunelab.run.reports import Compared, CutAnswers, Interval
@@ -49,7 +50,9 @@ def test_a_ladder_trains_measures_and_goes_on_where_it_was(tiny):
         assert rung.result_bytes > 0
         assert rung.peak_memory_bytes > 1e8
         assert rung.seconds > 0
-    assert len(list((ladder.path / "base").iterdir())) == 2  # one side per precision of the base
+    kept = [file.name.partition("-")[0] for file in bases_folder(ladder.run_of("ia3")).iterdir()]
+    # of each precision of the base once: the losses of the rows and of the probe, and the answers
+    assert sorted(kept) == ["answers"] * 2 + ["losses"] * 4
     assert [one.id for one in list_ladders()] == [ladder.id]
 
     results = json.loads((ladder.path / RESULTS_FILE).read_text())

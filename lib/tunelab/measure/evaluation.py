@@ -68,7 +68,6 @@ def evaluate(
     max_new_tokens: int = LONGEST_ANSWER,
     stage: int | None = None,
     data: DataSpec | str | Path | None = None,
-    cache: Path | None = None,
     keep: Path | None = None,
     on_progress: Callable[[str], None] = lambda message: None,
 ) -> Report:
@@ -77,8 +76,8 @@ def evaluate(
 
     `data` names other data, all of whose rows count as held out: a file, a built-in set or a Hub id whose rows are read
     as the stage reads its own, or a specification. Rows that the run was trained on are left out, and those that chose
-    which step's result was kept where there are enough others. `cache` is a folder that keeps what the base makes of
-    rows, for other runs on it; None: one beside the runs.
+    which step's result was kept where there are enough others. What the base makes of rows is kept beside the runs, for
+    others on it.
 
     Raises:
         UserError: the run's data is not what it was trained on any more (and `data` does not name it), the run has no
@@ -94,7 +93,7 @@ def evaluate(
     pool = held_out(run, number) if data is None else other_data(run, number, data)
     picked = pool.pick(load_tokenizer(run.base_spec), _longest_row(run), rows)
     measured = _Measured(run, picked, max_new_tokens, on_progress)
-    base = measured.base_side(cache or bases_folder(run))
+    base = measured.base_side()
     tuned = measured.tuned_side()
     report = compare_sides(
         base,
@@ -167,9 +166,9 @@ class _Measured:
     def references(self) -> list[str]:
         return [chat_format(self.base.tokenizer).words(example.answer) for example in self.answered]
 
-    def base_side(self, cache: Path) -> Side:
-        """The base's side; what has been measured before comes from the cache."""
-        known = KnownBase(cache, self.base, self.loss.fast)
+    def base_side(self) -> Side:
+        """The base's side; what has been measured before comes from disk."""
+        known = KnownBase(bases_folder(self.run), self.base, self.loss.fast)
 
         def losses_of(rows: list[Encoded]) -> list[tuple[float, int]]:
             with self.technique.off(self.model):
@@ -364,7 +363,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("run", type=Path)
     parser.add_argument("--rows", type=int, default=ROWS)
     parser.add_argument("--max-new-tokens", type=int, default=LONGEST_ANSWER)
-    parser.add_argument("--cache", type=Path)
     parser.add_argument("--keep", type=Path)
     options = parser.parse_args(arguments)
     libraries.prepare()
@@ -373,7 +371,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             Run(options.run.resolve()),
             rows=options.rows,
             max_new_tokens=options.max_new_tokens,
-            cache=options.cache,
             keep=options.keep,
             on_progress=lambda message: print(message, flush=True),
         )
