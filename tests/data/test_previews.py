@@ -183,7 +183,7 @@ def test_a_row_without_an_answer_that_is_learned_is_shown_and_said_to_teach_noth
 def test_of_many_rows_a_sample_is_looked_at_and_its_size_is_said(tiny, monkeypatch):
     monkeypatch.setattr(previews, "MOST_ENCODED", 5)
     seen = overview(stage_of(rows_of(*"abcdefghijkl")), spec_of(tiny, 16))
-    assert "Looked at: 5 of 12 rows, drawn by seed 0." in seen.warnings
+    assert "looked at: 5 of 12 rows, drawn by seed 0" in seen.notes
     assert seen.lengths.rows == 5
     assert seen.refusal is None  # the others may have something to learn
     assert overview(stage_of(rows_of(*"abcdefghijkl")), spec_of(tiny, 16)) == seen

@@ -74,7 +74,8 @@ def overview(stage: Stage, model: ModelSpec, rows: int = 3, positions_taken: int
     """
     data = _Data(stage, model, positions_taken)
     shown, notes = data.shown(rows)
-    return Overview(shown, notes, *data.judged())
+    warnings, lengths, refusal, of = data.judged()
+    return Overview(shown, (*notes, *of), warnings, lengths, refusal)
 
 
 class _Data:
@@ -105,8 +106,8 @@ class _Data:
         more = (f"{'training rows' if self.is_text else 'in the rows shown'}: {note}" for note in row_notes)
         return shown, (count, *self.limit.notes, *self.split.notes, *more)
 
-    def judged(self) -> tuple[tuple[str, ...], Lengths, str | None]:
-        """Warnings, lengths, and why nothing can be trained on the rows."""
+    def judged(self) -> tuple[tuple[str, ...], Lengths, str | None, list[str]]:
+        """Warnings, lengths, why nothing can be trained on the rows, and a note where not all were looked at."""
         every = len(self.split.train)
         places: Sequence[int] = range(every)
         if every > MOST_ENCODED:
@@ -115,7 +116,7 @@ class _Data:
         marked = sum(self.markers.spot(example) is not None for example in examples)
         rows = [_Judged.of(row, self.cut_at, self.chat) for row in self._whole(examples)]
         lengths = lengths_of([row.tokens for row in rows], self.limit.tokens, "document" if self.is_text else "row")
-        sampled = [f"Looked at: {len(examples):,} of {every:,} rows, drawn by seed {self.seed}."]
+        sampled = f"looked at: {len(examples):,} of {every:,} rows, drawn by seed {self.seed}"
         refusal = None
         if len(examples) == every and not any(row.is_scored for row in rows):
             refusal = (
@@ -125,7 +126,7 @@ class _Data:
             warnings = self._text_warnings(rows, marked)
         else:
             warnings = self._warnings(rows, marked, len(examples), refused=refusal is not None)
-        return (*warnings, *(sampled if len(examples) < every else ())), lengths, refusal
+        return tuple(warnings), lengths, refusal, [sampled] if len(examples) < every else []
 
     def _whole(self, examples: Sequence[Example]) -> list[Encoded]:
         """The rows of examples, uncut; an empty one for a conversation that teaches nothing."""
