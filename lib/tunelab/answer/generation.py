@@ -9,6 +9,7 @@ columns draw the same seeded noise, so that they differ by their models and not 
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -16,18 +17,25 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from tunelab.data import chat_format
+from tunelab.fast.tree import ROOT, Tree
 from tunelab.model.load import unwrapped
 from tunelab.model.positions import positions
 
 NO_LIMIT = 2**31
+TOGETHER = 32  # continuations of a prompt that the plain decoder takes at once: (32, T, V) logits exist for them
 
 
 class Decoder(Protocol):
     """Next-token logits for `rows` prompts and what follows them."""
 
     rows: int
+
+    def tree_log_p(self, tree: Tree) -> Tensor:
+        """log p (rows, E) of every edge of a tree that follows everything given before, in fp32, on the CPU or where
+        the model is. The decoder stays where it is."""
 
     def __call__(self, input_ids: Tensor, padding: Tensor | None = None) -> Tensor:
         """Logits (rows, V) after input_ids (rows, T), which follow everything given before. With the first ones,
@@ -41,6 +49,8 @@ class PlainDecoder:
         self.model, self.around, self.rows = model, around, rows
         self.cache: Any = None
         self.mask: Tensor | None = None
+        self.given = torch.empty(0)  # (rows, T) so far
+        self.last_logits = torch.empty(0)  # (rows, V)
         self.last_position = (positions(unwrapped(model).config) or NO_LIMIT) - 1
 
     @torch.inference_mode()
@@ -48,6 +58,7 @@ class PlainDecoder:
         # virtual tokens stand before the first ones; afterwards they are in the cache, and must not come again
         model = self.model if self.cache is None else unwrapped(self.model)
         ids = input_ids.to(self.model.device)
+        self.given = ids if self.cache is None else torch.cat((self.given, ids), dim=1)
         with self.around():
             out = model(
                 input_ids=ids,
@@ -56,8 +67,47 @@ class PlainDecoder:
                 logits_to_keep=1,
                 **self._places(ids, padding),
             )
-        self.cache = out.past_key_values
-        return out.logits[:, -1]
+        self.cache, self.last_logits = out.past_key_values, out.logits[:, -1]
+        return self.last_logits
+
+    @torch.inference_mode()
+    def tree_log_p(self, tree: Tree) -> Tensor:
+        """As `FastDecoder.tree_log_p`, by each continuation on its own: any model's cache can be copied, and hardly any
+        takes a tree."""
+        found = torch.empty(self.rows, len(tree.edges))
+        root = functional.log_softmax(self.last_logits.float(), dim=-1).cpu()
+        first = [edge for edge, (node, _token) in enumerate(tree.edges) if node == ROOT]
+        found[:, first] = root[:, [tree.edges[edge][1] for edge in first]]
+        longer = [path for path in tree.paths if len(path) > 1]
+        for row in range(self.rows):
+            for start in range(0, len(longer), TOGETHER):
+                paths = longer[start : start + TOGETHER]
+                log_p = functional.log_softmax(self._behind(row, tree, paths).float(), dim=-1).cpu()
+                for own, path in zip(log_p, paths, strict=True):
+                    found[row, path[1:]] = own[range(len(path) - 1), [tree.edges[edge][1] for edge in path[1:]]]
+        return found
+
+    def _behind(self, row: int, tree: Tree, paths: Sequence[list[int]]) -> Tensor:
+        """Logits (paths, T, V) behind every token but the last of paths that follow a row, padded on the right."""
+        tokens = [[tree.edges[edge][1] for edge in path[:-1]] for path in paths]
+        longest = max(map(len, tokens))
+        ids = torch.tensor([one + [0] * (longest - len(one)) for one in tokens]).to(self.model.device)
+        cache = copy.deepcopy(self.cache)
+        try:
+            cache.batch_select_indices(torch.tensor([row] * len(paths), device=ids.device))
+        except AttributeError:  # of a layer that keeps no keys
+            return self._from_the_start(row, ids)
+        mask = None if self.mask is None else torch.cat((self.mask[[row] * len(paths)], torch.ones_like(ids)), dim=1)
+        places = self._within(mask, ids)
+        with self.around():
+            return unwrapped(self.model)(input_ids=ids, past_key_values=cache, use_cache=True, **places).logits
+
+    def _from_the_start(self, row: int, ids: Tensor) -> Tensor:
+        """Logits (paths, T, V) of ids (paths, T), with the row's prompt computed again before each."""
+        prompt = self.given[row] if self.mask is None else self.given[row][self.mask[row].bool()]
+        whole = torch.cat((prompt.expand(len(ids), -1), ids), dim=1)
+        with self.around():
+            return self.model(input_ids=whole, use_cache=False, logits_to_keep=ids.shape[1]).logits
 
     def _places(self, ids: Tensor, padding: Tensor | None) -> dict[str, Tensor]:
         """Mask and positions that leave the padding out; nothing where there is none."""
@@ -65,11 +115,15 @@ class PlainDecoder:
             self.mask = (torch.arange(ids.shape[1])[None] >= padding[:, None]).long().to(ids.device)
         elif self.mask is not None:
             self.mask = torch.cat((self.mask, torch.ones_like(ids)), dim=1)
-        if self.mask is None:
+        return self._within(self.mask, ids)
+
+    def _within(self, mask: Tensor | None, ids: Tensor) -> dict[str, Tensor]:
+        """A mask (rows, T) of everything, and the positions of the last tokens, `ids`."""
+        if mask is None:
             return {}
         # a row that has ended goes on beside longer ones, beyond the last position; what it says is not read any more
-        own = (self.mask.cumsum(1) - 1).clamp(min=0, max=self.last_position)
-        return {"attention_mask": self.mask, "position_ids": own[:, -ids.shape[1] :]}
+        own = (mask.cumsum(1) - 1).clamp(min=0, max=self.last_position)
+        return {"attention_mask": mask, "position_ids": own[:, -ids.shape[1] :]}
 
 
 def decode(

@@ -19,6 +19,7 @@ from tunelab.fast.attention import rotate_, signed
 from tunelab.fast.blocks import norm, swiglu
 from tunelab.fast.llama import FastLlama
 from tunelab.fast.structure import Linears
+from tunelab.fast.tree import Tree
 from tunelab.fast.weights import Weight
 
 # name of a layer in the base -> A (r, in), B (out, r), scale
@@ -49,6 +50,7 @@ class FastDecoder:
     def __init__(self, llama: FastLlama, adapters: Sequence[Factors | None], capacity: int) -> None:
         self.llama, self.rows, self.length = llama, len(adapters), 0
         self.padding: Tensor | None = None
+        self.last_hidden = llama.embedding.new_empty(0)  # (rows, C) of the last tokens, before the last norm
         heads = llama.heads
         shape = (self.rows, heads.keys, capacity, heads.size)
         self.keys = [llama.embedding.new_empty(shape) for _ in llama.layers]
@@ -62,13 +64,43 @@ class FastDecoder:
     def __call__(self, input_ids: Tensor, padding: Tensor | None = None) -> Tensor:
         """Logits (rows, V) after input_ids (rows, T), which follow everything given before; `padding` (rows,) tokens at
         the left of each row, given with the first ones, are hidden from all others."""
+        llama, start = self.llama, self.length
+        end = start + input_ids.shape[1]
+        if padding is not None:
+            self.padding = padding.to(llama.embedding.device)
+        places = torch.arange(start, end, device=llama.embedding.device)
+        hidden = self._blocks(input_ids, places, places[:, None] >= torch.arange(end, device=places.device)[None])
+        self.length, self.last_hidden = end, hidden[:, -1]
+        return llama.head.times(self._norm(self.last_hidden, llama.norm))
+
+    @torch.inference_mode()
+    def tree_log_p(self, tree: Tree) -> Tensor:
+        """log p (rows, E) of every edge of a tree that follows everything given before, in fp32. The decoder stays
+        where it is; its capacity has to hold the nodes as well."""
+        llama, start, count = self.llama, self.length, len(tree.tokens)
+        assert start, "a tree follows a prompt"
+        device = llama.embedding.device
+        before = self.last_hidden[:, None]  # (rows, 1, C)
+        if count:
+            sees = torch.cat([torch.ones(count, start, dtype=torch.bool), tree.sees()], 1).to(device)
+            places = start + torch.tensor(tree.depths, device=device)
+            ids = torch.tensor(tree.tokens)[None].expand(self.rows, -1)
+            before = torch.cat([before, self._blocks(ids, places, sees)], 1)
+        nodes, tokens = (torch.tensor(part, device=device) for part in zip(*tree.edges, strict=True))
+        found = []
+        for row in before:  # the logits of one row at a time: (1 + N, V)
+            log_p = functional.log_softmax(llama.head.times(self._norm(row, llama.norm)).float(), dim=-1)
+            found.append(log_p[nodes + 1, tokens])
+        return torch.stack(found)
+
+    def _blocks(self, input_ids: Tensor, places: Tensor, sees: Tensor) -> Tensor:
+        """Hidden states (rows, T, C) behind the last block of input_ids (rows, T), which stand at `places` (T,) and see
+        those before them and each other as `sees` (T, length + T) says. Their keys and values lie behind the others."""
         llama, heads, count = self.llama, self.llama.heads, input_ids.shape[1]
         start, end = self.length, self.length + count
         x = llama.embedding[input_ids.to(llama.embedding.device)]
-        if padding is not None:
-            self.padding = padding.to(x.device)
-        cos, sin = self._rotation(start, end, x)
-        bias = self._bias(start, end, x)
+        cos, sin = self._rotation(places, x)
+        bias = self._bias(sees, x)
         for layer, (qkv, out, gate_up, down), keys, values in zip(
             llama.layers, self.layers, self.keys, self.values, strict=True
         ):
@@ -80,8 +112,7 @@ class FastDecoder:
             mixed = self._attend(queries, keys[:, :, :end], values[:, :, :end], bias)
             x = x + out(mixed)
             x = x + down(swiglu(gate_up(self._norm(x, layer.norm_mlp))))
-        self.length = end
-        return llama.head.times(self._norm(x[:, -1], llama.norm))
+        return x
 
     def _attend(self, queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
         """Mixed values (rows, T, H · D) of queries (rows, T, H, D), keys and values (rows, K, S, D). The query heads of
@@ -94,25 +125,25 @@ class FastDecoder:
         mixed = mixed.view(self.rows, heads.keys, heads.per_group, count, heads.size).permute(0, 3, 1, 2, 4)
         return mixed.reshape(self.rows, count, -1)
 
-    def _rotation(self, start: int, end: int, x: Tensor) -> tuple[Tensor, Tensor]:
-        """cos and signed sin of the new tokens, (T, 1, D), or (rows, T, 1, D) where rows begin at different places."""
-        positions = torch.arange(start, end, device=x.device)
+    def _rotation(self, places: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """cos and signed sin of tokens at `places`, (T, 1, D), or (rows, T, 1, D) where rows begin elsewhere."""
         if self.padding is None:
-            cos, sin = self.llama.rotation(positions, x)
+            cos, sin = self.llama.rotation(places, x)
             return cos[:, None], signed(sin)[:, None]
-        own = (positions - self.padding[:, None]).clamp(min=0)  # (rows, T)
+        own = (places - self.padding[:, None]).clamp(min=0)  # (rows, T)
         cos, sin = (part.unflatten(0, own.shape)[:, :, None] for part in self.llama.rotation(own.flatten(), x))
         return cos, signed(sin)
 
-    def _bias(self, start: int, end: int, x: Tensor) -> Tensor | None:
-        """-inf where a query may not look: ahead, and at padding. (H / K · T, S), or (rows, 1, H / K · T, S) with
-        padding; None where there is nothing to hide."""
-        if self.padding is None and end - start == 1:
+    def _bias(self, sees: Tensor, x: Tensor) -> Tensor | None:
+        """-inf where a query (T) may not look at a key (S), ahead and at padding: (H / K · T, S), or
+        (rows, 1, H / K · T, S) with padding; None where there is nothing to hide."""
+        hidden, (count, end) = ~sees, sees.shape
+        if self.padding is None and count == 1:  # a single one sees everything before it
             return None
-        query, key = torch.arange(start, end, device=x.device)[:, None], torch.arange(end, device=x.device)[None]
-        hidden = key > query  # (T, S)
         if self.padding is not None:
             # padding looks at itself: a softmax over nothing would be NaN, and spread
+            key = torch.arange(end, device=x.device)[None]
+            query = torch.arange(end - count, end, device=x.device)[:, None]
             hidden = (hidden | ((key < self.padding[:, None, None]) & (key != query)))[:, None]  # (rows, 1, T, S)
         bias = x.new_zeros(hidden.shape).masked_fill_(hidden, float("-inf"))
         return torch.cat([bias] * self.llama.heads.per_group, dim=-2)
