@@ -12,10 +12,9 @@ from hypothesis import settings
 # Most tests run in several processes. Each has cores of its own, and so has everything it starts: two trainings that
 # share their cores take longer than one after the other. Those marked `alone` come after them, and have all cores: they
 # mostly wait, for a page or for a run.
-pinned = hasattr(os, "sched_setaffinity") and "TEST_ALL_CORES" not in os.environ
-if pinned and (worker := os.environ.get("PYTEST_XDIST_WORKER")):
+if hasattr(os, "sched_setaffinity") and (worker := os.environ.get("PYTEST_XDIST_WORKER")):
     cores, workers = sorted(os.sched_getaffinity(0)), int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
-    if len(cores) >= workers:
+    if len(cores) >= workers and "TEST_ALL_CORES" not in os.environ:
         os.sched_setaffinity(0, cores[int(worker.removeprefix("gw")) :: workers])
 
 os.environ["HF_HUB_OFFLINE"] = "1"

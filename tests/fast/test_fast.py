@@ -83,6 +83,7 @@ def test_what_is_shared_holds_nothing_that_predicts_a_learned_token():
     assert Layout(0, 2, 3).positions.tolist() == [0, 1, 2, 0, 1, 2]
 
 
+@pytest.mark.slow
 def test_bf16_gradients_are_as_near_to_the_truth_as_those_of_the_plain_path(starter):
     base = load(ModelSpec(repo_id=starter, dtype="bfloat16"))
     model = LoRA(r=4).attach(base)

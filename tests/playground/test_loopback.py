@@ -27,6 +27,7 @@ def environment(monkeypatch):
     return monkeypatch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "proxy", [{"http_proxy": f"http://{NOBODY}"}, {"ALL_PROXY": f"socks5://{NOBODY}"}], ids=lambda proxy: str(*proxy)
 )
