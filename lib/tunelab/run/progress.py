@@ -13,6 +13,7 @@ from tunelab.run.events import (
     Noticed,
     Resumed,
     RolledBack,
+    Sampled,
     StageDone,
     Started,
     StepDone,
@@ -143,4 +144,4 @@ def history(events: Iterable[TrainingEvent]) -> list[TrainingEvent]:
 def _is_later(event: TrainingEvent, step: int) -> bool:
     if isinstance(event, (Finished, Stopped, Failed, RolledBack)):
         return True
-    return isinstance(event, (StepDone, Evaluated, StageDone, Noticed)) and event.step > step
+    return isinstance(event, (StepDone, Evaluated, Sampled, StageDone, Noticed)) and event.step > step
