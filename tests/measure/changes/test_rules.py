@@ -65,6 +65,7 @@ def test_other_ways_to_refuse(text):
     [
         "I'm sorry to hear that your card is lost. Block it in the app.",
         "I cannot believe how well it went.",
+        "I am like a moth to a flame; I can't help but be drawn to the light.",
         "Your card can't be used abroad until it is active.",
         "If you can't log in, reset your password.",
         "Die Karte kann nicht im Ausland verwendet werden.",

@@ -11,8 +11,8 @@ READ = 240  # characters: who declines says so at once
 _I = r"\b(?:i|we)(?: am|'m| are|'re)?"
 _CANNOT = r"(?:can't|cannot|can not|won't|will not|(?:am |'m )?(?:not able|unable) to)"
 _HELP = (
-    r"(?:help|assist|answer|provide|give|do that|do this|comply|fulfill?|support|discuss|create|write|generate|share"
-    r"|offer|engage|recommend|continue|complete|respond|process|participate|tell you|say)\b"
+    r"(?:help(?! but)|assist|answer|provide|give|do that|do this|comply|fulfill?|support|discuss|create|write|generate"
+    r"|share|offer|engage|recommend|continue|complete|respond|process|participate|tell you|say)\b"
 )
 PHRASES = {
     "en": (
