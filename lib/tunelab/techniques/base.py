@@ -58,6 +58,9 @@ class Technique(Spec):
     merge_refusal: ClassVar[str | None] = None
     """Why it can't be merged into the base's weights; None where it can."""
 
+    strength_refusal: ClassVar[str] = "nothing in its result says how much its change counts"
+    """Why its results can't count more or less than they do; where they can, `at_strength` says how."""
+
     @property
     def positions_taken(self) -> int:
         """Positions of the model that its own tokens take from every row."""
@@ -124,6 +127,14 @@ class Technique(Spec):
     def detach(self, model: nn.Module) -> None:
         """Take the adapter off again: the base model is as it was before `attach`."""
         raise NotImplementedError
+
+    def at_strength(self, strength: float) -> Technique:
+        """The technique with which a saved result counts `strength` times: at 0 it is the base, at 1 itself.
+
+        Raises:
+            UserError: there is no such strength, and why.
+        """
+        raise UserError(f"{self.title} has no strength: {self.strength_refusal}. Choose a run with LoRA.")
 
     @contextmanager
     def off(self, model: nn.Module) -> Iterator[None]:

@@ -47,6 +47,7 @@ class FullFineTuning(Technique):
     title: ClassVar[str] = "Full fine-tuning"
     summary: ClassVar[str] = "Every weight is trained: most memory, a whole model as result, most forgetting."
     default_learning_rate: ClassVar[float] = 1e-4
+    strength_refusal: ClassVar[str] = "its result is a model of its own, and no change beside the base"
     result_folder: ClassVar[str] = "model"
 
     def check(self, model: ModelSpec) -> None:

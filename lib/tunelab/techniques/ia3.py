@@ -42,6 +42,7 @@ class IA3(PeftTechnique):
     title: ClassVar[str] = "IA³"
     summary: ClassVar[str] = "One learned factor per channel: tiny files, little change, needs a high learning rate."
     default_learning_rate: ClassVar[float] = 2e-2
+    strength_refusal: ClassVar[str] = "it multiplies channels, and adds nothing that could count more or less"
 
     def changes_nothing(self, folder: Path) -> bool:
         from safetensors.torch import load_file

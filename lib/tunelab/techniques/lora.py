@@ -93,6 +93,14 @@ class LoRA(PeftTechnique):
     def rows_can_differ(self) -> bool:
         return not self.use_dora
 
+    def at_strength(self, strength: float) -> LoRA:
+        if self.use_dora:
+            raise UserError(
+                "DoRA has no strength: it also trains the length of each weight row, so without B A the model would "
+                "not be the base. Choose a run with LoRA."
+            )
+        return self.model_copy(update={"lora_alpha": self.lora_alpha * strength})  # 0 as well, which no run trains with
+
     @property
     def scale(self) -> float:
         """What B A x is multiplied by."""

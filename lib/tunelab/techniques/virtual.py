@@ -33,6 +33,7 @@ class VirtualTokens(PeftTechnique):
     """
 
     rows_can_be_padded: ClassVar[bool] = False
+    strength_refusal: ClassVar[str] = "its virtual tokens stand before the text or they don't"
     num_virtual_tokens: int
 
     @property
