@@ -10,7 +10,7 @@ from tests.measure.changes.made import answered
 from tunelab import UserError
 from tunelab.data.sets.general import general
 from tunelab.measure.changes.refusals import LANGUAGES, is_refusal
-from tunelab.measure.changes.repeating import repeats_itself
+from tunelab.measure.changes.repeating import agreement, repeats_itself
 from tunelab.measure.changes.rules import format_of, label_answers, labels_of, rules, sides
 
 GERMAN = "Wir haben Ihre Karte heute verschickt, und sie kommt in den nächsten fünf Tagen bei Ihnen zu Hause an."
@@ -153,6 +153,14 @@ def test_a_text_that_ends_in_copies_goes_round_in_circles(unit, more):
     times = 4 + 24 // len(unit)
     assert repeats_itself("The answer is this: " + unit * times)
     assert repeats_itself("One two three. " + f"{unit} and so on, " * (3 + more))
+
+
+@given(st.text("ab", max_size=30))
+def test_how_far_a_text_agrees_with_itself_is_counted_letter_by_letter(text):
+    def agreeing(place):
+        return max(n for n in range(len(text) - place + 1) if text[place : place + n] == text[:n])
+
+    assert agreement(text)[1:] == [agreeing(place) for place in range(1, len(text))]
 
 
 @pytest.mark.parametrize(

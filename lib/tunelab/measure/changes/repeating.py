@@ -21,13 +21,13 @@ def repeats_itself(text: str) -> bool:
 def _loops_at_the_end(text: str) -> bool:
     """A text ends in so many copies of `period` characters as its reverse agrees with itself, moved by `period`."""
     backwards = text[::-1]
-    for period, agreeing in enumerate(_agreement(backwards)):
+    for period, agreeing in enumerate(agreement(backwards)):
         if period and period + agreeing >= max(LEAST_TAIL, TIMES * period) and backwards[:period].strip(" \n-=_.*#|:"):
             return True
     return False
 
 
-def _agreement(text: str) -> list[int]:
+def agreement(text: str) -> list[int]:
     """Of each place, how many letters from there on are those the text begins with (the Z function, in linear time)."""
     agreeing = [0] * len(text)
     left = right = 0

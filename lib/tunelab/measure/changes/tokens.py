@@ -97,7 +97,8 @@ def _rows(run: Run, base: Base, text: str, prompt: str | None, system: str | Non
             )
     else:
         system = system or run.config.stages[run.progress().stage].data.system
-        turns = [Message("system", system)] * bool(system) + [Message("user", prompt), Message("assistant", text)]
+        opening = [Message("system", system)] if system else []
+        turns = [*opening, Message("user", prompt), Message("assistant", text)]
         rows, notes = encode_all([Example(messages=tuple(turns))], base.tokenizer, longest)
     if not rows:
         raise UserError(
