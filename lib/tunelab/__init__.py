@@ -19,6 +19,16 @@ if TYPE_CHECKING:
     from tunelab.measure.climb import climb
     from tunelab.measure.evaluation import evaluate
     from tunelab.measure.ladder import Ladder, LadderConfig, list_ladders
+    from tunelab.measure.votes import (
+        Ballot,
+        VoteStore,
+        ballot_of,
+        export_votes,
+        strengths,
+        voter_agreement,
+        votes_to_rows,
+        win_rate,
+    )
     from tunelab.model.load import Base, load
     from tunelab.run.progress import Progress
     from tunelab.run.reports import Report, read_report
@@ -47,6 +57,16 @@ _HOME = {
     "measure.climb": ("climb",),
     "measure.evaluation": ("evaluate",),
     "measure.ladder": ("Ladder", "LadderConfig", "list_ladders"),
+    "measure.votes": (
+        "Ballot",
+        "VoteStore",
+        "ballot_of",
+        "export_votes",
+        "strengths",
+        "voter_agreement",
+        "votes_to_rows",
+        "win_rate",
+    ),
     "model.load": ("Base", "load"),
     "run.progress": ("Progress",),
     "run.reports": ("Report", "read_report"),
@@ -70,6 +90,7 @@ __all__ = [
     "IA3",
     "TECHNIQUES",
     "Answer",
+    "Ballot",
     "Base",
     "BottleneckAdapter",
     "Comparer",
@@ -92,6 +113,8 @@ __all__ = [
     "Technique",
     "TrainConfig",
     "UserError",
+    "VoteStore",
+    "ballot_of",
     "climb",
     "compare",
     "evaluate",
@@ -100,6 +123,7 @@ __all__ = [
     "export_adapter",
     "export_gguf",
     "export_merged",
+    "export_votes",
     "finetune",
     "heldout_examples",
     "import_adapter",
@@ -111,7 +135,11 @@ __all__ = [
     "read_data",
     "read_report",
     "runs_root",
+    "strengths",
     "train_run",
+    "voter_agreement",
+    "votes_to_rows",
+    "win_rate",
 ]
 
 
