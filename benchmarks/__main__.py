@@ -24,6 +24,7 @@ NAMES = (
     "memory",
     "data",
     "sets",
+    "votes",
 )
 FOLDER = Path(__file__).parent
 RESULTS, LEFT_OUT = FOLDER / "RESULTS.md", FOLDER / "left_out.md"
