@@ -112,7 +112,7 @@ def strengths(votes: Sequence[Vote], *, resamples: int = RESAMPLES, seed: int = 
     seen = Counter(key for vote in counting for key in _keys(vote))
     wins = table.wins.sum(0)
     columns = [
-        Strength(key, names[key], *map(float, (value[i], low[i], high[i], wins[i])), seen[key])
+        Strength(key, names[key], float(value[i]), float(low[i]), float(high[i]), float(wins[i]), seen[key])
         for i, key in enumerate(keys)
     ]
     columns.sort(key=lambda column: -column.value)

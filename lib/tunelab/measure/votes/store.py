@@ -251,8 +251,9 @@ def _ballot(database: sqlite3.Connection, ballot_id: str) -> Ballot:
 
 def _chosen(choice: str, order: tuple[int, ...]) -> tuple[Choice, int | None]:
     """The kind of a choice, and the place of the column that won."""
-    if choice == "tie" or choice == "skip":
-        return choice, None
+    without: dict[str, Choice] = {"tie": "tie", "skip": "skip"}
+    if choice in without:
+        return without[choice], None
     letters = [chr(ord("A") + place) for place in range(len(order))]
     if choice not in letters:
         raise UserError(f"choice = {shortened(choice)}: allowed are {', '.join(letters)}, tie and skip.")
