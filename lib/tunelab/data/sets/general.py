@@ -1,8 +1,8 @@
 """`general`: short general instructions of many kinds, written for this project. Mixed into narrow training data they
 keep a small model from forgetting what it could do before (replay: Robins 1995).
 
-`general_probe` measures that forgetting: instructions of the same kinds on other subjects, which are no built-in set,
-so that no run trains on them.
+What measures that forgetting is no built-in set, so that no run trains on it: `general_probe`, instructions of the same
+kinds on other subjects; `probe_instructions`, of other kinds; `probe_choices`, questions with four choices.
 """
 
 from __future__ import annotations
@@ -20,6 +20,18 @@ def general() -> list[dict[str, Any]]:
 def general_probe() -> list[dict[str, Any]]:
     """60 rows like those of `general`, none of them in it: never train on them, measure forgetting with them."""
     return _rows_beside("general_probe.jsonl")
+
+
+def probe_instructions() -> list[dict[str, Any]]:
+    """60 rows with `prompt`, `completion` and `kind` ('letter', 'table', …) of other kinds, subjects and lengths than
+    `general`: never train on them, measure forgetting with them."""
+    return _rows_beside("probe_instructions.jsonl")
+
+
+def probe_choices() -> list[dict[str, Any]]:
+    """160 questions as rows with `ctx`, four `endings` of which `label` is the right one (from 0), `category` and
+    `ind`: 40 each on knowledge, language, arithmetic and common sense. Never train on them."""
+    return _rows_beside("probe_choices.jsonl")
 
 
 def _rows_beside(name: str) -> list[dict[str, Any]]:
