@@ -25,6 +25,8 @@ NAMES = (
     "data",
     "sets",
     "votes",
+
+    "probe",
 )
 FOLDER = Path(__file__).parent
 RESULTS, LEFT_OUT = FOLDER / "RESULTS.md", FOLDER / "left_out.md"

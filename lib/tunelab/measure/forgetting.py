@@ -4,6 +4,9 @@ The probe is 60 instructions with answers that stand in no training set of this 
 says that the tuned model finds ordinary answers less likely than its base did. Luo et al. 2023, "An Empirical Study of
 Catastrophic Forgetting in Large Language Models During Continual Fine-tuning", measure it by benchmarks of general
 ability; the loss shows the same within seconds on a small model.
+
+These instructions are of the same kinds as the set `general`, so a run that replays that set learns their form:
+`probe/` has instructions of other kinds, and questions.
 """
 
 from __future__ import annotations
