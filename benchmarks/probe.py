@@ -42,14 +42,16 @@ def measure(options: argparse.Namespace) -> Iterator[Figure]:
 
 @torch.inference_mode()
 def plain_answer(question: Question, model: Any, tokenizer: Any) -> Answered:
-    """log p of each ending after the question's text: the tokens behind as many as the text alone has."""
-    context = tokenizer(question.context)["input_ids"]
+    """log p of each ending after the question's text, both without outer white space: the tokens behind as many as the
+    text alone has."""
+    text, endings = question.context.strip(), [ending.strip() for ending in question.choices]
+    context = tokenizer(text)["input_ids"]
     values = []
-    for ending in question.choices:
-        ids = tokenizer(f"{question.context} {ending}")["input_ids"]
+    for ending in endings:
+        ids = tokenizer(f"{text} {ending}")["input_ids"]
         log_p = model(input_ids=torch.tensor([ids], device=model.device)).logits[0].float().log_softmax(-1)
         values.append(sum(float(log_p[place - 1, ids[place]]) for place in range(len(context), len(ids))))
-    lengths = tuple(len(ending.encode()) for ending in question.choices)
+    lengths = tuple(len(ending.encode()) for ending in endings)
     return Answered(tuple(values), lengths, question.right)
 
 

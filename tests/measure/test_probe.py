@@ -60,8 +60,15 @@ def test_every_token_after_the_context_is_scored_and_none_before_it():
 
 def test_white_space_around_context_and_ending_changes_nothing():
     tokenizer = byte_tokenizer()
-    untidy = Question("The sky is \n", (" blue.", "made of oak. ", "été."), 0)
+    untidy = Question("\n The sky is \n", (" blue.", "made of oak. ", "été."), 0)
     assert encode_question(untidy, tokenizer) == encode_question(SHORT.questions[0], tokenizer)
+
+
+def test_our_scorer_equals_a_plain_one_on_hellaswag_as_it_lies_on_the_disk(tiny, shared_data):
+    probe = read_probe(shared_data / "probe_hellaswag" / "val_500.jsonl")
+    untidy = [q for q in probe.questions if any(choice != choice.strip() for choice in q.choices)]
+    base = load(ModelSpec(repo_id=tiny, dtype="float32"))
+    assert_like_plain(Probe("mixed", (*untidy[:8], *probe.questions[:8])), choose_loss(base.model, LoRA()), base)
 
 
 def test_a_row_begins_as_the_tokenizer_begins_texts_and_does_not_end_as_it_ends_them():

@@ -4,7 +4,8 @@
     scored:   a space and the ending, sum of log p of its tokens given the context, divided by the ending's bytes
 
 Bytes are those of the ending in UTF-8 without the space. This is `acc_norm` of lm-evaluation-harness (Gao et al.),
-which divides by characters: in ASCII the same. A tokenizer changes neither.
+which divides by characters: in ASCII the same. White space around text and ending is dropped, as that harness does with
+HellaSwag, where endings of every second row begin with some: two spaces in a row would be scored.
 
 Plain text, no chat template: it asks what the weights know, not whether the form of an answer is kept. Tuning changes
 that form on purpose, a template would move every figure with it, models without one could not be measured, and
@@ -110,7 +111,7 @@ def encode_question(question: Question, tokenizer: Any, limit: int | None = None
         UserError: an ending alone has more than `limit` tokens.
     """
     chat = chat_format(tokenizer)
-    context = question.context.rstrip()
+    context = question.context.strip()
     before = _tokens(chat, context)
     wholes = [_tokens(chat, f"{context} {choice.strip()}") for choice in question.choices]
     shared = min(_common(before, whole) for whole in wholes)
