@@ -11,7 +11,7 @@ from tests.data.doctor.ordinary import ask
 from tests.helpers import byte_tokenizer
 from tunelab import DataSpec, UserError
 from tunelab.data import read_examples
-from tunelab.data.doctor import FIXES, examine_rows, learning_curve
+from tunelab.data.doctor import apply, FIXES, examine_rows, learning_curve
 from tunelab.data.doctor.finding import SEVERITIES
 from tunelab.data.doctor.labels import spelling
 from tunelab.data.doctor.personal import masked, personal_data
@@ -153,6 +153,14 @@ def test_uneven_rare_and_numeric_labels():
 def test_spellings_are_equal_where_only_writing_differs():
     assert spelling("Card_Arrival") == spelling(" card-arrival. ") == spelling("CARD  ARRIVAL")
     assert spelling("!") != spelling("?")
+    assert spelling("yes.") == spelling("Yes!")
+
+
+@pytest.mark.parametrize(("one", "other"), [("-1", "1"), ("B-", "B"), (".5", "5"), ("-0.5", "0.5"), ("--", "-")])
+def test_signs_are_part_of_a_label(one, other):
+    rows = labelled({one: 12, other: 10, "another": 9})
+    assert "label-spellings" not in found(rows)
+    assert list(apply(["merge-labels"], rows)[0]) == rows
 
 
 @pytest.mark.parametrize(

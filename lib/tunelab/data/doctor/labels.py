@@ -25,9 +25,11 @@ NUMBER = re.compile(r"-?\d+(?:\.0+)?")
 
 
 def spelling(label: str) -> str:
-    """A label as it counts: case, spaces, hyphens, underscores and punctuation at its ends are no difference."""
+    """A label as it counts: case, spaces, underscores, hyphens between words and punctuation at its ends are no
+    difference. A sign is one: -1 is not 1, B- is not B, and .5 is not 5."""
     plain = unicodedata.normalize("NFKC", label).casefold()
-    return " ".join(re.sub(r"[\s_\-]+", " ", plain).split()).strip(" .,;:!'\"") or plain.strip()
+    plain = re.sub(r"(?<=\w)-+(?=\w)", " ", re.sub(r"[\s_]+", " ", plain).strip())
+    return re.sub(r"^[ .,;:!'\"]+(?!\d)|[ .,;:!'\"]+$", "", plain) or plain
 
 
 class Labels:
