@@ -97,6 +97,52 @@ def test_a_system_text_and_a_greeting_may_begin_a_transcript():
     ]
 
 
+VICUNAS = "A chat between a curious user and an artificial intelligence assistant. It gives helpful answers."
+ALPACAS = "Below is an instruction that describes a task"
+
+
+@pytest.mark.parametrize("column", ["text", "conversation", "messages"])
+@pytest.mark.parametrize(
+    ("text", "system", "asked"),
+    [
+        (f"{VICUNAS} USER: hi{{n}} ASSISTANT: hello</s>USER: and? ASSISTANT: yes</s>", VICUNAS, "hi{n}"),
+        (f"{VICUNAS}\n\nUSER: hi{{n}}\nASSISTANT: hello\nUSER: and?\nASSISTANT: yes", VICUNAS, "hi{n}"),
+        (f"{VICUNAS}\n### Human: hi{{n}}\n### Assistant: hello\n### Human: and?\n### Assistant: yes", VICUNAS, "hi{n}"),
+        ("USER: hi{n} ASSISTANT: hello</s>USER: and? ASSISTANT: yes</s>", "", "hi{n}"),
+        (
+            f"{ALPACAS}.\n\n### Instruction:\nhi{{n}}\n\n### Response:\nhello\n\n### Instruction:\nand?\n\n"
+            "### Response:\nyes",
+            f"{ALPACAS}.",
+            "hi{n}",
+        ),
+        (
+            "### Instruction:\nhi{n}\n\n### Input:\nX\n\n### Response:\nhello\n\n### Instruction:\nand?\n\n"
+            "### Response:\nyes",
+            "",
+            "hi{n}\n\nX",
+        ),
+    ],
+)
+def test_what_stands_before_the_first_label_of_a_conversation_is_its_system_text(column, text, system, asked):
+    said = [("user", asked), ("assistant", "hello"), ("user", "and?"), ("assistant", "yes")]
+    turns = [("system", system), *said] if system else said
+    assert read(numbered({column: text})) == [[tuple(turn) for turn in one] for one in numbered(turns)]
+
+
+def test_alpacas_prompts_with_an_input_and_without_stand_in_one_file():
+    plain = f"{ALPACAS}. Write.\n\n### Instruction:\nhi{{n}}\n\n### Response:\nhello"
+    paired = f"{ALPACAS}, paired with an input.\n\n### Instruction:\nhi{{n}}\n\n### Input:\nX\n\n### Response:\nhello"
+    turns = read([{"text": text.replace("{n}", str(n))} for n in range(3) for text in (plain, paired)])
+    assert turns[0] == [("system", f"{ALPACAS}. Write."), ("user", "hi0"), ("assistant", "hello")]
+    assert turns[1] == [("system", f"{ALPACAS}, paired with an input."), ("user", "hi0\n\nX"), ("assistant", "hello")]
+
+
+def test_documents_that_only_hold_labels_stay_plain_text():
+    for text in ("The manual, part {n}.\n\nUSER: who uses it", "Part {n} of a play\nHuman: hi\nRobot: hello"):
+        with pytest.raises(UserError, match="plain text"):
+            read(numbered({"text": text}))
+
+
 def test_a_transcript_with_calls_and_results_of_tools_is_read():
     row = {
         "system": "SYSTEM: You have functions.",

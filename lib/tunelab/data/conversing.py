@@ -5,12 +5,13 @@ from __future__ import annotations
 from tunelab.data.columns import Column
 from tunelab.data.names import ANSWERS, ANSWERS_LAST, ASKED, LABELS, TEXTS_IN_TURN, TURNS, first
 from tunelab.data.pairing import whether_wanted
-from tunelab.data.transcripts import begins_like_one
+from tunelab.data.transcripts import begins_like_one, conversation_turns, preface_of
 from tunelab.data.turns import SPEAKER_KEYS, SPEAKERS, WORD_KEYS
 from tunelab.errors import UserError, shortened
 
 Columns = dict[str, Column]
 Found = tuple[dict[str, str], str]
+SHARED = 40  # characters of a system text: Alpaca's two go on in different words
 ALWAYS_TURNS = TURNS[:3]  # names under which nothing but turns stands
 
 
@@ -109,7 +110,17 @@ def _ending(named: dict[str, str], filled: dict[str, str], turns: str) -> dict[s
 
 
 def _are_transcripts(column: Column) -> bool:
-    return bool(column.values) and all(map(begins_like_one, column.values))
+    """Whether each text is a conversation: it begins with a label, or all begin as the system text of the first does."""
+    if not column.values or not column.opening:
+        return False
+    if not (before := preface_of(column.opening)):
+        answered = any(turn["role"] == "assistant" for turn in conversation_turns(column.opening) or ())
+        return answered and all(map(_begins, column.values))
+    return all(value.strip().startswith(before[:SHARED]) for value in column.values)
+
+
+def _begins(text: str) -> bool:
+    return begins_like_one(text) or text.lstrip().startswith("### Instruction:")
 
 
 def _is_transcript(column: Column) -> bool:

@@ -1,7 +1,8 @@
 """Conversations written down as one text: `Human: … Assistant: …`, `USER: … ASSISTANT: …`, `### Human: …`.
 
 Each has one dialect: two labels, spelled as they are first, at the beginnings of lines (behind a blank line, where they
-begin so). Other words with a colon are part of what is said: an answer may hold a play.
+begin so). Other words with a colon are part of what is said: an answer may hold a play. What a whole conversation says
+before the first label is its system text, as Vicuna's and Alpaca's prompts have one.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ ASKERS = ("human", "user", "prompter")
 ANSWERERS = ("assistant", "ai", "bot", "gpt", "chatgpt", "chatbot", "model")
 RESULTS = ("function response", "tool response")
 LABEL = re.compile(r"(?P<gap>\A\s*|(?:\n[^\S\n]*){1,4}|(?=###))(?P<mark>#{2,3} ?)?(?P<who>[A-Za-z][A-Za-z ]{1,20}):")
+# labels that speak in turn, wherever they stand: Vicuna's, all in one line, and Alpaca's headings
+IN_TURN = (re.compile(r"(?:\A|\s|</s>)\s*(USER|ASSISTANT):"), re.compile(r"(?:\A|\n)\s*### (Instruction|Response):"))
+INPUT = re.compile(r"\n\s*### Input:\s*")  # goes on with what is asked
 END = re.compile(r"\s*(?:<\|endoftext\|>|<\|im_end\|>|<\|eot_id\|>|</s>)\s*\Z")  # what other models' turns end with
 
 
@@ -51,6 +55,50 @@ def transcript_turns(text: str) -> list[dict[str, str]] | None:
         {"role": _role(place), "content": END.sub("", text[place.end : end].strip()).strip()}
         for place, end in zip(turns, ends, strict=True)
     ]
+
+
+def conversation_turns(text: str) -> list[dict[str, str]] | None:
+    """The turns of a text that is a conversation as a whole, in which a system text may stand first without a label;
+    None where it is none."""
+    turns = transcript_turns(text)
+    if turns and any(turn["role"] == "assistant" for turn in turns):
+        return turns
+    return _labels_in_turn(text) or _after_preface(text) or turns
+
+
+def preface_of(text: str) -> str:
+    """The system text without a label with which a conversation begins; empty where the text is none, or has none."""
+    if begins_like_one(text):
+        return ""
+    first, *more = conversation_turns(text) or [{"role": ""}]
+    return first["content"] if first["role"] == "system" and more else ""
+
+
+def _labels_in_turn(text: str) -> list[dict[str, str]] | None:
+    for labels in IN_TURN:
+        before, *parts = labels.split(text)
+        asks, said = parts[::2], parts[1::2]
+        spoken = [who.lower() in ("user", "instruction") for who in asks]
+        if len(spoken) < 2 or spoken != [place % 2 == 0 for place in range(len(spoken))]:
+            continue
+        turns = [
+            {"role": "user" if asked else "assistant", "content": END.sub("", INPUT.sub("\n\n", words)).strip()}
+            for asked, words in zip(spoken, said, strict=True)
+        ]
+        return _with_preface(before, turns)
+    return None
+
+
+def _after_preface(text: str) -> list[dict[str, str]] | None:
+    first = next((place for place in _places(text) if place.key in ASKERS), None)
+    turns = transcript_turns(text[first.start :].lstrip()) if first and first.start else None
+    if first is None or not turns or not any(turn["role"] == "assistant" for turn in turns):
+        return None
+    return _with_preface(text[: first.start], turns)
+
+
+def _with_preface(before: str, turns: list[dict[str, str]]) -> list[dict[str, str]]:
+    return [{"role": "system", "content": before.strip()}, *turns] if before.strip() else turns
 
 
 def question_turns(text: str) -> list[dict[str, str]] | None:

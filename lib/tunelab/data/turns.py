@@ -11,7 +11,7 @@ from typing import Any
 from tunelab.data.cells import written
 from tunelab.data.examples import Message, Role
 from tunelab.data.reading.checks import Unreadable, parse_json
-from tunelab.data.transcripts import question_turns, transcript_turns
+from tunelab.data.transcripts import conversation_turns, question_turns
 from tunelab.errors import shortened
 
 SPEAKERS: dict[str, Role] = {
@@ -109,7 +109,7 @@ def _from_text(text: str) -> Any:
     """Turns that stand in a cell as text: JSON, or a transcript."""
     if text.lstrip().startswith(("[", "{")):
         return parse_json(text)
-    turns = transcript_turns(text)
+    turns = conversation_turns(text)
     if turns is None:
         raise Unreadable(f"is {shortened(text, 40)}, which is no list of turns")
     return turns
