@@ -14,6 +14,8 @@ from tunelab.data.reading.checks import Unreadable, parse_json
 FIELD = re.compile(r"\{([^{}]+)\}")
 BLANK = ("nan", "NaN", "<noinput>", "<nooutput>", "<no input>")  # what tables write into cells that are empty
 
+YES_OR_NO = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
 
 def is_blank(text: str) -> bool:
     """Whether a cell says in words that it is empty."""
@@ -23,6 +25,11 @@ def is_blank(text: str) -> bool:
 def cell(value: Any) -> str:
     """A cell as people write it, nothing for one that is empty in any way."""
     return "" if isinstance(value, str) and is_blank(value) else written(value)
+
+
+def says_yes(value: Any) -> bool | None:
+    """Whether a cell says yes or no, in words or as a number; None where it says neither."""
+    return YES_OR_NO.get(str(value).strip().lower().removesuffix(".0"))
 
 
 def list_in(text: str) -> list[Any] | dict[str, Any] | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from tunelab.data.advice import either, missing, no_pair
+from tunelab.data.cells import says_yes
 from tunelab.data.columns import SCALAR, Column
 from tunelab.data.names import (
     ANSWERS,
@@ -238,8 +239,8 @@ def whether_wanted(named: dict[str, str], filled: dict[str, str], found: Columns
     column = named.get("label") or filled.get("label")
     if column is None or column in taken:
         return {}
-    said = {value.strip().lower().removesuffix(".0") for value in found[column].values}
-    if "label" in named or (said and said <= {"true", "false", "0", "1", "yes", "no"}):
+    said = found[column].values
+    if "label" in named or (said and all(says_yes(value) is not None for value in said)):
         return {"label": column}
     return {}
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tunelab.data.advice import advised, another_answer, flags
-from tunelab.data.cells import cell, fields_of, filled, is_template, written
+from tunelab.data.cells import cell, fields_of, filled, is_template, says_yes, written
 from tunelab.data.choosing import reader_of_choices
 from tunelab.data.columns import kind_of
 from tunelab.data.examples import Example, Message
@@ -158,7 +158,7 @@ class Reader:
         system, ending, wanted = self._system(), roles.get("completion"), roles.get("label")
 
         def parse(row: Row, number: int) -> Example | str:
-            if wanted and _is_false(row.get(wanted)):
+            if wanted and says_yes(row.get(wanted)) is False:
                 return "unwanted"
             if not kind_of(row.get(column)):
                 return "empty"
@@ -209,7 +209,7 @@ class Reader:
         history, wanted = roles.get("history"), roles.get("label")
 
         def parse(row: Row, number: int) -> Example | str:
-            if wanted and _is_false(row.get(wanted)):
+            if wanted and says_yes(row.get(wanted)) is False:
                 return "unwanted"
             parts = [text for part in asked if (text := part(row)).strip()]
             prompt, said = "\n\n".join(map(tidy, parts)), tidy(answer(row))
@@ -345,10 +345,6 @@ def tidy(text: str) -> str:
 def _with_system(text: str, turns: list[Message]) -> list[Message]:
     """Turns that begin with a system text of their own, or with this one."""
     return turns if not text or any(turn.role == "system" for turn in turns[:1]) else [Message("system", text), *turns]
-
-
-def _is_false(value: Any) -> bool:
-    return str(value).strip().lower() in ("false", "0", "0.0", "no")
 
 
 def _ended(turns: list[Message], ending: list[Message]) -> list[Message]:
