@@ -11,7 +11,7 @@ from tests.data.doctor.ordinary import ask
 from tests.helpers import byte_tokenizer
 from tunelab import DataSpec, UserError
 from tunelab.data import read_examples
-from tunelab.data.doctor import apply, FIXES, examine_rows, learning_curve
+from tunelab.data.doctor import FIXES, apply, examine_rows, learning_curve
 from tunelab.data.doctor.finding import SEVERITIES
 from tunelab.data.doctor.labels import spelling
 from tunelab.data.doctor.personal import masked, personal_data
@@ -222,6 +222,8 @@ KEYS = {  # put together here, so that nobody takes them for real ones
         ("My mobile number is 0171 2345678.", "phone"),
         ("+1 415 555 2671", "phone"),
         ("(415) 555-2671", "phone"),
+        ("415-555-2671 is mine", "phone"),
+        ("My number is 415.555.2671", "phone"),
         ("Rufen Sie uns unter 030/901820 an", "phone"),
         ("Appelez-moi au 01 42 68 53 00", "phone"),
         ("電話番号は03-1234-5678です", "phone"),
@@ -260,6 +262,8 @@ def test_no_report_says_what_is_personal():
         "call the function 1234567 times",
         "call 10.5.2024",
         "telephone model 3310 4400",
+        "Order number 415-555-2671",
+        "Call on 20240131",
         "sk-xxxxxxxxxxxxxxxxxxxxxxxxxxxx",
         "icon@2x.png",
         "user@example.com",

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tests.data.doctor.ordinary import TEXTS, ask
+from tunelab import DataSpec
+from tunelab.data import read_examples
 from tunelab.data.doctor import FIXES, apply, examine_rows
 from tunelab.data.examples import Example
 
@@ -131,3 +135,14 @@ def test_quoted_foreign_words_and_translations_have_one_language():
         for n, text in enumerate(MESSAGES)
     ]
     assert "languages" not in kinds(rows)
+
+
+def test_order_ids_of_the_built_in_tickets_are_no_personal_data():
+    rows = read_examples(DataSpec(source="support-tickets"))[:500]
+    mended, record = apply(["mask-personal-data"], rows)
+    assert [row.answer for row in mended] == [row.answer for row in rows]
+    assert 0 < record.fixes["mask-personal-data"].changed == sum("[phone]" in row.prompt for row in mended)
+    ids = [str(json.loads(row.answer)["order_id"]) for row in rows]
+    assert [i for i, row in zip(ids, rows, strict=True) if i in row.prompt] == [
+        i for i, row in zip(ids, mended, strict=True) if i in row.prompt
+    ]

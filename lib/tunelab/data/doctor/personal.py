@@ -53,7 +53,10 @@ PHONE = re.compile(
     r"(?<![A-Za-z0-9_.,/@#$€£%=+-])(?:\+|00|\()?\d[\d ()./\u00a0-]{5,20}\d"
     r"(?![A-Za-z0-9_@%€$£]|[.,:/-]\d| ?(?:times|pieces|items))"
 )
-DATE = re.compile(r"\d{4}[-/.]\d\d?[-/.]\d\d?|\d\d?[-/.]\d\d?[-/.](?:\d{4}|\d\d)\b(?![-/. ]?\d)")
+DATE = re.compile(
+    r"(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])\Z"
+    r"|\d{4}[-/.]\d\d?[-/.]\d\d?|\d\d?[-/.]\d\d?[-/.](?:\d{4}|\d\d)\b(?![-/. ]?\d)"
+)
 THOUSANDS = re.compile(r"[1-9]\d?(?:[ .,\u00a0]\d{3}){2,}")
 # a number is a phone number where a word says so, with no other word between them than these
 CALLED = re.compile(
@@ -66,7 +69,7 @@ CALLED = re.compile(
     re.IGNORECASE,
 )
 REGIONS = "US GB DE FR ES IT JP IN BR AU NL CH AT".split()
-AMERICAN = re.compile(r"\([2-9]\d\d\) ?\d{3}-\d{4}")
+AMERICAN = re.compile(r"\([2-9]\d\d\) ?\d{3}-\d{4}|[2-9]\d\d([-.])[2-9]\d\d\1\d{4}")
 
 KEY = re.compile(
     r"\bAKIA[0-9A-Z]{16}\b|\bASIA[0-9A-Z]{16}\b"  # Amazon
@@ -157,7 +160,8 @@ def _phones(text: str) -> Iterator[Span]:
             regions: list[str | None] = [None] if number[0] == "+" or CALLED.search(before) else []
             number = number if number[0] == "+" else f"+{number[2:]}"
         else:
-            regions = list(REGIONS) if CALLED.search(before) else ["US"] if AMERICAN.fullmatch(number) else []
+            american = AMERICAN.fullmatch(number) and not OTHER_NUMBER.search(before)
+            regions = list(REGIONS) if CALLED.search(before) else ["US"] if american else []
         if any(_is_phone_number(number, region) for region in regions):
             yield Span(found.start(), found.end(), "phone")
 
