@@ -257,3 +257,17 @@ def test_of_two_dialects_in_a_turn_the_one_that_is_filled_is_read():
         {"role": "assistant", "content": "7", "from": "", "value": None},
     ]
     assert read([{"messages": filled}]) == [[("user", "7"), ("assistant", "7")]]
+
+
+def test_turns_that_python_has_written_into_a_cell_are_read():
+    turns = [{"role": "user", "content": "what's {n}?"}, {"role": "assistant", "content": 'a "word"'}]
+    assert read(numbered({"messages": str(turns)}))[0] == [("user", "what's 0?"), ("assistant", 'a "word"')]
+    twice = '[{"role": "user", "content": "a", "content": "b"}, {"role": "assistant", "content": "c"}]'
+    with pytest.raises(UserError):
+        read([{"messages": twice}])
+
+
+def test_a_system_text_in_parts_is_its_words():
+    turns = [{"role": "user", "content": "hi{n}"}, {"role": "Chatbot", "content": "hello"}]
+    row = {"system": [{"text": "Be kind."}], "messages": turns}
+    assert read(numbered(row))[0] == [("system", "Be kind."), ("user", "hi0"), ("assistant", "hello")]

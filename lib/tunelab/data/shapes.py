@@ -19,7 +19,7 @@ from tunelab.data.reading import Bad, Row, bad_rows_note
 from tunelab.data.reading.checks import Unreadable
 from tunelab.data.reading.unfolding import unfolded
 from tunelab.data.transcripts import without_label
-from tunelab.data.turns import asked_turns, history_of, turns_of
+from tunelab.data.turns import asked_turns, history_of, turns_of, words_of
 from tunelab.errors import UserError, shortened
 from tunelab.spec import DataSpec
 
@@ -265,14 +265,14 @@ class Reader:
 
     def _system(self) -> Callable[[Row], str]:
         own, default = self.mapping.roles.get("system"), (self.spec.system or "").strip()
-        given = self._cell("system") if own else None
+        given = self._cell("system", words_of) if own else None
         return lambda row: (without_label(given(row)).strip() if given else "") or default
 
-    def _cell(self, role: str) -> Callable[[Row], str]:
+    def _cell(self, role: str, write: Callable[[Any], str] = cell) -> Callable[[Row], str]:
         column = self.mapping.roles[role]
         if self._is_template(role):
             return self._template(role, column)
-        return lambda row: cell(row.get(column))
+        return lambda row: write(row.get(column))
 
     def _template(self, role: str, template: str) -> Callable[[Row], str]:
         """A template as a function of a row; one that nobody wrote says nothing where all that it names is empty."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
-from tunelab.data.cells import written
+from tunelab.data.cells import cell, list_in, written
 from tunelab.data.examples import Message, Role
 from tunelab.data.reading.checks import Unreadable, parse_json
 from tunelab.data.transcripts import conversation_turns, question_turns
@@ -25,6 +25,7 @@ SPEAKERS: dict[str, Role] = {
     "assistant": "assistant",
     "gpt": "assistant",
     "chatgpt": "assistant",
+    "chatbot": "assistant",
     "model": "assistant",
     "bot": "assistant",
     "ai": "assistant",
@@ -84,6 +85,17 @@ def asked_turns(text: str) -> list[Message] | None:
     return turns_of(turns) if turns else None
 
 
+def words_of(value: Any) -> str:
+    """A text, or the text of the parts in which it is written; other values as people write them.
+
+    Raises:
+        Unreadable: one of the parts is no text.
+    """
+    parts = value if isinstance(value, list) else [value]
+    in_parts = all(isinstance(part, dict) and {"text", "content"} & part.keys() for part in parts)
+    return _words(value) if parts and in_parts else cell(value)
+
+
 def history_of(value: Any) -> list[Message]:
     """Earlier turns: pairs of question and answer, turns, or texts in turn.
 
@@ -108,7 +120,8 @@ def history_of(value: Any) -> list[Message]:
 def _from_text(text: str) -> Any:
     """Turns that stand in a cell as text: JSON, or a transcript."""
     if text.lstrip().startswith(("[", "{")):
-        return parse_json(text)
+        pythons = list_in(text) if re.match(r"[\s\[{]+'", text) else None  # as in tables that pandas wrote
+        return parse_json(text) if pythons is None else pythons
     turns = conversation_turns(text)
     if turns is None:
         raise Unreadable(f"is {shortened(text, 40)}, which is no list of turns")
