@@ -310,3 +310,49 @@ def test_rows_with_pictures_are_refused_with_the_columns_of_their_text():
     message = refusal(rows)
     assert "holds an image" in message
     assert "--columns prompt=question completion=answer" in message
+
+
+def test_a_columns_own_name_comes_before_names_that_only_hold_one():
+    rows = table(query=asks, original_question="What?", response=text, type="x")
+    assert learned(rows)[0] == (asks(0), text(0))
+    rows = table(question=asks, model_output="no idea", answer=text)
+    assert learned(rows)[0] == (asks(0), text(0))
+    assert learned(table(original_question=asks, response=text))[0] == (asks(0), text(0))
+
+
+@pytest.mark.parametrize("asked", ["input", "prompt", "context", "question"])
+def test_turns_that_wait_are_answered_by_the_column_beside_them(asked):
+    rows = table(**{asked: lambda n: [{"role": "user", "content": asks(n)}]}, output=text)
+    assert learned(rows)[0] == (asks(0), text(0))
+
+
+@pytest.mark.parametrize("asked", ["inputs", "user", "Human"])
+@pytest.mark.parametrize("answer", ["targets", "bot", "AI"])
+def test_public_names_for_asking_and_answering_are_known(asked, answer):
+    assert learned(table(**{asked: asks, answer: text}))[0] == (asks(0), text(0))
+
+
+def test_what_a_task_is_stands_in_the_prompt_with_its_input():
+    (first, *_rest) = learned(table(definition="Say why.", inputs=asks, targets=text))
+    assert first == (f"{asks(0)}\n\nSay why.", text(0))
+
+
+def test_a_score_of_two_texts_is_advised_as_the_answer_and_is_said_to_be_a_number():
+    rows = table(sentence1=asks, sentence2=text, score=lambda n: n / 4)
+    message = refusal(rows)
+    assert advised(message) == {"completion": "score"}
+    assert learned(rows, columns=advised(message))[1] == (f"sentence1: {asks(1)}\nsentence2: {text(1)}", "0.25")
+    said = " ".join(read_data(DataSpec(rows=tuple(rows), columns=advised(message))).notes)
+    assert "the answers are numbers (0.25, …)" in said
+
+
+def test_advice_follows_the_order_of_columns_and_leaves_out_what_is_always_the_same():
+    rows = table(Frage=asks, Antwort=lambda n: f"{n} so", Kanal="per E-Mail an alle im Haus und noch viel mehr Text")
+    assert advised(refusal(rows)) == {"prompt": "Frage", "completion": "Antwort"}
+    rows = table(Frage=lambda n: f"Was {n} ?", Antwort=text)
+    assert advised(refusal(rows)) == {"prompt": "Frage", "completion": "Antwort"}
+
+
+def test_an_answer_that_never_changes_is_said():
+    assert "the answer is the same in all 12 rows ('None')" in notes(table(question=asks, answers=lambda n: ["None"]))
+    assert "the same" not in notes(table(question=asks, answer=text))

@@ -72,14 +72,20 @@ def advised(found: Columns, role: str = "prompt", **known: str) -> dict[str, str
     """Columns, or templates over what they hold, that could be asked and answered; none where there are too few."""
     able = [column for column in found.values() if column.filled and column.name and not _is_out(column)]
     able = [column for column in able if column.name not in known.values()]
-    texts = [column for column in able if column.is_text]
+    texts = [column for column in able if column.is_text and not column.is_address]
+    varied = [column for column in texts if not column.is_constant]
+    texts = varied if len(varied) > 1 else texts
     clear = [column for column in texts if not column.is_id]
     if role == "text":
         order = sorted(clear or texts, key=lambda column: -column.length)
         return {"text": order[0].name} if order else {}
     others = [*clear, *(column for column in texts if column.is_id)]
     asked = known.get("prompt") or _asked(others)
-    answer = known.get("completion") or _answer([column for column in others if column.name != asked])
+    together = asked in found and found[asked].key in TOGETHER  # these are found together, and none of them answers
+    left = [c for c in others if c.name != asked and not (together and c.key in TOGETHER)]
+    answer = known.get("completion") or _answer(left)
+    if together and answer and "prompt" not in known:
+        return {"completion": answer}
     spare = iter([path for column in able if column not in texts for path in _paths(column)])
     asked = asked or next(spare, None)
     answer = answer or next(spare, None)
@@ -96,7 +102,8 @@ def _asked(texts: list[Column]) -> str | None:
     able = [column for column in texts if not column.is_numeric and not column.is_address] or texts
     able = [column for column in able if column.key not in (*ANSWERS, *ANSWERS_LAST, *LABELS) and not _is_label(column)]
     known = [column.name for key in (*ASKED, *ASKED_BY_TEXT) for column in able if column.key == key]
-    return next(iter([*known, *(column.name for column in _longest([c for c in able if not c.is_id] or able))]), None)
+    prose = [column.name for column in able if column.is_prose and not column.is_id]  # what is asked stands first
+    return next(iter([*known, *prose, *(c.name for c in _longest([c for c in able if not c.is_id] or able))]), None)
 
 
 def _answer(texts: list[Column]) -> str | None:

@@ -73,6 +73,8 @@ class Column:
     @property
     def is_id(self) -> bool:
         """Whether every cell is another short code or number."""
+        if self.kinds == {"number"} and not all(re.fullmatch(r"\d+(\.0)?", value) for value in self.values):
+            return False
         short = self.characters <= 40 * self.filled
         codes = all(re.fullmatch(r"[\w.:/-]*\d[\w.:/-]*", value.strip()) for value in self.values)
         return self.filled > 1 and short and codes and len(self.values) >= min(self.filled, MAX_DISTINCT)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tunelab.data.columns import Column
-from tunelab.data.names import ANSWERS, ANSWERS_LAST, ASKED, LABELS, TEXTS_IN_TURN, TURNS, first
+from tunelab.data.names import ANSWERS, ANSWERS_LAST, ASKED, ASKED_BY_TEXT, LABELS, TEXTS_IN_TURN, TURNS, first
 from tunelab.data.pairing import whether_wanted
 from tunelab.data.transcripts import begins_like_one, conversation_turns, preface_of
 from tunelab.data.turns import SPEAKER_KEYS, SPEAKERS, WORD_KEYS
@@ -103,14 +103,14 @@ def _ending(named: dict[str, str], filled: dict[str, str], turns: str) -> dict[s
     """The column with the last answer, for turns that end with a question."""
     column = named.get("completion") or named.get("chosen")
     if column is None:
-        asked = filled.get("prompt") == turns
+        asked = any(filled.get(key) == turns for key in ("context", *ASKED, *ASKED_BY_TEXT))
         free = {key: name for key, name in filled.items() if name != turns}
         column = first(("completion", "chosen", *(("response", "answer", "output") if asked else ())), free)
     return {"completion": column} if column and column != turns else {}
 
 
 def _are_transcripts(column: Column) -> bool:
-    """Whether each text is a conversation: it begins with a label, or all begin as the system text of the first does."""
+    """Whether texts are conversations: each begins with a label, or as the system text of the first one does."""
     if not column.values or not column.opening:
         return False
     if not (before := preface_of(column.opening)):

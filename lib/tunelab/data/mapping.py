@@ -28,6 +28,7 @@ from tunelab.errors import UserError, listed, shortened
 from tunelab.spec import DataSpec
 
 SHOWN_NAMES = 8
+LEAST_SAME = 10  # rows with one answer, before that is told
 
 Shape = Literal["turns", "pair", "choices", "text"]
 
@@ -182,5 +183,19 @@ def _warnings(roles: dict[str, str], found: dict[str, Column], spec: DataSpec) -
         return (
             f"the labels are numbers ({shown}); words would be learned better: give them as labels, e.g. "
             f"{{'{numbers[0]}': 'a word', '{numbers[1]}': 'another'}}",
+        )
+    return _of_answers(answer)
+
+
+def _of_answers(answer: Column) -> tuple[str, ...]:
+    """What to say of answers that teach little: all are the same, or they are measured numbers."""
+    if answer.is_constant and answer.filled >= LEAST_SAME:
+        shown = shortened(answer.opening or "", 40)
+        return (f"warning: the answer is the same in all {answer.filled:,} rows ({shown}): nothing else is learned",)
+    fractions = sorted(value for value in answer.values if not re.fullmatch(r"-?\d+(\.0)?", value))
+    if answer.kinds == {"number"} and fractions:
+        shown = f"{fractions[0]}, …" if len(fractions) > 1 else fractions[0]
+        return (
+            f"the answers are numbers ({shown}): they are learned as text, in which a near miss is as wrong as any",
         )
     return ()

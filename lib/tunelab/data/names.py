@@ -24,6 +24,7 @@ ASKED = (
 )
 ASKED_BY_TEXT = (
     "input",
+    "inputs",
     "text",
     "sentence",
     "utterance",
@@ -77,6 +78,9 @@ ANSWERS = (
     "gpt",
     "reply",
     "accepted",
+    "targets",
+    "bot",
+    "ai",
 )
 ANSWERS_LAST = (
     "solution",
@@ -98,7 +102,19 @@ ANSWERS_LAST = (
 )
 LABELS = ("label", "labels", "label_text", "intent", "category", "class", "sentiment", "topic")
 CHOICES = ("choices", "options", "endings")
-BESIDE = ("input", "context", "text", "passage", "paragraph", "document", "article", "story", "background", *CHOICES)
+BESIDE = (
+    "input",
+    "context",
+    "text",
+    "passage",
+    "paragraph",
+    "document",
+    "article",
+    "story",
+    "background",
+    "definition",
+    *CHOICES,
+)
 SYSTEMS = ("system", "system_prompt", "systemprompt", "system_message")
 RIGHT = (
     "answer",

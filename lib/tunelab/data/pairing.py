@@ -82,7 +82,15 @@ def asked_of(filled: dict[str, str], found: Columns) -> str | None:
     order = [key for key in order if key not in late] + late
     if "target" in filled and "source" in able:
         order.insert(0, "source")
-    return first([*order, *TOGETHER], able)
+    return first([*order, *TOGETHER], _own_names_first(able, order, found))
+
+
+def _own_names_first(able: dict[str, str], keys: Iterable[str], found: Columns) -> dict[str, str]:
+    """Without columns that only hold one of these names in theirs, where another has one as its own: beside `query`,
+    `original_question` is not what is asked."""
+    names = {column.key for column in found.values()}
+    own = {key: name for key, name in able.items() if key in names}
+    return own if own.keys() & {*keys} else able
 
 
 def _is_person(column: Column, filled: dict[str, str]) -> bool:
@@ -164,7 +172,7 @@ def _answer_of(free: dict[str, str], asked: str | None, found: Columns, name: st
     """
     able = {key: role for key, column in free.items() if (role := _can_answer(found[column])) is not None}
     labels = sorted(LABELS, key=lambda key: key in able and able[key] in found and found[able[key]].is_numeric)
-    answer = first((*ANSWERS, *ANSWERS_LAST, *labels), able)
+    answer = first((*ANSWERS, *ANSWERS_LAST, *labels), _own_names_first(able, ANSWERS, found))
     if answer is None and "query" in able and found[free["query"]].is_sql:
         return able["query"]
     if answer is None:
