@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 
 import pytest
@@ -70,3 +71,15 @@ def test_a_test_part_of_its_own_is_compared_with():
     assert "leakage" not in {finding.kind for finding in again.findings}
     assert again.notes[:2] == mended.notes[:2]
     assert "drop-leaked: 2 rows dropped (row 1, 2)" in again.notes
+
+
+def test_what_was_read_and_what_is_named_by_a_path_are_examined_and_other_things_refused(tmp_path):
+    rows = [{"question": f"Why is part {n} loose?", "answer": f"Because of screw {n}."} for n in range(12)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    read = examine(read_data(DataSpec(rows=rows, heldout=2)))
+    assert (read.rows, read.heldout_rows) == (10, 2)
+    assert examine(tmp_path / "rows.jsonl").rows == examine(rows).rows == 12
+    for other in (7, [1, 2], {"a": 1}, None):
+        with pytest.raises(UserError) as caught:
+            examine(other)
+        assert len(str(caught.value)) <= 400

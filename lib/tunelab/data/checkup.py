@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
+from pydantic import ValidationError
+
 from tunelab.data.doctor import Examination, examine_rows
 from tunelab.data.doctor.examination import Say
+from tunelab.data.examples import DataSplit, Example
 from tunelab.data.split import read_undivided
+from tunelab.errors import UserError, shortened
 from tunelab.spec import DataSpec, ModelSpec, Stage
 
 
@@ -20,34 +26,47 @@ def examine(
     on_progress: Say = lambda message: None,
 ) -> Examination:
     """What the data doctor finds in rows: a `DataSpec`, a `Stage`, a file, a built-in name or a Hub id, or rows in
-    memory (a list of dicts, a DataFrame, a `datasets.Dataset`). Rows that are held out by a part or a file of their own
-    are compared with the others; where held-out rows are drawn from the data, all of it is examined. Rows are mended
-    first where the data names fixes; the notes begin with those of the reader.
+    memory (a list of dicts, a DataFrame, a `datasets.Dataset`), or what `read_data` gives. Rows that are held out by a
+    part or a file of their own are compared with the others; where held-out rows are drawn from the data, all of it is
+    examined. Rows are mended first where the data names fixes; the notes begin with those of the reader.
 
     model: whose tokenizer tells which answers `max_length` tokens cut; without one that is not checked.
     sample: rows that are read word by word, chosen by the data's seed.
 
     Raises:
-        UserError: the rows can't be read, or there are none.
+        UserError: the rows can't be read, or there are none, or `data` is none of these.
     """
-    if isinstance(data, Stage):
-        learn, data = data.learn, data.data
-    elif isinstance(data, str):
-        data = DataSpec(source=data)
-    elif not isinstance(data, DataSpec):
-        data = DataSpec(rows=data)
-    train, heldout, notes = read_undivided(data, learn)
+    train, heldout, notes, seed = _sides(data, learn)
     tokenizer, max_length = tokenizer_and_limit(model)
     examination = examine_rows(
         train,
         heldout,
         tokenizer=tokenizer,
         max_length=max_length,
-        seed=data.seed,
+        seed=seed,
         sample=sample,
         on_progress=on_progress,
     )
     return replace(examination, notes=(*notes, *examination.notes))
+
+
+def _sides(data: Any, learn: str) -> tuple[Sequence[Example], Sequence[Example], Sequence[str], int]:
+    """Rows, held-out rows, notes, and the seed that chooses a sample."""
+    if isinstance(data, DataSplit):
+        return data.train, data.heldout, data.notes, 0
+    if isinstance(data, Stage):
+        learn, data = data.learn, data.data
+    elif isinstance(data, str | os.PathLike):
+        data = DataSpec(source=os.fspath(data))
+    elif not isinstance(data, DataSpec):
+        try:
+            data = DataSpec(rows=data)
+        except ValidationError:
+            raise UserError(
+                f"examine takes rows (a list of objects, a DataFrame, a data set), a file's name or a DataSpec; "
+                f"this is {shortened(repr(data), 60)}. Give e.g. tunelab.examine('rows.jsonl')."
+            ) from None
+    return *read_undivided(data, learn), data.seed
 
 
 def tokenizer_and_limit(model: ModelSpec | None) -> tuple[Any, int]:
