@@ -18,7 +18,7 @@ from tunelab.data.sets.support_tickets import INSTRUCTION
 from tunelab.data.sets.ticket_rules import answer_by_rules
 from tunelab.measure.builtin_sets import floors_for, floors_of, metrics_of, scored
 from tunelab.measure.floors import SMOOTHING, by_field, majority, naive_bayes, nearest_neighbour, words
-from tunelab.measure.sql import ExecutionAccuracy
+from tunelab.measure.metrics.sql import ExecutionAccuracy
 
 BANKING = next((p for p in (REPOSITORY, *REPOSITORY.parents) if (p / "shared/data/banking77").is_dir()), None)
 texts = st.lists(st.sampled_from("a b c d e".split()), min_size=1, max_size=6).map(" ".join)

@@ -10,13 +10,15 @@ from tunelab.data.builtin import BUILTIN, BuiltinSet
 from tunelab.data.examples import Example
 from tunelab.data.sets.card import Figure
 from tunelab.data.split import read_data
-from tunelab.measure.fields import FieldAccuracy, SameJSON, ValidJSON, is_json
 from tunelab.measure.floors import Floor, by_field, majority, naive_bayes, nearest_neighbour
-from tunelab.measure.metrics import ChrF, ExactMatch, RowMetric, main_metric
-from tunelab.measure.sql import ExecutionAccuracy
+from tunelab.measure.metrics import ChrF, ExactMatch, Metric, main_metric
+from tunelab.measure.metrics.fields import FieldAccuracy, SameJSON, ValidJSON, is_json
+from tunelab.measure.metrics.sql import ExecutionAccuracy
 from tunelab.spec import DataSpec
 
-PLAIN = {metric.name: metric for metric in (ChrF, ExactMatch, ValidJSON, SameJSON, FieldAccuracy)}
+PLAIN: dict[str, type[Metric]] = {
+    metric.name: metric for metric in (ChrF, ExactMatch, ValidJSON, SameJSON, FieldAccuracy)
+}
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Sides:
     heldout_answers: list[str]
 
 
-def metrics_of(one: BuiltinSet) -> list[RowMetric]:
+def metrics_of(one: BuiltinSet) -> list[Metric]:
     """The metrics that a set's answers are measured by, the one to report first."""
     return [_metric(name, one) for name in one.metrics]
 
@@ -71,7 +73,7 @@ def scored(one: BuiltinSet, answered_by: str, given: Sequence[str], wanted: Sequ
     return [Figure(answered_by, name, round(sum(values) / len(values), 1)) for name, values in rows.items()]
 
 
-def _metric(name: str, one: BuiltinSet) -> RowMetric:
+def _metric(name: str, one: BuiltinSet) -> Metric:
     if name == ExecutionAccuracy.name:
         assert one.database, f"{one.name} is measured by queries and has no database"
         with closing(one.database()) as database:

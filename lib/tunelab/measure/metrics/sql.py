@@ -18,7 +18,7 @@ from itertools import starmap
 from typing import Any
 
 from tunelab.errors import UserError, shortened
-from tunelab.measure.metrics import RowMetric
+from tunelab.measure.metrics.protocol import RowMetric
 
 SECONDS = 2.0
 MOST_ROWS = 10_000
@@ -98,11 +98,10 @@ class ExecutionAccuracy(RowMetric):
     Source: Yu et al. 2018, "Spider", section 5, with the tables of one database.
     """
 
-    name = "execution_accuracy"
-    description = "Share of queries that return what the reference returns, in per cent."
+    name, title, unit, range, higher_is_better = "execution_accuracy", "execution accuracy", "%", (0, 100), True
+    source = "Yu et al. 2018, 'Spider', section 5"
 
-    def __init__(self, database: sqlite3.Connection, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(self, database: sqlite3.Connection) -> None:
         self._sandbox = Sandbox(database)
         self._expected: dict[str, list[Row]] = {}
 

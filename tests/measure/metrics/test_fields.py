@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunelab.errors import UserError
-from tunelab.measure.fields import (
+from tunelab.measure.metrics.fields import (
     FieldAccuracy,
     FieldF1,
     SameJSON,
@@ -133,7 +133,15 @@ def test_micro_f1_of_one_label_is_its_accuracy(pairs):
     score = field_scores(answers, wanted).fields["x"]
     share = sum(a == b for a, b in pairs) / len(pairs)
     assert (score.precision, score.recall, score.f1) == (pytest.approx(share),) * 3
-    assert ACCURACY.compute(predictions=answers, references=wanted)["field_accuracy"] == pytest.approx(100 * share)
+    assert ACCURACY(answers, wanted) == pytest.approx(100 * share)
+
+
+@given(st.lists(st.tuples(objects, objects), min_size=1, max_size=3))
+def test_field_f1_of_many_rows_counts_the_values_of_all(pairs):
+    answers, wanted = ([json.dumps(pair[side]) for pair in pairs] for side in (0, 1))
+    assert F1(answers, wanted) == pytest.approx(100 * field_scores(answers, wanted).micro.f1)
+    several = [(one, "{}") for one in answers]
+    assert F1(answers, several) == 100, "the best of several references counts"
 
 
 def test_a_reference_that_is_not_json_is_a_mistake_that_names_its_row():
@@ -141,12 +149,15 @@ def test_a_reference_that_is_not_json_is_a_mistake_that_names_its_row():
         field_scores(["{}", "{}"], ["{}", "refund"])
     with pytest.raises(UserError, match="is not JSON"):
         F1.score("{}", "refund")
+    for metric in (SAME, F1, ACCURACY):
+        with pytest.raises(UserError, match=r"Row 2: reference = 'refund' is not JSON"):
+            metric(["{}", "{}"], ["{}", "refund"])
     with pytest.raises(ValueError, match="no rows"):
         field_scores([], [])
 
 
 def test_validity_does_not_look_at_the_reference():
-    assert VALID.compute(predictions=["{}", "no"], references=["x", "{}"]) == {"valid_json": 50.0}
+    assert VALID(["{}", "no"], ["x", "{}"]) == 50.0
 
 
 def test_leaves_of_an_empty_object_are_one_value():

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunelab.data.sets.shop import shop_database
+from tunelab.data.sets.text_to_sql import heldout_rows
 from tunelab.errors import UserError
-from tunelab.measure.sql import ExecutionAccuracy, QueryError, Sandbox, orders_its_rows, same_rows
+from tunelab.measure.metrics.sql import ExecutionAccuracy, QueryError, Sandbox, orders_its_rows, same_rows
 
 ENDLESS = "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t)"
 
@@ -143,7 +144,7 @@ def test_the_sandbox_is_a_copy_and_leaves_the_database_as_it_was(database):
 def test_answers_are_right_when_they_return_the_same_rows(answer, reference, right, database):
     metric = ExecutionAccuracy(database)
     assert metric.score(answer, reference) == 100 * right
-    assert metric.compute(predictions=[answer], references=[reference]) == {"execution_accuracy": 100.0 * right}
+    assert metric([answer], [reference]) == 100.0 * right
 
 
 @pytest.mark.parametrize(
@@ -190,6 +191,29 @@ def test_rows_are_compared_as_multisets(one, other):
             left.remove(row)
     equal = len(one) == len(other) and not left
     assert same_rows(one, other, ordered=False) == equal
+
+
+def test_two_hundred_answers_count_as_sqlite_itself_answers_them(database):
+    references = [row["completion"] for row in heldout_rows()[:200]]
+    answers = [
+        other if row % 2 else same for row, (same, other) in enumerate(zip(references, references[::-1], strict=True))
+    ]
+    answers[:4] = ["", "I can't say.", f"{references[2]};", references[3].lower()]
+
+    def returned(query: str, ordered: bool) -> list[tuple] | None:
+        try:
+            rows = database.execute(query).fetchall()
+        except sqlite3.Error:
+            return None
+        rows = [tuple(round(cell, 6) if isinstance(cell, float) else cell for cell in row) for row in rows]
+        return rows if ordered else sorted(rows, key=repr)
+
+    expected = []
+    for answer, reference in zip(answers, references, strict=True):
+        ordered = "ORDER BY" in reference.rpartition(")")[2]
+        expected.append(100.0 * (bool(answer) and returned(answer, ordered) == returned(reference, ordered)))
+    assert ExecutionAccuracy(database).rows(answers, references) == expected
+    assert 90 < sum(score == 100 for score in expected) < 150
 
 
 def test_a_reference_that_fails_is_a_mistake(database):

@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+import numpy
+
 from tunelab.errors import UserError, shortened
-from tunelab.measure.metrics import RowMetric
+from tunelab.measure.metrics.protocol import Metric, Reference, RowMetric, naming, paired, ratio
 
 Path = tuple[str | int | None, ...]  # keys, places in a list, None for any place
 Leaves = Counter[tuple[Path, Any]]
@@ -117,8 +119,8 @@ def field_scores(predictions: Sequence[str], references: Sequence[str]) -> Field
 class ValidJSON(RowMetric):
     """100 where the whole answer is JSON; else 0."""
 
-    name = "valid_json"
-    description = "Share of answers that are JSON and nothing else, in per cent."
+    name, title, unit, range, higher_is_better = "valid_json", "valid JSON", "%", (0, 100), True
+    source = "RFC 8259, the whole answer"
 
     def score(self, prediction: str, reference: str) -> float:
         return 100.0 * is_json(prediction)
@@ -127,8 +129,8 @@ class ValidJSON(RowMetric):
 class SameJSON(RowMetric):
     """100 where the answer is JSON that equals the reference; else 0."""
 
-    name = "same_json"
-    description = "Share of answers whose JSON has every field right and none too many, in per cent."
+    name, title, unit, range, higher_is_better = "same_json", "whole object right", "%", (0, 100), True
+    source = "equality of parsed values"
 
     def score(self, prediction: str, reference: str) -> float:
         return 100.0 * (_given(prediction) == _wanted(reference))
@@ -137,8 +139,8 @@ class SameJSON(RowMetric):
 class FieldAccuracy(RowMetric):
     """Of the values that the answer or the reference has, the share that both have."""
 
-    name = "field_accuracy"
-    description = "Share of fields that are right, in per cent; fields too many and answers that are no JSON count."
+    name, title, unit, range, higher_is_better = "field_accuracy", "fields right", "%", (0, 100), True
+    source = "the mean over rows of the share of fields right, of those that answer or reference has"
 
     def score(self, prediction: str, reference: str) -> float:
         wanted, given = _wanted(reference), _given(prediction) or Counter()
@@ -148,15 +150,31 @@ class FieldAccuracy(RowMetric):
         return 100.0 * right / len(paths)
 
 
-class FieldF1(RowMetric):
-    """F1 of the values of one row: two times those in both, over those of the answer and those of the reference."""
+class FieldF1(Metric):
+    """F1 of JSON values with their fields, counted over all rows; where a reference is several texts, the best counts.
 
-    name = "field_f1"
-    description = "F1 of JSON fields and values, row by row, 0 to 100."
+    Columns: values right, given and wanted. 100 where nothing was wanted and nothing given.
+    """
 
-    def score(self, prediction: str, reference: str) -> float:
-        wanted, given = _wanted(reference), _given(prediction) or Counter()
-        return 100.0 * FieldScore((wanted & given).total(), given.total(), wanted.total()).f1
+    name, title, unit, range, higher_is_better = "field_f1", "field F1", "points", (0, 100), True
+    source = "micro-averaged F1, van Rijsbergen 1979, 'Information Retrieval', chapter 7"
+
+    def sums(self, predictions: Sequence[str], references: Sequence[Reference]) -> numpy.ndarray:
+        """Raises: UserError where a reference is not JSON."""
+        counts = []
+        for row, (prediction, texts) in enumerate(paired(predictions, references), 1):
+            with naming(row):
+                best = max((_agreeing(prediction, text) for text in texts), key=lambda score: score.f1)
+            counts.append((best.right, best.given, best.wanted))
+        return numpy.array(counts, dtype=float).reshape(-1, 3)
+
+    def value(self, sums: numpy.ndarray) -> numpy.ndarray:
+        return 100 * ratio(2 * sums[..., 0], sums[..., 1] + sums[..., 2], 1.0)
+
+
+def _agreeing(prediction: str, reference: str) -> FieldScore:
+    wanted, given = _wanted(reference), _given(prediction) or Counter()
+    return FieldScore((wanted & given).total(), given.total(), wanted.total())
 
 
 def _given(prediction: str) -> Leaves | None:
