@@ -25,7 +25,6 @@ NAMES = (
     "data",
     "sets",
     "votes",
-
     "probe",
 )
 FOLDER = Path(__file__).parent
