@@ -37,10 +37,13 @@ def measure(options: argparse.Namespace) -> Iterator[Figure]:
         sides = sides_of(one)
         floors = floors_of(name)
         yield from _reported(name, floors, len(sides.heldout_prompts))
-        trained = [CardFigure(*figure) for figure in kept.get(name, {}).get("trained", [])]
+        before = kept.get(name, {})
+        trained = [CardFigure(*figure) for figure in before.get("trained", [])]
+        rows = before.get("answered_rows", 0)
         if options.train and one.heldout:
-            trained, minutes = _trained(one, sides, options.steps, options.rows)
-            yield from _reported(name, trained, options.rows)
+            rows = options.rows
+            trained, minutes = _trained(one, sides, options.steps, rows)
+            yield from _reported(name, trained, rows)
             yield Figure.once(f"{name}:minutes of training", "min", minutes)
         kept[name] = {
             "python": platform.python_version(),
@@ -48,6 +51,7 @@ def measure(options: argparse.Namespace) -> Iterator[Figure]:
             "heldout_rows": len(sides.heldout_prompts),
             "floors": [astuple(figure) for figure in floors],
             "trained": [astuple(figure) for figure in trained],
+            "answered_rows": rows,
         }
     if options.keep:
         FIGURES.write_text(json.dumps(kept, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")

@@ -241,6 +241,17 @@ def test_a_card_counts_the_rows_there_are(name, sides):
     assert (card(name).train_rows, card(name).heldout_rows) == tuple(map(len, sides[name]))
 
 
+@pytest.mark.parametrize("name", GENERATED)
+def test_a_card_says_what_tuning_reaches_and_it_is_more_than_anything_else_does(name):
+    shown = card(name)
+    assert f"the first {shown.answered_rows} held-out rows" in shown.markdown()
+    main = BUILTIN[name].metrics[0]  # the one to report first
+    by = {figure.answered_by: figure.value for figure in shown.figures if figure.metric == main}
+    tuned = by.pop("tuned, 250 steps")
+    assert {"base", "base, format explained", "base, format explained and 3 examples", "nearest neighbour"} <= by.keys()
+    assert tuned > max(by.values())
+
+
 def test_a_card_of_a_set_that_is_not_there_is_a_mistake():
     with pytest.raises(UserError, match=r"no built-in set 'tickets'.*support-tickets"):
         card("tickets")

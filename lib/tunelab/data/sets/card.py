@@ -38,6 +38,7 @@ class Card:
     train_rows: int = 0
     heldout_rows: int = 0
     figures: tuple[Figure, ...] = ()
+    answered_rows: int = 0  # the held-out rows that base and tuned answered; 0: neither did
     python: str = ""  # the version that they were measured with
 
     def markdown(self) -> str:
@@ -52,6 +53,10 @@ class Card:
         parts = [f"# {self.name}", self.summary, "\n".join(f"- **{what}**: {text}" for what, text in facts.items())]
         parts += ["## What it can't tell you", "\n".join(f"- {limit}" for limit in self.limits)]
         parts += [f"## What reaches what on the held-out rows (Python {self.python})", self._table()]
+        if self.answered_rows:
+            parts.append(
+                f"Base and tuned answered the first {self.answered_rows:,} held-out rows, everything else all of them."
+            )
         return "\n\n".join(parts) + "\n"
 
     def _table(self) -> str:
@@ -70,5 +75,6 @@ def measured(card: Card, kept: dict[str, Any]) -> Card:
         train_rows=kept["train_rows"],
         heldout_rows=kept["heldout_rows"],
         figures=tuple(Figure(*figure) for figure in (*kept["floors"], *kept["trained"])),
+        answered_rows=kept.get("answered_rows", 0),
         python=kept["python"],
     )
