@@ -36,7 +36,7 @@ playground: $(VENV)/starter
 test: $(VENV)/starter $(VENV)/test-tools check
 	@echo "running the tests: first those that can run side by side"
 	@$(PYTEST) -m "not alone"
-	@TEST_ALL_CORES=1 $(PYTEST) -m alone
+	@$(BIN)/python -m pytest -m alone
 
 test-fast: $(VENV)/test-tools check
 	@echo "running the quick tests"

@@ -10,11 +10,10 @@ import pytest
 from hypothesis import settings
 
 # Most tests run in several processes. Each has cores of its own, and so has everything it starts: two trainings that
-# share their cores take longer than one after the other. Those marked `alone` come after them, and have all cores: they
-# mostly wait, for a page or for a run.
+# share their cores take longer than one after the other. Those marked `alone` run one by one and have all cores.
 if hasattr(os, "sched_setaffinity") and (worker := os.environ.get("PYTEST_XDIST_WORKER")):
     cores, workers = sorted(os.sched_getaffinity(0)), int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
-    if len(cores) >= workers and "TEST_ALL_CORES" not in os.environ:
+    if len(cores) >= workers:
         os.sched_setaffinity(0, cores[int(worker.removeprefix("gw")) :: workers])
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -40,7 +39,6 @@ LONGEST_FIRST = (
     "test_notebooks",
     "test_readme",
     "test_families",
-    "test_quick_adapter",
     "measure",
     "model",
     "test_cli",

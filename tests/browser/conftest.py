@@ -19,8 +19,6 @@ from tests.conftest import REPOSITORY
 
 ARGUMENTS = ["--disable-background-networking", "--disable-gpu", "--disable-dev-shm-usage"]
 
-# of each process that runs tests its own, or two apps would find the same port free
-PORT = 7961 + 50 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 PATIENCE = 3  # times the seconds that a wait names: a slow or busy machine is not wrong
 
 
@@ -46,7 +44,7 @@ class App:
         self.root, self.log = root, log
         with open(log, "wb") as file:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "playground", "--no-browser", "--runs", str(root), "--port", str(PORT)],
+                [sys.executable, "-m", "playground", "--no-browser", "--runs", str(root), "--port", "7961"],
                 stdout=subprocess.PIPE,
                 stderr=file,
                 cwd=REPOSITORY,
