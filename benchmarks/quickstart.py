@@ -62,7 +62,8 @@ def _first_step_seconds(run: Run) -> float:
 def _quality(run: Run) -> Iterator[Figure]:
     """Loss of the completions and chrF of the answers, tuned against base, over the held-out rows."""
     from tunelab.measure.evaluation import heldout_losses
-    from tunelab.measure.metrics import ChrF, bootstrap_ratio, paired_bootstrap
+    from tunelab.measure.metrics import ChrF
+    from tunelab.measure.statistics import bootstrap_ratio, paired_bootstrap
 
     stage = run.config.stages[0]
     rows = read_data(stage.data, stage.learn).heldout[:HELDOUT]

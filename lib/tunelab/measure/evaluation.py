@@ -23,7 +23,7 @@ from tunelab.errors import EXIT_USER_ERROR, UserError, explain
 from tunelab.machine import libraries
 from tunelab.measure import forgetting
 from tunelab.measure.known import KnownBase, bases_folder
-from tunelab.run.reports import REPORT_FILE, Compared, CutAnswers, Report
+from tunelab.run.reports import REPORT_FILE, CutAnswers, Report
 from tunelab.run.run import Run
 
 if TYPE_CHECKING:
@@ -232,41 +232,28 @@ def compare_sides(
     seconds: float,
     selected_on: int = 0,
 ) -> Report:
-    """Two sides of the same rows, with paired-bootstrap intervals on every difference; `main` is the task's metric."""
+    """Two sides of the same rows, with paired BCa intervals on every difference; `main` is the task's metric."""
     from tunelab.measure.metrics import METRICS
+    from tunelab.measure.statistics import compared_rates, compared_scores
 
     metrics = {}
     if references:
         for name, metric in METRICS.items():
             before, after = (metric().rows(side.answers, references) for side in (base, tuned))
-            metrics[name] = _compared(before, after)
+            metrics[name] = compared_scores(before, after)
     return Report(
         rows=len(base.losses),
-        heldout_loss=_compared_losses(base.losses, tuned.losses, base.tokens),
+        heldout_loss=compared_rates(base.losses, tuned.losses, base.tokens, higher_is_better=False),
         metrics=metrics,
         main_metric=main if references else None,
-        general_loss=_compared_losses(base.general_losses, tuned.general_losses, base.general_tokens),
+        general_loss=compared_rates(
+            base.general_losses, tuned.general_losses, base.general_tokens, higher_is_better=False
+        ),
         probe_rows=len(base.general_losses),
         seconds=seconds,
         selected_on=selected_on,
         cut_answers=CutAnswers(base=base.cut_answers, tuned=tuned.cut_answers),
     )
-
-
-def _compared(before: Sequence[float], after: Sequence[float]) -> Compared:
-    from tunelab.measure.metrics import paired_bootstrap
-
-    change = paired_bootstrap(before, after)
-    return Compared(base=sum(before) / len(before), tuned=sum(after) / len(after), change=change)
-
-
-def _compared_losses(before: Sequence[float], after: Sequence[float], tokens: Sequence[int]) -> Compared:
-    """Loss per scored token: sums over sums, so that long rows count by their length."""
-    from tunelab.measure.metrics import bootstrap_ratio
-
-    total = sum(tokens)
-    change = bootstrap_ratio([b - a for a, b in zip(before, after, strict=True)], tokens)
-    return Compared(base=sum(before) / total, tuned=sum(after) / total, change=change, higher_is_better=False)
 
 
 def heldout_losses(run: Run, examples: Sequence[Example]) -> list[RowLoss]:

@@ -23,13 +23,14 @@ class Interval:
     low: float
     high: float
     n: int
+    p: float | None = None  # of an estimate of 0, two-sided; None where no test was made
 
     def __str__(self) -> str:
         return f"{self.value:+.1f} [{self.low:+.1f}, {self.high:+.1f}]"
 
 
 class Compared(BaseModel):
-    """One figure of base and tuned over the same rows, and the difference with its 95 % paired-bootstrap interval."""
+    """One figure of base and tuned over the same rows, and the difference with its 95 % paired BCa interval."""
 
     model_config = ConfigDict(frozen=True)
     base: float
@@ -118,7 +119,7 @@ def in_words(report: Report) -> str:
     lines.append(f"{'general loss':<16} {_figure(report.general_loss, 3)}  (a rise is forgetting)")
     of = "held-out rows" if report.data is None else f"rows of {report.data}"
     lines.append(
-        f"Verdict on {report.rows} {of}: {report.verdict}. 95 % paired-bootstrap intervals in brackets; "
+        f"Verdict on {report.rows} {of}: {report.verdict}. 95 % paired BCa intervals in brackets; "
         f"{report.probe_rows} general instructions."
     )
     if report.rows < FEWEST_ROWS:

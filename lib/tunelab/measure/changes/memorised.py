@@ -17,9 +17,9 @@ from typing import NamedTuple
 
 from tunelab.data.doctor.personal import NAMES, Span, personal_data
 from tunelab.errors import UserError, shortened
-from tunelab.measure.changes.intervals import fisher_p, wilson
 from tunelab.measure.changes.rows import AnsweredRow
 from tunelab.measure.changes.wording import words
+from tunelab.measure.statistics import fisher_p, wilson
 
 LEAST_SECRET = 4  # letters and digits of a code: a shorter one comes out by chance
 CONTINUED_WORDS = 10  # that have to follow in their order; a shorter continuation can be guessed

@@ -14,8 +14,8 @@ from statistics import fmean
 from typing import Literal, NamedTuple
 
 from tunelab.errors import UserError, listed
-from tunelab.measure.changes.intervals import holm, paired_mean, sign_flip_p, wilson
 from tunelab.measure.changes.rows import AnsweredRow, changes, unscored_note
+from tunelab.measure.statistics import holm, paired_mean, sign_flip_p, wilson
 
 LEAST_ROWS = 20
 ALPHA = 0.05

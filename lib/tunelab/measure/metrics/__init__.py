@@ -1,13 +1,12 @@
 """Metrics of answers: each a function of sums over rows (`protocol`), so that any of them can be resampled exactly.
 `text` and `number` compare texts, `labels` labels, `fields` JSON, `sql` the rows that queries return; `losses` are of
 the right answer. `custom` reads a user's own, `propose` finds those that fit a task, `face` makes one an
-`evaluate.Metric`. Uses `errors`, `data` and the intervals of `run`; imports no library that is slow to import.
+`evaluate.Metric`. Uses `errors` and `data`; imports no library that is slow to import.
 """
 
 from collections.abc import Sequence
 
 from tunelab.errors import UserError, listed, shortened
-from tunelab.measure.metrics.bootstrap import _interval, _resamples, bootstrap_ratio, paired_bootstrap
 from tunelab.measure.metrics.custom import Scored, load_metric, score_sides
 from tunelab.measure.metrics.face import as_evaluate
 from tunelab.measure.metrics.fields import FieldAccuracy, FieldF1, SameJSON, ValidJSON
@@ -59,16 +58,12 @@ __all__ = [
     "StopRate",
     "TokenF1",
     "ValidJSON",
-    "_interval",
-    "_resamples",
     "as_evaluate",
-    "bootstrap_ratio",
     "confusion",
     "load_metric",
     "main_metric",
     "metric_named",
     "metrics_for",
-    "paired_bootstrap",
     "score_sides",
     "task_of",
 ]

@@ -121,7 +121,7 @@ def compare_abilities(
     losses_before: InstructionLosses | None = None,
     losses_after: InstructionLosses | None = None,
 ) -> Ability:
-    """Two sides of the same probe; the loss with its 95 % paired-bootstrap interval."""
+    """Two sides of the same probe; the loss with its 95 % BCa interval."""
     both = losses_before is not None and losses_after is not None
     notes = (*probe.notes, *before.notes, *after.notes, *(losses_after.notes if losses_after else ()))
     return Ability(
@@ -151,15 +151,12 @@ def instruction_losses(loss: Loss, base: Base, max_length: int | None = None) ->
 
 def _compared(before: InstructionLosses | None, after: InstructionLosses | None) -> Compared:
     """Loss per scored token: sums over sums, so that long answers count by their length."""
-    from tunelab.measure.metrics import bootstrap_ratio
+    from tunelab.measure.statistics import compared_rates
 
     assert before is not None
     assert after is not None
     assert before.tokens == after.tokens, "both sides have to read the same rows"
-    total = sum(after.tokens)
-    change = bootstrap_ratio([a - b for a, b in zip(after.losses, before.losses, strict=True)], after.tokens)
-    base, tuned = sum(before.losses) / total, sum(after.losses) / total
-    return Compared(base=base, tuned=tuned, change=change, higher_is_better=False)
+    return compared_rates(before.losses, after.losses, after.tokens, higher_is_better=False)
 
 
 def _by_category(probe: Probe, before: Sequence[int], after: Sequence[int]) -> dict[str, Category]:
