@@ -43,7 +43,7 @@ class Evidence:
         if self.outcomes and numpy.ptp(self.bootstrap.drawn) == 0:
             low, high = self.outcomes.ends(rows, alpha)
         else:
-            low, high = self.spread.widened(value, self.bootstrap.ends(1 - alpha), 1 - alpha)
+            low, high = self.spread.widened(value, self.bootstrap.ends(1 - alpha), alpha)
         if not counts or rows < FEWEST_ROWS:
             low, high = min(low, 0.0), max(high, 0.0)
         return Interval(value, low, high, rows, self.p)
@@ -66,7 +66,7 @@ def weigh(
     """
     bootstrap = resampled(paired.columns, paired.gain_of, draws, seed)
     figures = paired.figures
-    of_both = spread([float(gain) for gain in figures[1:] - figures[0]], bootstrap.error, paired.rows)
+    of_both = spread([float(gain) for gain in figures[1:] - figures[0]], bootstrap.error)
     counted = outcomes(paired, whole)
     if not math.isfinite(paired.gain):
         return Evidence(paired, bootstrap, of_both, counted, 1.0)  # an infinite figure says nothing

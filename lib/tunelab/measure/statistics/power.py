@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 
 from tunelab.measure.statistics.mcnemar import least_discordant
 from tunelab.measure.statistics.seeds import Spread
@@ -16,7 +17,7 @@ def smallest_difference(spread: Spread, alpha: float = 0.05, power: float = POWE
     Source: Lachin 1981, "Introduction to Sample Size Determination and Power Analysis for Clinical Trials", equation 2;
     of language models Card et al. 2020, "With Little Power Comes Great Responsibility".
     """
-    return (spread.quantile(1 - alpha / 2) + spread.quantile(power)) * spread.error
+    return spread.reach(alpha) + NormalDist().inv_cdf(power) * spread.error
 
 
 def smallest_share(rows: int, alpha: float = 0.05) -> float:
@@ -38,6 +39,7 @@ def rows_needed(difference: float, discordant: float, alpha: float = 0.05, power
     delta, differing = abs(difference) / 100, discordant / 100
     if not 0 < delta <= differing <= 1:
         raise ValueError(f"0 < |difference| <= discordant <= 100 is needed, got {difference} and {discordant}")
-    one = Spread(1.0, 1.0, math.inf)
-    reach = one.quantile(1 - alpha / 2) * math.sqrt(differing) + one.quantile(power) * math.sqrt(differing - delta**2)
+    normal = NormalDist()
+    reach = normal.inv_cdf(1 - alpha / 2) * math.sqrt(differing)
+    reach += normal.inv_cdf(power) * math.sqrt(differing - delta**2)
     return math.ceil((reach / delta) ** 2)
