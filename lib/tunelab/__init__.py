@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from tunelab.measure.climb import climb
     from tunelab.measure.evaluation import evaluate
     from tunelab.measure.ladder import Ladder, LadderConfig, list_ladders
+    from tunelab.measure.statistics import Measured, Verdict, judge_all
+    from tunelab.measure.statistics.paired import PairedFiles, paired
     from tunelab.measure.votes import (
         Ballot,
         VoteStore,
@@ -57,6 +59,8 @@ _HOME = {
     "measure.climb": ("climb",),
     "measure.evaluation": ("evaluate",),
     "measure.ladder": ("Ladder", "LadderConfig", "list_ladders"),
+    "measure.statistics": ("Measured", "Verdict", "judge_all"),
+    "measure.statistics.paired": ("PairedFiles", "paired"),
     "measure.votes": (
         "Ballot",
         "VoteStore",
@@ -101,7 +105,9 @@ __all__ = [
     "Ladder",
     "LadderConfig",
     "LoRA",
+    "Measured",
     "ModelSpec",
+    "PairedFiles",
     "PrefixTuning",
     "Progress",
     "PromptTuning",
@@ -113,6 +119,7 @@ __all__ = [
     "Technique",
     "TrainConfig",
     "UserError",
+    "Verdict",
     "VoteStore",
     "ballot_of",
     "climb",
@@ -127,10 +134,12 @@ __all__ = [
     "finetune",
     "heldout_examples",
     "import_adapter",
+    "judge_all",
     "list_ladders",
     "list_runs",
     "load",
     "overview",
+    "paired",
     "preview",
     "read_data",
     "read_report",

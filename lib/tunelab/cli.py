@@ -1,5 +1,5 @@
-"""The command line: `tunelab train | runs | stop | resume | rollback | compare | evaluate | ladder | export | import |
-data | doctor`.
+"""The command line: `tunelab train | runs | stop | resume | rollback | compare | evaluate | paired | ladder | export |
+import | data | doctor`.
 
     tunelab train --data tickets.csv --name tickets
     tunelab compare tickets --prompt "My card was declined"
@@ -134,6 +134,18 @@ def build_parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("--template", help="template of that data (default: as in the run)")
     evaluate.add_argument("--json", action="store_true", help="the report as JSON")
+
+    paired = _command(commands, "paired", _paired, "whether one result file is better than another, row by row")
+    paired.add_argument("base", metavar="A", help="results as CSV, JSON, JSONL, or a sample log of lm-eval")
+    paired.add_argument(
+        "tuned", metavar="B", nargs="+", help="other results on the same rows; more: further runs of it"
+    )
+    paired.add_argument("--id", metavar="COLUMN", help="by which rows are joined, or 'position' (default: found)")
+    paired.add_argument("--score", nargs="+", default=(), metavar="COLUMN", help="columns to judge (default: found)")
+    paired.add_argument(
+        "--lower-is-better", nargs="+", default=(), metavar="COLUMN", help="columns in which less is better"
+    )
+    paired.add_argument("--json", action="store_true", help="the verdicts as JSON")
 
     ladder = _command(commands, "ladder", _ladder, "every technique on the same rows and budget, in one table")
     data_flags(ladder)
@@ -473,6 +485,20 @@ def _other_data(options: argparse.Namespace, run: Run) -> DataSpec | None:
     if described:
         raise UserError("--columns and --template describe other data than the run's. Name it: --data FILE.")
     return None
+
+
+def _paired(options: argparse.Namespace) -> int:
+    from tunelab.measure.statistics.paired import paired
+
+    found = paired(
+        options.base,
+        *options.tuned,
+        id_column=options.id,
+        scores=options.score,
+        lower_is_better=options.lower_is_better,
+    )
+    print(json.dumps(found.as_json(), ensure_ascii=False, indent=1) if options.json else found.text())
+    return 0
 
 
 def _ladder(options: argparse.Namespace) -> int:

@@ -1,0 +1,125 @@
+"""Rows of several files that are about the same question, put side by side."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from tunelab.data.reading import Row
+from tunelab.errors import UserError, listed, shortened
+from tunelab.measure.statistics.results import Results
+
+POSITION = "position"
+IDS = (
+    "id", "doc_id", "row_id", "example_id", "question_id", "sample_id", "item_id", "uid", "uuid", "guid", "key", "idx",
+    "index", "row", "row_number", "number",
+)  # fmt: skip
+ASKED = ("prompt", "question", "input", "instruction", "query", "text", "source")
+WANTED = ("reference", "target", "label", "gold", "expected")
+
+
+@dataclass(frozen=True)
+class Joined:
+    """The same rows of every file."""
+
+    rows: list[tuple[Row, ...]]  # a cell table per file
+    by: str  # a column's name, or 'position'
+    columns: list[str]  # that all files have, in the first one's order, without the one joined by
+    notes: tuple[str, ...]
+
+
+def join(files: Sequence[Results], column: str | None = None) -> Joined:
+    """Rows joined by a column: the one named, or one that names rows (`id`, …), or the question where each stands once;
+    else by position, where all files have as many rows and ask the same at each.
+
+    Raises:
+        UserError: no such column, a row's name stands twice, no row is in all files, or their rows can't be told to be
+            the same.
+    """
+    shared = [name for name in _columns(files[0].rows) if all(name in _columns(file.rows) for file in files[1:])]
+    by = column or _found(files, shared)
+    if by == POSITION:
+        rows, notes = _by_position(files, shared), []
+    else:
+        if by not in shared:
+            without = next(file for file in files if by not in _columns(file.rows))
+            raise UserError(
+                f"--id {shortened(by)}: {without.name} has no such column. All files have: {listed(shared) or 'none'}. "
+                "Name one of them, or `--id position` where the rows stand in one order."
+            )
+        rows, notes = _by_column(files, by)
+    return Joined(rows, by, [name for name in shared if name != by], tuple(notes))
+
+
+def _found(files: Sequence[Results], shared: Sequence[str]) -> str:
+    """The column to join by, or 'position'."""
+    by_name = {name.lower(): name for name in reversed(shared)}
+    if found := next((by_name[name] for name in IDS if name in by_name), None):
+        return found
+    asked = (by_name[name] for name in ASKED if name in by_name)
+    return next((name for name in asked if all(_names_rows(file.rows, name) for file in files)), POSITION)
+
+
+def _names_rows(rows: Sequence[Row], column: str) -> bool:
+    keys = [_key(row.get(column)) for row in rows]
+    return "" not in keys and len(set(keys)) == len(keys)
+
+
+def _by_column(files: Sequence[Results], column: str) -> tuple[list[tuple[Row, ...]], list[str]]:
+    tables = [_keyed(file, column) for file in files]
+    common = [key for key in tables[0] if all(key in table for table in tables[1:])]
+    if not common:
+        one, other = (listed(list(table)[:3]) for table in tables[:2])
+        raise UserError(
+            f"{' and '.join(file.name for file in files)} share no row: {column} is {one} … in the first and {other} … "
+            "in the second. Give results on the same questions, or another column with --id COLUMN."
+        )
+    notes = [
+        f"{len(table) - len(common):,} of {len(table):,} rows of {file.name} are left out: not all files have them"
+        for file, table in zip(files, tables, strict=True)
+        if len(table) > len(common)
+    ]
+    return [tuple(table[key] for table in tables) for key in common], notes
+
+
+def _keyed(file: Results, column: str) -> dict[str, Row]:
+    keys = [_key(row.get(column)) for row in file.rows]
+    twice, count = Counter(keys).most_common(1)[0]
+    if count > 1:
+        raise UserError(
+            f"{file.name}: {column} is {shortened(twice) if twice else 'empty'} in {count:,} rows. Each row needs a "
+            "name of its own: name another column with --id COLUMN, or `--id position` where the rows of all files "
+            "stand in one order."
+        )
+    return dict(zip(keys, file.rows, strict=True))
+
+
+def _by_position(files: Sequence[Results], shared: Sequence[str]) -> list[tuple[Row, ...]]:
+    counts = {file.name: len(file.rows) for file in files}
+    if len({len(file.rows) for file in files}) > 1:
+        raise UserError(
+            f"The files have no column that names rows, and not as many rows: "
+            f"{listed(f'{name} {count:,}' for name, count in counts.items())}. Name such a column with --id COLUMN."
+        )
+    rows = list(zip(*(file.rows for file in files), strict=True))
+    for column in (name for name in shared if name.lower() in (*ASKED, *WANTED)):
+        for number, row in enumerate(rows, 1):
+            if len({_key(side.get(column)) for side in row}) > 1:
+                raise UserError(
+                    f"Row {number}: {column} is {shortened(row[0].get(column), 40)} in {files[0].name} and something "
+                    "else in another file, so the rows do not stand in one order. Name the column that tells which "
+                    "rows are the same with --id COLUMN."
+                )
+    return rows
+
+
+def _columns(rows: Iterable[Row]) -> dict[str, None]:
+    return {name: None for row in rows for name in row}
+
+
+def _key(value: object) -> str:
+    """A cell as a name: 7, 7.0 and '7' are the same."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return "" if value is None else str(value).strip()
