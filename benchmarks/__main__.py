@@ -26,6 +26,7 @@ NAMES = (
     "sets",
     "votes",
     "probe",
+    "verdict",
 )
 FOLDER = Path(__file__).parent
 RESULTS, LEFT_OUT = FOLDER / "RESULTS.md", FOLDER / "left_out.md"

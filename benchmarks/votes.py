@@ -71,16 +71,16 @@ def measure(options: argparse.Namespace) -> Iterator[Figure]:
     for name, one in NULL.items():
         random = numpy.random.default_rng(options.seed)
         calls = [called_after(one, random) > 0 for _ in range(options.classes)]
-        yield _share(f"false_calls:{name}", calls)
+        yield share(f"false_calls:{name}", calls)
     for name, one in TRUE.items():
         random = numpy.random.default_rng(options.seed)
         after = [called_after(one, random) for _ in range(options.classes // 5)]
-        yield _share(f"power_at_65:{name}", [votes > 0 for votes in after])
+        yield share(f"power_at_65:{name}", [votes > 0 for votes in after])
         if any(after):
             yield Figure.of(f"votes_to_a_call:{name}", "votes", [votes for votes in after if votes])
 
 
-def _share(name: str, happened: list[bool]) -> Figure:
+def share(name: str, happened: list[bool]) -> Figure:
     """A share with Wilson's 95 % interval."""
     n, p, z = len(happened), sum(happened) / len(happened), 1.96
     middle, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))

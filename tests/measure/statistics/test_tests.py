@@ -74,6 +74,8 @@ def test_mcnemars_test_is_the_binomial_one_of_rows_that_differ(wins, losses):
 
 def test_six_rows_to_one_side_are_the_fewest_that_count_at_5_per_cent():
     assert least_discordant(0.05) == 6
+    for alpha in (0.2, 0.05, 0.01, 0.05 / 9, 0.001):
+        assert mcnemar_p(least_discordant(alpha), 0) <= alpha < mcnemar_p(least_discordant(alpha) - 1, 0)
     assert mcnemar_p(6, 0) <= 0.05 < mcnemar_p(5, 0)
 
 
