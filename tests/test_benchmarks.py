@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections import Counter
 
+import numpy
 import pytest
 import torch
 
 from benchmarks import __main__ as results
+from benchmarks import verdict
 from benchmarks.data import write_rows
 from benchmarks.generation import Int8, bytes_per_token
 from benchmarks.memory import SHAPES, config_of
@@ -17,6 +19,8 @@ from benchmarks.sides import lengthened
 from benchmarks.switches import SWITCHES
 from tunelab import LoRA, ModelSpec, TrainConfig, examine, load
 from tunelab.measure.ladder import RUNGS
+from tunelab.measure.metrics import ExactMatch
+from tunelab.measure.statistics import judge_all
 
 
 def test_a_figure_is_the_median_with_its_range():
@@ -85,3 +89,31 @@ def test_large_data_holds_as_many_repeats_conflicts_and_empty_answers_as_it_says
     assert sum(len(several) - 1 for several in answers.values()) == put["conflicts"]
     found = {finding.kind: finding.count for finding in examine(str(tmp_path / "rows.jsonl"), sample=10).findings}
     assert found == {kind: count for kind, count in put.items() if kind != "empty"}
+
+
+def test_sides_are_swapped_row_by_row_and_a_planted_gain_is_as_large_as_it_says():
+    right = numpy.tile([100.0, 1.0], (400, 1))
+    one, other = right.copy(), right.copy()
+    one[:300, 0], other[100:, 0] = 0, 0
+    pool = verdict.Pool(ExactMatch(), one, other, right)
+    random = numpy.random.default_rng(0)
+    base, tuned = pool.opposed(400, random)
+    assert sorted(base[:, 0] + tuned[:, 0]) == sorted(one[:, 0] + other[:, 0])
+    assert 0 < (base != tuned).any(axis=1).sum() < 400
+    gains, differing = [], []
+    for _ in range(100):
+        base, tuned = verdict.with_gain(pool, 300, random)
+        gains.append((tuned - base)[:, 0].mean())
+        differing.append((tuned != base).any(axis=1).mean())
+    assert numpy.mean(gains) == pytest.approx(verdict.PLANTED, abs=1)
+    assert numpy.mean(differing) == pytest.approx(verdict.DISCORDANT, abs=0.01)
+
+
+def test_with_nothing_changed_few_verdicts_are_reached():
+    random = numpy.random.default_rng(1)
+    sides = [numpy.stack([100.0 * (random.random(80) < p), numpy.ones(80)], axis=1) for p in (0.3, 0.6, 1.1)]
+    pool = verdict.Pool(ExactMatch(), *sides)
+    made = [judge_all([pool.measured(*pool.opposed(60, random))], draws=300) for _ in range(150)]
+    assert sum(map(verdict.called, made)) <= 15  # 9 are 6 %
+    ladders = [judge_all(verdict.rungs(pool, 60, random), draws=300) for _ in range(30)]
+    assert sum(map(verdict.called, ladders)) <= 5

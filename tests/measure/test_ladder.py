@@ -17,8 +17,8 @@ from tunelab import DataSpec, Ladder, LadderConfig, ModelSpec, UserError, climb,
 from tunelab.cli import main
 from tunelab.measure.known import bases_folder
 from tunelab.measure.ladder import PAGE_FILE, RESULTS_FILE, RUNGS
-from tunelab.measure.pages import ladder_chart, ladder_columns, ladder_page, ladder_table
-from tunelab.run.reports import Compared, CutAnswers, Interval
+from tunelab.measure.pages import ladder_chart, ladder_columns, ladder_page, ladder_table, verdicts
+from tunelab.run.reports import Compared, CutAnswers, Interval, Report
 
 
 def config(tiny, *techniques, **settings):
@@ -219,6 +219,25 @@ def test_the_table_says_so_where_a_technique_stays_at_the_bases_level(tiny):
     assert told in ladder_page(ladder)
     report.model_copy(update={"cut_answers": CutAnswers()}).write(path)
     assert "Answers cut" not in ladder_page(ladder)
+
+
+def test_of_nine_techniques_one_that_looks_better_by_luck_is_not_called_better():
+    lucky = Compared(base=10.0, tuned=12.0, change=Interval(2.0, 0.1, 5.0, 50, 0.03))
+    flat = Compared(base=10.0, tuned=12.0, change=Interval(2.0, -1.0, 5.0, 50, 0.5))
+    loss = measured(1, 2, 3)
+
+    def report(main):
+        figures = {"metrics": {"chrf": main}, "main_metric": "chrf", "heldout_loss": loss, "general_loss": loss}
+        return Report(rows=50, probe_rows=1, seconds=1, **figures)
+
+    assert verdicts([report(lucky)]) == ["better than the base"]
+    said = verdicts([report(lucky), *[report(flat)] * 8])
+    assert said[0] == "not clearly different from the base, as one of 9 judged at once"
+    assert said[1:] == ["not clearly different from the base"] * 8
+    sure = lucky.model_copy(update={"change": Interval(2.0, 1.0, 3.0, 50, 0.001)})
+    assert verdicts([report(sure), *[report(flat)] * 8])[0] == "better than the base"
+    without_a_test = measured(1, 2, 3)
+    assert verdicts([report(without_a_test), report(flat)])[0] == "better than the base"
 
 
 def test_on_the_command_line(tiny, tmp_path, capsys):

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
 READING = (
     "Gain is tuned minus base over the same rows, with its 95 % BCa bootstrap interval; an interval that contains 0 "
-    "proves nothing. Forgetting is the rise of the loss, in nats per token, on 60 general instructions that are in no "
-    "training set. Peak memory is that of the whole training process, libraries included; training is the time of the "
-    "steps alone. A rung on a quantised base is compared with the quantised base."
+    "proves nothing. Intervals are of each rung alone, verdicts corrected for all of them judged at once (Holm). "
+    "Forgetting is the rise of the loss, in nats per token, on 60 general instructions that are in no training set. "
+    "Peak memory is that of the whole training process, libraries included; training is the time of the steps alone. A "
+    "rung on a quantised base is compared with the quantised base."
 )
 METRIC_TITLES = {"exact_match": "Exact match, %", "chrf": "chrF"}
 
@@ -36,8 +37,13 @@ def ladder_table(ladder: Ladder) -> list[list[str]]:
     """The ladder's table as text: a row per base, then one per rung in the order they were asked for."""
     rungs = ladder.rungs()
     metric = _metric(rungs)
+    measured = {rung.name: rung.report for rung in rungs if rung.report}
+    said = dict(zip(measured, verdicts(list(measured.values())), strict=True))
     bases = {rung.base: rung.report for rung in rungs if rung.report}
-    return [_base_row(name, report, metric) for name, report in bases.items()] + [_row(rung, metric) for rung in rungs]
+    return [
+        *(_base_row(name, report, metric) for name, report in bases.items()),
+        *(_row(rung, metric, said.get(rung.name)) for rung in rungs),
+    ]
 
 
 def _base_row(name: str, report: Report, metric: str | None) -> list[str]:
@@ -46,7 +52,7 @@ def _base_row(name: str, report: Report, metric: str | None) -> list[str]:
     return [f"Base ({name})", "0", "", "", "", f"{report.heldout_loss.base:.3f}", score, "", "", said]
 
 
-def _row(rung: Rung, metric: str | None) -> list[str]:
+def _row(rung: Rung, metric: str | None, verdict: str | None) -> list[str]:
     report = rung.report
     main = report.metrics[metric] if report and metric else None
     return [
@@ -59,7 +65,7 @@ def _row(rung: Rung, metric: str | None) -> list[str]:
         f"{main.tuned:.1f}" if main else "",
         f"{main.change.value:+.1f} [{main.change.low:+.1f}, {main.change.high:+.1f}]" if main else "",
         _change(report.general_loss) if report else "",
-        _verdict(report) if report else f"{rung.status}: {rung.message}".removesuffix(": "),
+        verdict or f"{rung.status}: {rung.message}".removesuffix(": "),
     ]
 
 
@@ -79,15 +85,28 @@ def _change(figure: Compared) -> str:
     return f"{change.value:+.3f} [{change.low:+.3f}, {change.high:+.3f}]"
 
 
-def _verdict(report: Report) -> str:
-    """Says so where a technique stays at the base's level."""
-    said = {
-        "better": "better than the base",
-        "worse": "worse than the base",
-        "not enough evidence": "not clearly different from the base",
-    }[report.verdict]
-    loss = report.heldout_loss.verdict
-    return said if loss == "better" else f"{said}; its held-out loss is not clearly lower"
+def verdicts(reports: Sequence[Report]) -> list[str]:
+    """Whether each is better than its base, corrected for all of them: of many techniques that change nothing one looks
+    better by luck. Says so where a technique stays at the base's level."""
+    from tunelab.measure.statistics import ALPHA, holm
+
+    found = []
+    for report, p in zip(reports, holm([_p(report.main or report.heldout_loss) for report in reports]), strict=True):
+        said = {
+            "better": "better than the base",
+            "worse": "worse than the base",
+            "not enough evidence": "not clearly different from the base",
+        }[report.verdict]
+        if report.verdict != "not enough evidence" and p > ALPHA:
+            said = f"not clearly different from the base, as one of {len(reports)} judged at once"
+        loss = report.heldout_loss.verdict
+        found.append(said if loss == "better" else f"{said}; its held-out loss is not clearly lower")
+    return found
+
+
+def _p(figure: Compared) -> float:
+    """Of no difference; where no test was made, what the interval says."""
+    return figure.change.p if figure.change.p is not None else float(figure.verdict == "not enough evidence")
 
 
 def _metric(rungs: Sequence[Rung]) -> str | None:
