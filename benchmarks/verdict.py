@@ -1,5 +1,5 @@
 """How often a verdict is wrong where nothing changed, and how often it sees what did: `python -m benchmarks.verdict`
-(about six minutes on one core).
+(about four minutes on one core).
 
 Rows are real answers of two sides. Exact match: the action that a support ticket asks for, as nearest neighbour and
 naive Bayes guess it. chrF: the first paragraph of a Python function's documentation, as nearest neighbour takes it from
@@ -16,6 +16,7 @@ import argparse
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy
 
@@ -30,12 +31,13 @@ from tunelab.measure.statistics import Measured, Verdict, judge_all
 from tunelab.spec import DataSpec
 
 ROWS = (24, 60, 300)
+MOST_ROWS = 300
 RUNGS = 9
 PLANTED, DISCORDANT = 10.0, 0.3  # points; share of rows on which the sides differ
 RUNS, RUNS_DIFFER = 3, 0.07  # standard deviation of a run's chance to win a row on which the sides differ
 # The test looks at 1 of 2,000 swaps and decides; the ends of an interval at 95 % lie in the 25th of 1,000 draws. Both
 # are fewer than `judge_all` makes for one verdict, which is reached thousands of times here.
-QUICK = {"draws": 1000, "swaps": 2000}
+DRAWS, SWAPS = 1000, 2000
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,40 +100,50 @@ def pool_of(metric: Metric, guessed: Sequence[Sequence[str]], wanted: Sequence[s
 
 
 def measure(options: argparse.Namespace) -> Iterator[Figure]:
-    for name, pool in pools(options).items():
+    found = pools(options)
+    for name, pool in found.items():
         for rows in ROWS:
-            drawn = _trials(options, lambda random, rows=rows, pool=pool: [pool.measured(*pool.opposed(rows, random))])
+            drawn = _trials(options.trials, options.seed, partial(unchanged, pool, rows))
             yield share(f"false_calls:{name}:{rows}_rows", [called(one) for one in drawn])
-        planted = list(_trials(options, lambda random, pool=pool: [pool.measured(*with_gain(pool, 300, random))]))
+        planted = list(_trials(options.trials, options.seed, partial(better, pool, MOST_ROWS)))
         yield share(f"found:{name}:+{PLANTED:.0f}_points", [one[0].decision == "better" for one in planted])
         yield Figure.of(f"planted:{name}", "points", [one[0].change.value for one in planted])
-        drawn = _trials(options, lambda random, pool=pool: rungs(pool, 300, random), options.trials // 2)
+        drawn = _trials(options.trials // 2, options.seed, partial(rungs, pool, MOST_ROWS))
         yield share(f"false_calls:{name}:{RUNGS}_rungs", [called(one) for one in drawn])
-    pool = pools(options)["exact_match"]
-    yield from _of_runs(options, pool)
+    yield from _of_runs(options, found["exact_match"])
 
 
 def _of_runs(options: argparse.Namespace, pool: Pool) -> Iterator[Figure]:
-    """Runs differ, and none is better on average: false calls by one of them, and by all."""
-    three = list(_trials(options, lambda random: [runs_that_differ(pool, 300, random)]))
-    one = list(_trials(options, lambda random: [runs_that_differ(pool, 300, random, runs=1)]))
-    yield share("false_calls:exact_match:one_run_of_several", [called(verdicts) for verdicts in one])
-    yield share(f"false_calls:exact_match:{RUNS}_runs", [called(verdicts) for verdicts in three])
-    found = _trials(options, lambda random: [runs_that_differ(pool, 300, random, gain=PLANTED)])
-    yield share(f"found:exact_match:+{PLANTED:.0f}_points:{RUNS}_runs", [one[0].decision == "better" for one in found])
+    """Runs differ, and none is better on average: false calls by one of them, and by all; and runs that are better."""
+    for name, runs in (("one_run_of_several", 1), (f"{RUNS}_runs", RUNS)):
+        drawn = _trials(options.trials, options.seed, partial(runs_that_differ, pool, MOST_ROWS, runs, 0.0))
+        yield share(f"false_calls:exact_match:{name}", [called(one) for one in drawn])
+    drawn = _trials(options.trials, options.seed, partial(runs_that_differ, pool, MOST_ROWS, RUNS, PLANTED))
+    found = [one[0].decision == "better" for one in drawn]
+    yield share(f"found:exact_match:+{PLANTED:.0f}_points:{RUNS}_runs", found)
 
 
 def _trials(
-    options: argparse.Namespace, drawn: Callable[[numpy.random.Generator], list[Measured]], trials: int | None = None
+    trials: int, seed: int, drawn: Callable[[numpy.random.Generator], list[Measured]]
 ) -> Iterator[list[Verdict]]:
-    random = numpy.random.default_rng(options.seed)
-    for trial in range(trials or options.trials):
-        yield judge_all(drawn(random), seed=trial, **QUICK)
+    random = numpy.random.default_rng(seed)
+    for trial in range(trials):
+        yield judge_all(drawn(random), draws=DRAWS, swaps=SWAPS, seed=trial)
 
 
 def called(verdicts: Sequence[Verdict]) -> bool:
     """Whether any of them says that something changed."""
     return any(verdict.decision != "not enough evidence" for verdict in verdicts)
+
+
+def unchanged(pool: Pool, rows: int, random: numpy.random.Generator) -> list[Measured]:
+    """Two sides, swapped at random row by row."""
+    return [pool.measured(*pool.opposed(rows, random))]
+
+
+def better(pool: Pool, rows: int, random: numpy.random.Generator) -> list[Measured]:
+    """A base, and a side that is better by `PLANTED` points."""
+    return [pool.measured(*with_gain(pool, rows, random))]
 
 
 def rungs(pool: Pool, rows: int, random: numpy.random.Generator) -> list[Measured]:
@@ -158,9 +170,7 @@ def with_gain(pool: Pool, rows: int, random: numpy.random.Generator) -> list[num
     ]
 
 
-def runs_that_differ(
-    pool: Pool, rows: int, random: numpy.random.Generator, runs: int = RUNS, gain: float = 0.0
-) -> Measured:
+def runs_that_differ(pool: Pool, rows: int, runs: int, gain: float, random: numpy.random.Generator) -> list[Measured]:
     """A base and runs on the same rows, better by so many points on average; where a row's two answers differ, the base
     has the better one in half of cases, and each run with a chance of its own."""
     places = random.permutation(len(pool.one))[:rows]
@@ -170,7 +180,7 @@ def runs_that_differ(
         pool.taken(places, (random.random(rows) < chance) == (one < other))
         for chance in (0.5, *numpy.clip(random.normal(mean, RUNS_DIFFER, runs), 0, 1))
     )
-    return pool.measured(base, *tuned)
+    return [pool.measured(base, *tuned)]
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from typing import Literal
 import numpy
 
 from benchmarks.report import Figure, run
+from tunelab.measure.statistics import wilson
 from tunelab.measure.votes.winrate import anytime_interval
 
 VOTERS, BALLOTS = 30, 20
@@ -82,10 +83,9 @@ def measure(options: argparse.Namespace) -> Iterator[Figure]:
 
 def share(name: str, happened: list[bool]) -> Figure:
     """A share with Wilson's 95 % interval."""
-    n, p, z = len(happened), sum(happened) / len(happened), 1.96
-    middle, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    low, high = ((middle + sign * half) / (1 + z * z / n) for sign in (-1, 1))
-    return Figure(name, 100 * p, "%", 100 * low, 100 * high, n)
+    n, count = len(happened), sum(happened)
+    low, high = wilson(count, n)
+    return Figure(name, 100 * count / n, "%", 100 * low, 100 * high, n)
 
 
 def main() -> None:

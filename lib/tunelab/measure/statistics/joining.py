@@ -38,9 +38,9 @@ def join(files: Sequence[Results], column: str | None = None) -> Joined:
             the same.
     """
     shared = [name for name in _columns(files[0].rows) if all(name in _columns(file.rows) for file in files[1:])]
-    by = column or _found(files, shared)
+    by, notes = column or _found(files, shared), list[str]()
     if by == POSITION:
-        rows, notes = _by_position(files, shared), []
+        rows = _by_position(files, shared)
     else:
         if by not in shared:
             without = next(file for file in files if by not in _columns(file.rows))
