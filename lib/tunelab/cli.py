@@ -21,11 +21,10 @@ from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunelab import data_cli
+from tunelab import data_cli, evaluate_cli
 from tunelab.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError, explain
 from tunelab.flags import (
     ROW_FLAGS,
-    columns_of,
     data_fields,
     data_flags,
     given,
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
     from tunelab.config import Changes, RunConfig
     from tunelab.run.events import TrainingEvent
     from tunelab.run.run import Run
-    from tunelab.spec import DataSpec
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -123,17 +121,7 @@ def build_parser() -> argparse.ArgumentParser:
     rollback.add_argument("run", help="id or name of the run, or 'latest'")
     rollback.add_argument("--stage", type=int, required=True, help="the stage, counted from 1")
 
-    evaluate = _command(commands, "evaluate", _evaluate, "measure a run on held-out rows: loss, answers, forgetting")
-    evaluate.add_argument("run", help="id or name of the run, or 'latest'")
-    evaluate.add_argument("--rows", type=int, default=100, help="held-out rows to measure on (default: 100)")
-    evaluate.add_argument("--max-new-tokens", type=int, default=64, help="longest answer in tokens")
-    evaluate.add_argument("--stage", type=int, help="whose held-out rows, counted from 1 (default: the last stage's)")
-    evaluate.add_argument("--data", metavar="FILE", help="other data to measure on; rows trained on are left out")
-    evaluate.add_argument(
-        "--columns", nargs="+", metavar="ROLE=COLUMN", help="columns of that data (default: as in the run)"
-    )
-    evaluate.add_argument("--template", help="template of that data (default: as in the run)")
-    evaluate.add_argument("--json", action="store_true", help="the report as JSON")
+    evaluate_cli.add_command(commands)
 
     paired = _command(commands, "paired", _paired, "whether one result file is better than another, row by row")
     paired.add_argument("base", metavar="A", help="results as CSV, JSON, JSONL, or a sample log of lm-eval")
@@ -158,7 +146,7 @@ def build_parser() -> argparse.ArgumentParser:
     ladder.add_argument("--json", action="store_true", help="the table as JSON at the end")
     spec_flags(ladder, DataSpec, (*ROW_FLAGS, "template", "system", "limit"))
     spec_flags(ladder, ModelSpec, ("max_length", "dtype", "device"))
-    spec_flags(ladder, LadderConfig, ("batch_size", "seed", "rows", "max_new_tokens"))
+    spec_flags(ladder, LadderConfig, ("batch_size", "seed", "rows", "instructions", "max_new_tokens"))
 
     export = _command(commands, "export", _export, "take a run's result elsewhere")
     export.add_argument("run", help="id or name of the run, or 'latest'")
@@ -451,40 +439,6 @@ def _rollback(options: argparse.Namespace) -> int:
     run.roll_back(options.stage - 1)
     print(f"Run {run.id}: {run.progress().message}")
     return 0
-
-
-def _evaluate(options: argparse.Namespace) -> int:
-    from tunelab.measure.evaluation import evaluate
-    from tunelab.measure.pool import stage_of
-    from tunelab.run.reports import in_words
-
-    run = _opened(options.run, options)
-    report = evaluate(
-        run,
-        rows=options.rows,
-        max_new_tokens=options.max_new_tokens,
-        stage=stage_of(run, options.stage),
-        data=_other_data(options, run),
-        on_progress=_say,
-    )
-    print(report.model_dump_json(indent=1) if options.json else in_words(report))
-    return 0
-
-
-def _other_data(options: argparse.Namespace, run: Run) -> DataSpec | None:
-    """The data that the flags name; what they leave open is as in the run."""
-    from tunelab.measure.pool import read_alike, stage_of
-    from tunelab.spec import DataSpec
-
-    described = {"template": options.template} if options.template is not None else {}
-    if options.columns:
-        described["columns"] = columns_of(options.columns)
-    if options.data:
-        own = run.config.stages[stage_of(run, options.stage)].data
-        return DataSpec.model_validate({**read_alike(own), "source": options.data, **described})
-    if described:
-        raise UserError("--columns and --template describe other data than the run's. Name it: --data FILE.")
-    return None
 
 
 def _paired(options: argparse.Namespace) -> int:

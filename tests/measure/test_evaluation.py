@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
+from contextlib import closing
 
 import pytest
 import torch
@@ -28,9 +30,9 @@ from tunelab.cli import main
 from tunelab.data.batches import collate
 from tunelab.data.encode import encode_all
 from tunelab.losses import PlainLoss
-from tunelab.measure.evaluation import row_losses
-from tunelab.measure.known import KnownBase, bases_folder
-from tunelab.measure.metrics import ChrF, ExactMatch, main_metric
+from tunelab.measure.known import Known, bases_folder, known_base
+from tunelab.measure.metrics import ChrF
+from tunelab.measure.scoring import row_losses
 
 
 @pytest.mark.parametrize(
@@ -42,7 +44,7 @@ def test_losses_and_answers_are_those_of_the_models_themselves(tiny, technique):
     from tunelab import Comparer
 
     run = finetune(config(tiny, technique, steps=6))
-    report = evaluate(run, rows=4, max_new_tokens=6)
+    report = evaluate(run, rows=4, max_new_tokens=6, questions=12)
     assert report.selected_on == 4  # there are no others, and it says so
     held = read_data(run.config.stages[0].data).heldout
     fresh = load(run.base_spec)
@@ -61,9 +63,10 @@ def test_losses_and_answers_are_those_of_the_models_themselves(tiny, technique):
         answers = comparer.answers([run], [row.asked for row in held], max_new_tokens=6)
     references = [row.answer for row in held]
     for column, side in ((0, "base"), (1, "tuned")):
-        expected = sum(ChrF().rows([a[column] for a in answers], references)) / len(held)
+        expected = ChrF()([a[column] for a in answers], references)
         assert getattr(report.metrics["chrf"], side) == pytest.approx(expected)
     assert report.probe_rows == 60
+    assert report.ability.questions == 12
     assert read_report(run.path) == report
 
 
@@ -77,65 +80,110 @@ def test_losses_of_rows_in_one_batch_are_those_of_each_alone(tiny):
     assert [count for _loss, count in together] == [sum(row.scored[1:]) for row in rows]
 
 
-def test_what_the_base_makes_of_rows_is_measured_once_for_all_runs_on_it(tiny):
+def kept(folder):
+    """What is kept there: its keys, and how often each was found on disk is told by their times."""
+    with closing(sqlite3.connect(folder / "known.sqlite")) as file:
+        return {key for (key,) in file.execute("SELECT key FROM known")}
+
+
+FEW = {"instructions": 4, "questions": 0, "max_new_tokens": 4}
+
+
+def test_what_the_base_makes_of_rows_is_measured_once_for_all_runs_on_it(tiny, monkeypatch):
     first, second = (finetune(config(tiny, LoRA(r=4), steps=2, seed=seed)) for seed in (0, 1))
-    alone = evaluate(second, rows=4, max_new_tokens=4)
+    alone = evaluate(second, rows=4, **FEW)
     shutil.rmtree(bases_folder(second))
-    evaluate(first, rows=4, max_new_tokens=4)
-    kept = set(bases_folder(first).iterdir())
-    again = evaluate(second, rows=4, max_new_tokens=4)
-    assert set(bases_folder(first).iterdir()) == kept
+    (second.path / "known.sqlite").unlink()
+    evaluate(first, rows=4, **FEW)
+    before = kept(bases_folder(first))
+    assert len(before) == 4 + 4 + 4  # losses of the rows, of the instructions, answers
+    again = evaluate(second, rows=4, **FEW)
+    assert kept(bases_folder(first)) == before
     assert (again.heldout_loss, again.metrics, again.general_loss) == (
         alone.heldout_loss,
         alone.metrics,
         alone.general_loss,
     )
-    evaluate(second, rows=3, max_new_tokens=4)  # other rows and answers, the same probe
-    assert len(set(bases_folder(first).iterdir()) - kept) == 2
-    evaluate(second, rows=4, max_new_tokens=5)  # longer answers to the same rows
-    assert len(set(bases_folder(first).iterdir()) - kept) == 3
+    evaluate(second, rows=3, **FEW)  # of the same rows
+    assert kept(bases_folder(first)) == before
+    evaluate(second, rows=4, **FEW | {"max_new_tokens": 5})  # longer answers to the same rows
+    assert len(kept(bases_folder(first)) - before) == 4
 
 
-def test_a_base_is_asked_anew_where_what_was_kept_is_damaged_or_the_disk_is_full(tiny, monkeypatch):
+def test_a_measurement_that_was_interrupted_goes_on_where_it_was(tiny, monkeypatch):
+    from tunelab.answer import generation
+
     run = finetune(config(tiny, LoRA(r=4), steps=2))
-    report = evaluate(run, rows=4, max_new_tokens=4)
-    for file in bases_folder(run).iterdir():
-        file.write_text("{half of it")
-    assert evaluate(run, rows=4, max_new_tokens=4).metrics == report.metrics
+    expected = evaluate(run, rows=4, **FEW)
+    shutil.rmtree(bases_folder(run))
+    (run.path / "known.sqlite").unlink()
+    whole, asked = generation.answer_many, []
 
-    def full(*_args):
-        raise OSError(28, "No space left on device")
+    def by_one(prompts, *args, **kwargs):
+        asked.append(len(prompts))
+        for done, each in enumerate(whole(prompts, *args, at_once=1, **kwargs)):
+            if done == 3 and len(asked) == 1:
+                raise KeyboardInterrupt
+            yield each
 
-    for file in bases_folder(run).iterdir():
-        file.unlink()
-    monkeypatch.setattr("tunelab.measure.known.write_atomically", full)
-    assert evaluate(run, rows=4, max_new_tokens=4).metrics == report.metrics
+    monkeypatch.setattr(generation, "answer_many", by_one)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(run, rows=4, **FEW)
+    again = evaluate(run, rows=4, **FEW)
+    assert asked == [4, 1, 4]  # the base's, the one that was left of them, the tuned model's
+    assert (again.metrics, again.heldout_loss) == (expected.metrics, expected.heldout_loss)
 
 
-def test_bases_of_another_precision_or_another_way_of_computing_are_others(tiny, tmp_path):
+def test_a_model_is_asked_anew_where_what_was_kept_is_damaged_or_can_not_be_kept(tiny, monkeypatch):
+    run = finetune(config(tiny, LoRA(r=4), steps=2))
+    report = evaluate(run, rows=4, **FEW)
+    file = bases_folder(run) / "known.sqlite"
+    file.write_bytes(b"half of it" * 1000)
+    assert evaluate(run, rows=4, **FEW).metrics == report.metrics
+    assert kept(file.parent)  # it is whole again
+    with closing(sqlite3.connect(file)) as damaged, damaged:
+        damaged.execute("UPDATE known SET value = '{half of it'")
+    assert evaluate(run, rows=4, **FEW).metrics == report.metrics
+    file.unlink()
+    file.mkdir()  # nothing can be kept there
+    assert evaluate(run, rows=4, **FEW).metrics == report.metrics
+
+
+def test_bases_of_another_precision_or_another_way_of_computing_are_others(tiny):
     from dataclasses import replace
 
+    run = finetune(config(tiny, LoRA(r=4), steps=1))
     base = load(spec_of(tiny))
-    one = KnownBase(tmp_path, base, fast=True)
-    assert one.ask("losses", [1], lambda: [1.0]) == one.ask("losses", [1], lambda: [2.0]) == [1.0]
-    assert one.ask("losses", [2], lambda: [2.0]) == [2.0]
-    assert KnownBase(tmp_path, base, fast=False).ask("losses", [1], lambda: [3.0]) == [3.0]
-    other = KnownBase(tmp_path, replace(base, sha256="0" * 64), fast=True)
-    assert other.ask("losses", [1], lambda: [4.0]) == [4.0]
+
+    def ask(known: Known, value):
+        return known.ask("losses", ["this"], lambda missing: [(index, value) for index in missing])
+
+    assert ask(known_base(run, base, True), 1.0) == ask(known_base(run, base, True), 2.0) == [1.0]
+    assert ask(known_base(run, base, False), 3.0) == [3.0]
+    assert ask(known_base(run, replace(base, sha256="0" * 64), True), 4.0) == [4.0]
 
 
-def test_the_metric_fits_the_task():
-    assert main_metric(["card", "pin", "card", "pin", "card"]) == ExactMatch.name
-    assert main_metric(["a text", "another one", "a third"]) == ChrF.name
+def test_a_question_that_stands_twice_is_measured_once(tmp_path):
+    known, measured = Known(tmp_path, ["one"]), []
+
+    def measure(missing):
+        for index in reversed(missing):
+            measured.append(index)
+            yield index, index * 10
+
+    assert known.ask("what", ["a", "b", "a", "c"], measure) == [0, 10, 0, 30]
+    assert known.ask("what", ["c", "d", "a"], measure) == [30, 10, 0]
+    assert measured == [3, 1, 0, 1]
+    assert known.ask("other", ["a"], measure) == [0]
 
 
 def test_each_stage_can_be_measured_and_plain_text_has_no_answers(tiny):
     run = finetune(two_stages(tiny, LoRA(r=4)))
-    text = evaluate(run, rows=2, stage=0)
+    text = evaluate(run, rows=2, stage=0, **FEW)
     assert text.metrics == {}
     assert text.main is None
     assert text.verdict == text.heldout_loss.verdict
-    assert evaluate(run, rows=4, max_new_tokens=4).main_metric == "chrf"
+    assert evaluate(run, rows=4, **FEW).main_metric == "chrf"
     with pytest.raises(UserError, match=r"stage = 3: run .* has the stages 1 to 2"):
         evaluate(run, stage=2)
 
@@ -155,7 +203,7 @@ def test_on_the_command_line(tiny, tmp_path, capsys):
 
 def test_rows_that_chose_the_result_are_left_out_where_there_are_others(tiny):
     run = finetune(config(tiny, LoRA(r=4), steps=2, eval_rows=1))
-    report = evaluate(run, rows=3, max_new_tokens=4)
+    report = evaluate(run, rows=3, **FEW)
     held = read_data(run.config.stages[0].data).heldout
     base = load(run.base_spec)
     rows = encode_all(held[1:], base.tokenizer, 512)[0]
@@ -166,7 +214,7 @@ def test_rows_that_chose_the_result_are_left_out_where_there_are_others(tiny):
 
 def test_a_report_goes_when_the_result_changes(tiny):
     run = finetune(two_stages(tiny, LoRA(r=4)))
-    evaluate(run, rows=4, max_new_tokens=4)
+    evaluate(run, rows=4, **FEW)
     assert read_report(run.path)
     run.roll_back(0)
     assert read_report(run.path) is None

@@ -14,10 +14,10 @@ from tunelab import LoRA, ModelSpec, PromptTuning, UserError, load
 from tunelab.data import encode_all
 from tunelab.fast import choose_loss
 from tunelab.losses import PlainLoss
-from tunelab.measure.evaluation import row_losses
 from tunelab.measure.probe.ability import compare_abilities, measure_ability
 from tunelab.measure.probe.choices import Answered, Scores, encode_question, score_choices
 from tunelab.measure.probe.read import Probe, Question, instructions, read_probe
+from tunelab.measure.scoring import row_losses
 from tunelab.measure.statistics import bootstrap_ratio
 
 SHORT = Probe("short", (Question("The sky is", ("blue.", "made of oak.", "été."), 0, "colours"),))

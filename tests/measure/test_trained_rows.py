@@ -320,7 +320,8 @@ def test_losses_of_documents_are_theirs_however_many_blocks_they_fill(tiny, tmp_
     from tunelab import load
     from tunelab.data import Example, rows_alone
     from tunelab.losses import PlainLoss
-    from tunelab.measure.evaluation import heldout_losses, row_losses
+    from tunelab.measure.evaluation import heldout_losses
+    from tunelab.measure.scoring import row_losses
 
     file = tmp_path / "texts.jsonl"
     write(file, [{"text": f"text {n}: " + f"{n} and on " * 30} for n in range(20)])

@@ -52,6 +52,11 @@ class Tree:
             found.append(0 if parent == ROOT else found[parent] + 1)
         return found
 
+    @property
+    def continuations(self) -> list[list[int]]:
+        """The tokens of each continuation."""
+        return [[self.edges[edge][1] for edge in path] for path in self.paths]
+
     def sees(self) -> Tensor:
         """(N, N), bool: whether a node (row) is another one (column) or stands behind it."""
         seen = torch.eye(len(self.tokens), dtype=torch.bool)

@@ -10,15 +10,9 @@ from tunelab.data.builtin import BUILTIN, BuiltinSet
 from tunelab.data.examples import Example
 from tunelab.data.sets.card import Figure
 from tunelab.data.split import read_data
-from tunelab.measure.floors import Floor, by_field, majority, naive_bayes, nearest_neighbour
-from tunelab.measure.metrics import ChrF, ExactMatch, Metric, main_metric
-from tunelab.measure.metrics.fields import FieldAccuracy, SameJSON, ValidJSON, is_json
-from tunelab.measure.metrics.sql import ExecutionAccuracy
+from tunelab.measure.floors import floors_for
+from tunelab.measure.metrics import ExecutionAccuracy, Metric, metric_named
 from tunelab.spec import DataSpec
-
-PLAIN: dict[str, type[Metric]] = {
-    metric.name: metric for metric in (ChrF, ExactMatch, ValidJSON, SameJSON, FieldAccuracy)
-}
 
 
 @dataclass(frozen=True)
@@ -55,18 +49,6 @@ def floors_of(name: str) -> list[Figure]:
     return figures
 
 
-def floors_for(answers: Sequence[str]) -> dict[str, Floor]:
-    """The floors that fit such answers: naive Bayes for labels, and for JSON objects field by field."""
-    if all(answer.startswith("{") and is_json(answer) for answer in answers):
-        return {
-            "most frequent value of each field": by_field(majority),
-            "nearest neighbour": nearest_neighbour,
-            "naive Bayes for each field": by_field(naive_bayes),
-        }
-    found: dict[str, Floor] = {"most frequent answer": majority, "nearest neighbour": nearest_neighbour}
-    return found | {"naive Bayes": naive_bayes} if main_metric(answers) == ExactMatch.name else found
-
-
 def scored(one: BuiltinSet, answered_by: str, given: Sequence[str], wanted: Sequence[str]) -> list[Figure]:
     """The mean of each of the set's metrics over these answers."""
     rows = {metric.name: metric.rows(given, wanted) for metric in metrics_of(one)}
@@ -78,7 +60,7 @@ def _metric(name: str, one: BuiltinSet) -> Metric:
         assert one.database, f"{one.name} is measured by queries and has no database"
         with closing(one.database()) as database:
             return ExecutionAccuracy(database)
-    return PLAIN[name]()
+    return metric_named(name)
 
 
 def _pairs(examples: Sequence[Example]) -> tuple[list[str], list[str]]:

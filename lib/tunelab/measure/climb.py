@@ -110,6 +110,7 @@ def _climb_one(ladder: Ladder, name: str, should_stop: Callable[[], bool]) -> It
     if run.status != "finished" or read_report(report) is None:
         command = [sys.executable, "-m", "tunelab.worker", str(run.path), "--rows", str(ladder.config.rows)]
         command += ["--max-new-tokens", str(ladder.config.max_new_tokens)]
+        command += ["--instructions", str(ladder.config.instructions)]
         command += ["--keep", str(report)]
         try:
             failure = yield from _watched(command, ladder, should_stop, run)

@@ -1,9 +1,10 @@
-"""Measuring a run on rows it never saw: loss, answers and forgetting, tuned against base, row by row.
+"""Measuring a run on rows it never saw: loss, answers and forgetting, tuned against base and baselines, row by row.
 
     python -m tunelab.measure.evaluation RUN_DIR [--rows N]        writes report.json into the run's folder
 
-A `Side` is what one model makes of the rows; a `Report` compares two of them. What the base makes of rows is the same
-for every run on it, and measured once (`known`).
+    pool (which rows) ──> sides (what base and tuned make of them) ──> compare_sides ──> Report, and the rows as JSONL
+
+A `Report` compares two `Side`s, and the tuned one with what the answers can be guessed with.
 """
 
 from __future__ import annotations
@@ -18,36 +19,34 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
-from tunelab.data import chat_format, encode_prompt
 from tunelab.errors import EXIT_USER_ERROR, UserError, explain
 from tunelab.machine import libraries
-from tunelab.measure import forgetting
-from tunelab.measure.known import KnownBase, bases_folder
-from tunelab.run.reports import REPORT_FILE, CutAnswers, Report
+from tunelab.measure.answered import answers_file, write_rows
+from tunelab.measure.settings import LONGEST_ANSWER, ROWS, Measuring
+from tunelab.run.reports import REPORT_FILE, Ability, Baseline, Compared, CutAnswers, Report
 from tunelab.run.run import Run
 
 if TYPE_CHECKING:
-    from tunelab.data import Encoded, Example
-    from tunelab.losses import Loss
-    from tunelab.measure.pool import Picked
-    from tunelab.model.load import Base
+    from tunelab.data import Encoded, Example, Message
+    from tunelab.measure.changes.rows import AnsweredRow
+    from tunelab.measure.metrics import Metric
+    from tunelab.measure.pool import Picked, Pool
+    from tunelab.measure.sides import Answer, Sides
+    from tunelab.measure.task import Task
     from tunelab.spec import DataSpec
 
-ROWS = 100
-LONGEST_ANSWER = 64
-BATCH, BATCH_TOKENS = 8, 1024  # rows scored at once, and positions: (N, V) logits exist for them
 PROBE_LENGTH = 2048  # tokens: every general instruction fits, whatever the run's max_length
 
 
 class Side(BaseModel):
-    """What one model makes of the rows: summed -log p and scored tokens of each, its answers, and the same losses on
-    the general probe."""
+    """What one model makes of the rows: summed -log p and scored tokens of each, its answers and whether each ended by
+    itself, and the same losses on the general instructions."""
 
     model_config = ConfigDict(frozen=True)
     losses: list[float]
     tokens: list[int]
     answers: list[str]
-    cut_answers: int  # how many of them were still going on at max_new_tokens
+    ended: list[bool]
     general_losses: list[float]
     general_tokens: list[int]
 
@@ -70,57 +69,60 @@ def evaluate(
     data: DataSpec | str | Path | None = None,
     keep: Path | None = None,
     on_progress: Callable[[str], None] = lambda message: None,
+    **others: Any,
 ) -> Report:
     """The run's result measured on `rows` held-out rows of a stage (counted from 0; None: the last one); kept in the
-    file `keep`, or as `report.json` in the run's folder.
+    file `keep`, or as `report.json` in the run's folder. Rows, answers and scores stand in the run's folder too.
 
     `data` names other data, all of whose rows count as held out: a file, a built-in set or a Hub id whose rows are read
     as the stage reads its own, or a specification. Rows that the run was trained on are left out, and those that chose
     which step's result was kept where there are enough others. What the base makes of rows is kept beside the runs, for
-    others on it.
+    others on it; a measurement that was interrupted goes on where it was. `others` are fields of `Measuring`.
 
     Raises:
         UserError: the run's data is not what it was trained on any more (and `data` does not name it), the run has no
             adapter, nothing to be measured on, or a setting is out of its range.
     """
-    from tunelab.measure.metrics import main_metric
-    from tunelab.measure.pool import held_out, other_data, stage_of
-    from tunelab.model.load import load_tokenizer
-
-    started = time.perf_counter()
-    _check(run, rows, max_new_tokens)
-    number = stage_of(run, None if stage is None else stage + 1)
-    pool = held_out(run, number) if data is None else other_data(run, number, data)
-    picked = pool.pick(load_tokenizer(run.base_spec), _longest_row(run), rows)
-    measured = _Measured(run, picked, max_new_tokens, on_progress)
-    base = measured.base_side()
-    tuned = measured.tuned_side()
-    report = compare_sides(
-        base,
-        tuned,
-        measured.references,
-        # whether answers repeat shows in all rows, not in a few of them
-        main=main_metric(pool.answers),
-        seconds=time.perf_counter() - started,
-        selected_on=picked.selected_on,
-    ).model_copy(
-        update={
-            "data": pool.name,
-            "left_out": picked.left_out,
-            "too_long": measured.too_long,
-            "notes": picked.notes,
-            "max_new_tokens": max_new_tokens,
-        }
-    )
-    report.write(keep or run.path / REPORT_FILE)
+    settings = Measuring(rows=rows, max_new_tokens=max_new_tokens, **others)
+    (report,) = evaluate_all([run], settings, stage=stage, data=data, keep=keep, on_progress=on_progress)
     return report
 
 
-def _check(run: Run, rows: int, max_new_tokens: int) -> None:
-    if rows < 2:
-        raise UserError(f"rows = {rows}: at least 2 are needed to say how sure a difference is.")
-    if not 1 <= max_new_tokens <= 4096:
-        raise UserError(f"max_new_tokens = {max_new_tokens}: allowed are 1 to 4096.")
+def evaluate_all(
+    runs: Sequence[Run],
+    settings: Measuring,
+    *,
+    stage: int | None = None,
+    data: DataSpec | str | Path | None = None,
+    keep: Path | None = None,
+    on_progress: Callable[[str], None] = lambda message: None,
+) -> list[Report]:
+    """As `evaluate`: a report of each run on the same rows, those of the first one that none of them was trained on."""
+    from tunelab.measure.pool import pool_of, stage_of
+    from tunelab.measure.sides import longest_row
+    from tunelab.measure.task import task_for
+    from tunelab.model.load import load_tokenizer
+
+    settings.check()
+    for run in runs:
+        _check_result(run)
+    first = runs[0]
+    number = stage_of(first, None if stage is None else stage + 1)
+    pool = pool_of(first, number, data, beside=runs[1:])
+    task = task_for(pool.source, pool.train, pool.answers, settings.metric)
+    picked = pool.pick(load_tokenizer(first.base_spec), min(map(longest_row, runs)), settings.rows)
+    reports = []
+    for run in runs:
+        measured = _Measured(run, picked, task, settings, on_progress)
+        report = measured.report(pool)
+        write_rows(measured.answered_rows(), run.path / report.answers_file) if report.answers_file else None
+        report.write(keep if keep and run is first else run.path / REPORT_FILE)
+        reports.append(report)
+        del measured  # before the next model is loaded
+    return reports
+
+
+def _check_result(run: Run) -> None:
     if not run.has_adapter:
         raise UserError(
             f"Run {run.id} has no adapter yet ({run.progress().message}). Choose a finished or stopped run."
@@ -128,132 +130,255 @@ def _check(run: Run, rows: int, max_new_tokens: int) -> None:
 
 
 class _Measured:
-    """A run's model, loaded once, and the rows it is measured on."""
+    """A run's model and the rows it is measured on; each side is measured when it is asked for."""
 
-    def __init__(self, run: Run, picked: Picked, max_new_tokens: int, on_progress: Callable[[str], None]) -> None:
-        from tunelab.answer.decoders import Resident, Result
-        from tunelab.answer.generation import end_ids
+    def __init__(
+        self, run: Run, picked: Picked, task: Task, settings: Measuring, on_progress: Callable[[str], None]
+    ) -> None:
         from tunelab.data.encode import encode_all
-        from tunelab.fast import choose_loss
-        from tunelab.fast.llama import FastLoss
+        from tunelab.measure.probe.read import instructions
+        from tunelab.measure.scoring import rows_to_score
+        from tunelab.measure.sides import Sides, longest_row
 
-        self.run, self.max_new_tokens, self.say = run, max_new_tokens, on_progress
-        self.technique = run.config.technique
-        self.base, self.model = loaded(run)
-        self.loss = choose_loss(self.model, self.technique)
-        self.result, self.ends = Result.of(run), end_ids(self.base.tokenizer, self.base.model)
-        llama = self.loss.llama if isinstance(self.loss, FastLoss) else None
-        self.resident = Resident.measured(self.base, self.result, self.model, llama)
-        self.longest, self.probe_length = _longest_row(run), _longest_row(run, PROBE_LENGTH)
-        self.answered = [example for example in picked.examples if self._can_answer(example)]
-        self.too_long = len(picked.examples) - len(self.answered)
-        self.rows = picked.blocks or rows_to_score(self.answered, self.base, self.longest)
-        self.general, _notes = encode_all(forgetting.probe(), self.base.tokenizer, self.probe_length)
+        self.run, self.picked, self.task, self.settings, self.say = run, picked, task, settings, on_progress
+        self.began = time.perf_counter()
+        self.sides: Sides = Sides(run, on_progress)
+        base = self.sides.base
+        self.answered = [one for one in picked.examples if self.sides.can_answer(one.asked)]
+        self.rows = picked.blocks or rows_to_score(self.answered, base, longest_row(run))
+        self.probe_length = longest_row(run, PROBE_LENGTH)
+        probe = instructions()[: settings.instructions]
+        self.general, _notes = encode_all(probe, base.tokenizer, self.probe_length)
+        self.references = [self.sides.words(example.answer) for example in self.answered]
+        self.notes: list[str] = []
+        self.base = self._side(tuned=False)
+        self.tuned = self._side(tuned=True)
+        self.others = self._others() if self.answered else {}
 
-    def _can_answer(self, example: Example) -> bool:
-        """Whether the prompt leaves the model a position to answer from; plain text is cut where it is too long."""
-        from tunelab.model.positions import positions
-
-        available = positions(self.base.model.config)
-        if available is None or not example.messages:
-            return True
-        return self._prompt_length(example) < available - self.technique.positions_taken
-
-    def _prompt_length(self, example: Example) -> int:
-        return len(encode_prompt(example.asked, self.base.tokenizer))
-
-    @property
-    def references(self) -> list[str]:
-        return [chat_format(self.base.tokenizer).words(example.answer) for example in self.answered]
-
-    def base_side(self) -> Side:
-        """The base's side; what has been measured before comes from disk."""
-        known = KnownBase(bases_folder(self.run), self.base, self.loss.fast)
-
-        def losses_of(rows: list[Encoded]) -> list[tuple[float, int]]:
-            with self.technique.off(self.model):
-                return base_losses(self.loss, rows, self.base, known)
-
-        return self._side("base", losses_of, known)
-
-    def tuned_side(self) -> Side:
-        return self._side("tuned model", lambda rows: row_losses(self.loss, rows, self.base), None)
-
-    def _side(
-        self, who: str, losses_of: Callable[[list[Encoded]], list[tuple[float, int]]], known: KnownBase | None
-    ) -> Side:
+    def _side(self, tuned: bool) -> Side:
+        who = "tuned model" if tuned else "base"
         self.say(f"measuring the {who} on {len(self.rows)} held-out rows")
-        losses, general = losses_of(self.rows), losses_of(self.general)
-        self.say(f"reading {len(self.answered)} answers of the {who}")
-        prompts = [encode_prompt(example.asked, self.base.tokenizer) for example in self.answered]
-        if known is None:
-            answers, cut = self._answers(prompts, tuned=True)
-        else:
-            asked = [prompts, self._answer_lengths(prompts), sorted(self.ends)]
-            answers, cut = known.ask("answers", asked, lambda: self._answers(prompts, tuned=False))
+        losses = self.sides.losses(self.rows, tuned)
+        general = self.sides.losses(self.general, tuned)
+        answers = self._answers([one.asked for one in self.answered], tuned, who)
         return Side(
-            losses=[loss for loss, _count in losses],
-            tokens=[count for _loss, count in losses],
-            answers=answers,
-            cut_answers=cut,
-            general_losses=[loss for loss, _count in general],
-            general_tokens=[count for _loss, count in general],
+            losses=[value.loss for value in losses],
+            tokens=[value.tokens for value in losses],
+            answers=[answer.text for answer in answers],
+            ended=[answer.ended for answer in answers],
+            general_losses=[value.loss for value in general],
+            general_tokens=[value.tokens for value in general],
         )
 
-    def _answer_lengths(self, prompts: list[list[int]]) -> list[int]:
-        from tunelab.model.positions import answer_length
+    def _answers(self, asked: Sequence[Sequence[Message]], tuned: bool, who: str) -> list[Answer]:
+        if not asked:
+            return []
+        prompts = self.sides.prompts(asked)
+        if self.settings.by == "answer":
+            self.say(f"reading {len(asked)} answers of the {who}")
+            return self.sides.answers(prompts, self.settings.max_new_tokens, tuned, who)
+        labels = self.task.labels
+        if not labels:
+            raise UserError(
+                "by = 'likelihood': the answers of this run are no labels (few different ones, each in several rows). "
+                "Measure by written answers: --by answer."
+            )
+        self.say(f"reading the likelihood of {len(labels)} labels, {who}")
+        return self.sides.likeliest(asked, prompts, labels, tuned, who)
 
-        taken, config = self.technique.positions_taken, self.base.model.config
-        return [answer_length(config, len(ids), self.max_new_tokens, taken) for ids in prompts]
+    def _others(self) -> dict[str, list[str]]:
+        """The answers that tuned is compared with beside the base's, by who gives them."""
+        from tunelab.measure.task import told
 
-    def _answers(self, prompts: list[list[int]], tuned: bool) -> tuple[list[str], int]:
-        """The answers, and how many of them had not ended at `max_new_tokens`."""
-        from tunelab.answer.generation import answer_many, text_of
+        found = {}
+        settings = self.settings
+        if settings.system is not None:
+            asked = [told(one.asked, settings.system) for one in self.answered]
+            found |= self._prompted("base with a system prompt", asked)
+        if settings.examples:
+            found |= self._with_examples(settings.examples)
+        for name, floor in self.task.floors().items():
+            found[name] = [self.sides.words(text) for text in self.task.guesses(floor, self.answered)]
+        return found
 
-        tokenizer = self.base.tokenizer
-        words = chat_format(tokenizer).words
-        texts, cut = [""] * len(prompts), 0
-        lengths = self._answer_lengths(prompts)
-        (one,) = self.resident.passes([self.result], columns=[int(tuned)])
-        answered = answer_many(prompts, one.decoders, end_ids=self.ends, max_new_tokens=lengths, padded=one.padded)
-        for indices, answers in answered:
-            for index, columns in zip(indices, answers, strict=True):
-                texts[index] = words(text_of(tokenizer, columns[0]))
-                cut += len(columns[0]) >= lengths[index]  # one that ended has an end token there
-        return texts, cut
+    def _prompted(self, name: str, asked: Sequence[Sequence[Message]]) -> dict[str, list[str]]:
+        """The base's answers to other prompts; none, and a note, where one of them is too long for the model."""
+        if not all(map(self.sides.can_answer, asked)):
+            self.notes.append(f"the {name} was not measured: its prompts leave the model no position for an answer")
+            return {}
+        return {name: [answer.text for answer in self._answers(asked, False, name)]}
+
+    def _with_examples(self, count: int) -> dict[str, list[str]]:
+        """The base's answers with as many examples before the question as all prompts have room for."""
+        from tunelab.measure.task import shown
+
+        examples = self.task.examples(count)
+        while examples:
+            asked = [shown(one.asked, examples) for one in self.answered]
+            if all(map(self.sides.can_answer, asked)):
+                break
+            examples = examples[:-1]
+        if len(examples) < count:
+            self.notes.append(f"of {count} examples before the question, {len(examples)} fit into the model's rows")
+        if not examples:
+            return {}
+        return self._prompted(f"base with {len(examples)} example{'s' * (len(examples) > 1)}", asked)
+
+    def ability(self) -> Ability | None:
+        """General ability before and after, by questions; None where none are asked."""
+        from tunelab.measure.probe.ability import compare_abilities
+        from tunelab.measure.probe.read import read_probe
+
+        if not self.settings.questions:
+            return None
+        probe = read_probe(self.settings.probe).first(self.settings.questions)
+        found = []
+        for tuned in (False, True):
+            who = "tuned model" if tuned else "base"
+            self.say(f"asking the {who} {len(probe.questions)} questions of general ability")
+            found.append(self.sides.choices(probe, tuned, self.probe_length))
+        return compare_abilities(probe, *found)
+
+    def report(self, pool: Pool) -> Report:
+        """What all of it says."""
+        report = compare_sides(
+            self.base,
+            self.tuned,
+            self.references,
+            self.task.metrics,
+            others=self.others,
+            seconds=0.0,
+            selected_on=self.picked.selected_on,
+        )
+        ability = self.ability()
+        return report.model_copy(
+            update={
+                "ability": ability,
+                "by": self.settings.by,
+                "data": pool.name,
+                "left_out": self.picked.left_out,
+                "too_long": len(self.picked.examples) - len(self.answered),
+                "notes": (*self.picked.notes, *self.task.notes, *report.notes, *self.notes),
+                "max_new_tokens": self.settings.max_new_tokens,
+                "answers_file": answers_file(pool.name) if self.answered else None,
+                "seconds": time.perf_counter() - self.began,
+            }
+        )
+
+    def answered_rows(self) -> list[AnsweredRow]:
+        """Each row with all answers to it and their scores."""
+        from tunelab.measure.answered import answered_rows
+
+        return answered_rows(
+            self.answered,
+            self.references,
+            (self.base.answers, self.base.ended),
+            (self.tuned.answers, self.tuned.ended),
+            self.others,
+            self.task,
+        )
 
 
 def compare_sides(
     base: Side,
     tuned: Side,
     references: Sequence[str],
+    metrics: Sequence[Metric],
     *,
-    main: str,
     seconds: float,
+    others: dict[str, list[str]] | None = None,
     selected_on: int = 0,
 ) -> Report:
-    """Two sides of the same rows, with paired BCa intervals on every difference; `main` is the task's metric."""
-    from tunelab.measure.metrics import METRICS
-    from tunelab.measure.statistics import compared_rates, compared_scores
-
-    metrics = {}
+    """Two sides of the same rows, and tuned against `others` who answered them, with intervals on every difference. The
+    first of the metrics is the task's."""
+    compared: dict[str, dict[str, Compared]] = {}
+    notes: list[str] = []
     if references:
-        for name, metric in METRICS.items():
-            before, after = (metric().rows(side.answers, references) for side in (base, tuned))
-            metrics[name] = compared_scores(before, after)
+        answers = {"base": base.answers, **(others or {})}
+        for metric in metrics:
+            for who, figure in _compared(metric, answers, tuned.answers, references, notes).items():
+                compared.setdefault(who, {})[metric.name] = figure
     return Report(
         rows=len(base.losses),
-        heldout_loss=compared_rates(base.losses, tuned.losses, base.tokens, higher_is_better=False),
-        metrics=metrics,
-        main_metric=main if references else None,
-        general_loss=compared_rates(
-            base.general_losses, tuned.general_losses, base.general_tokens, higher_is_better=False
-        ),
+        heldout_loss=compared_losses(base.losses, tuned.losses, base.tokens),
+        metrics=compared.get("base", {}),
+        main_metric=metrics[0].name if references else None,
+        baselines=tuple(Baseline(name=name, metrics=compared[name]) for name in others or {} if references),
+        general_loss=compared_losses(base.general_losses, tuned.general_losses, base.general_tokens),
         probe_rows=len(base.general_losses),
         seconds=seconds,
         selected_on=selected_on,
-        cut_answers=CutAnswers(base=base.cut_answers, tuned=tuned.cut_answers),
+        cut_answers=CutAnswers(base=base.ended.count(False), tuned=tuned.ended.count(False)),
+        notes=tuple(notes),
     )
+
+
+def _compared(
+    metric: Metric,
+    answers: dict[str, list[str]],
+    tuned: Sequence[str],
+    references: Sequence[str],
+    notes: list[str],
+) -> dict[str, Compared]:
+    """Tuned against each of those who answered, by one metric."""
+    from tunelab.measure.metrics import paired_change, score_sides
+
+    scored = score_sides(metric, [tuned, *answers.values()], references)
+    notes += [note.rstrip(".") for note in scored.notes]
+    after, *sides = scored.sums
+    found = {}
+    for who, before in zip(answers, sides, strict=True):
+        found[who] = Compared(
+            base=float(metric.value(before.sum(axis=0))),
+            tuned=float(metric.value(after.sum(axis=0))),
+            change=paired_change(before, after, metric.value),
+            higher_is_better=metric.higher_is_better is not False,
+            title=metric.title,
+            unit=metric.unit,
+        )
+    return found
+
+
+def compared_losses(before: Sequence[float], after: Sequence[float], tokens: Sequence[int]) -> Compared:
+    """Loss per scored token: sums over sums, so that long rows count by their length."""
+    from tunelab.measure.metrics import bootstrap_ratio
+
+    total = sum(tokens)
+    change = bootstrap_ratio([b - a for a, b in zip(before, after, strict=True)], tokens)
+    figures = {"base": sum(before) / total, "tuned": sum(after) / total, "change": change}
+    return Compared(**figures, higher_is_better=False, title="loss per token", unit="nats")
+
+
+def compare_runs(first: Sequence[AnsweredRow], second: Sequence[AnsweredRow]) -> dict[str, Compared]:
+    """The scores of two runs' answers to the same rows, by metric: `base` is the first run, `tuned` the second. A
+    metric that is no mean over rows (macro-F1) is left out.
+
+    Raises:
+        UserError: they share no row.
+    """
+    from tunelab.measure.metrics import NAMED, RowMetric, paired_bootstrap
+
+    by_row = {(row.row, row.prompt, row.reference): row for row in second}
+    pairs = [(row, other) for row in first if (other := by_row.get((row.row, row.prompt, row.reference)))]
+    if not pairs:
+        raise UserError("The two runs have no row in common that both answered. Measure them on the same data.")
+    found = {}
+    for name in pairs[0][0].tuned_scores:
+        metric = NAMED.get(name)
+        scores = [(a.tuned_scores.get(name), b.tuned_scores.get(name)) for a, b in pairs]
+        both = [(a, b) for a, b in scores if a is not None and b is not None]
+        if not both or (metric is not None and not issubclass(metric, RowMetric)):
+            continue
+        before, after = ([pair[side] for pair in both] for side in (0, 1))
+        found[name] = Compared(
+            base=sum(before) / len(both),
+            tuned=sum(after) / len(both),
+            change=paired_bootstrap(before, after),
+            higher_is_better=metric is None or metric.higher_is_better is not False,
+            title=metric.title if metric else name,
+            unit=metric.unit if metric else "",
+        )
+    return found
 
 
 def heldout_losses(run: Run, examples: Sequence[Example]) -> list[RowLoss]:
@@ -264,84 +389,23 @@ def heldout_losses(run: Run, examples: Sequence[Example]) -> list[RowLoss]:
         UserError: the run has no adapter, or none of the examples has anything scored.
     """
     from tunelab.data import rows_alone
-    from tunelab.fast import choose_loss
+    from tunelab.measure.scoring import nothing_to_score
+    from tunelab.measure.sides import Sides, longest_row
 
-    base, model = loaded(run)
-    technique = run.config.technique
-    longest = _longest_row(run)
-    by_example = [found for one in examples if (found := rows_alone(one, base.tokenizer, longest))]
+    _check_result(run)
+    sides = Sides(run)
+    by_example = [found for one in examples if (found := rows_alone(one, sides.base.tokenizer, longest_row(run)))]
     if not by_example:
-        raise _nothing_to_score(len(examples))
-    rows = [row for found in by_example for row in found]
-    loss = choose_loss(model, technique)
-    tuned = iter(row_losses(loss, rows, base))
-    with technique.off(model):
-        before = iter(base_losses(loss, rows, base, KnownBase(bases_folder(run), base, loss.fast)))
+        raise nothing_to_score(len(examples))
+    rows: list[Encoded] = [row for found in by_example for row in found]
+    before, after = (iter(sides.losses(rows, tuned)) for tuned in (False, True))
     losses = []
     for found in by_example:
-        parts = [(next(before), next(tuned)) for _row in found]
-        counts = sum(count for (_loss, count), _tuned in parts)
-        losses.append(RowLoss(sum(b for (b, _), _ in parts), sum(t for _, (t, _) in parts), counts))
+        parts = [(next(before), next(after)) for _row in found]
+        losses.append(
+            RowLoss(sum(b.loss for b, _ in parts), sum(t.loss for _, t in parts), sum(b.tokens for b, _ in parts))
+        )
     return losses
-
-
-def _longest_row(run: Run, max_length: int | None = None) -> int:
-    """The longest row in tokens that the run's model takes, at most `max_length`; None: the run's own."""
-    from tunelab.model.load import find
-    from tunelab.model.positions import row_limit
-
-    model = run.config.model
-    return row_limit(find(model), model, run.config.technique.positions_taken, max_length).tokens
-
-
-def loaded(run: Run) -> tuple[Base, Any]:
-    """The base of a run, and the model with the run's result on it, in evaluation mode."""
-    from tunelab.model.load import load
-
-    base = load(run.base_spec)
-    run.check_base(base.spec.repo_id, base.sha256)
-    return base, run.config.technique.load(base, run.adapter_path).eval()
-
-
-def rows_to_score(examples: Sequence[Example], base: Base, max_length: int) -> list[Encoded]:
-    """The examples that have something scored within `max_length`, encoded.
-
-    Raises:
-        UserError: none has.
-    """
-    from tunelab.data.encode import encode_all
-
-    rows, _notes = encode_all(examples, base.tokenizer, max_length)
-    if not rows:
-        raise _nothing_to_score(len(examples))
-    return rows
-
-
-def _nothing_to_score(count: int) -> UserError:
-    return UserError(f"None of the {count} rows has anything to score. Raise max_length.")
-
-
-def row_losses(loss: Loss, rows: Sequence[Encoded], base: Base) -> list[tuple[float, int]]:
-    """-log p of each row's scored tokens, summed, in nats, and how many tokens those are."""
-    from tunelab.data.batches import collate
-    from tunelab.losses import token_losses
-
-    measured = [(0.0, 0)] * len(rows)
-    by_length = sorted(range(len(rows)), key=lambda index: len(rows[index].input_ids))
-    while by_length:
-        size = max(1, min(BATCH, BATCH_TOKENS // len(rows[by_length[-1]].input_ids)))
-        indices, by_length = by_length[-size:], by_length[:-size]
-        batch = collate([rows[index] for index in indices], base.pad_id).to(base.device)
-        counts = batch.scored[:, 1:].sum(1).tolist()
-        for index, part, count in zip(indices, token_losses(loss, batch).split(counts), counts, strict=True):
-            measured[index] = (float(part.sum()), count)
-    return measured
-
-
-def base_losses(loss: Loss, rows: Sequence[Encoded], base: Base, known: KnownBase) -> list[tuple[float, int]]:
-    """`row_losses` of the base alone, measured once."""
-    asked = [[row.input_ids, list(map(int, row.scored))] for row in rows]
-    return [(value, count) for value, count in known.ask("losses", asked, lambda: row_losses(loss, rows, base))]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -350,6 +414,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("run", type=Path)
     parser.add_argument("--rows", type=int, default=ROWS)
     parser.add_argument("--max-new-tokens", type=int, default=LONGEST_ANSWER)
+    parser.add_argument("--instructions", type=int, default=Measuring.instructions)
+    parser.add_argument("--questions", type=int, default=0)
     parser.add_argument("--keep", type=Path)
     options = parser.parse_args(arguments)
     libraries.prepare()
@@ -358,6 +424,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             Run(options.run.resolve()),
             rows=options.rows,
             max_new_tokens=options.max_new_tokens,
+            instructions=options.instructions,
+            questions=options.questions,
             keep=options.keep,
             on_progress=lambda message: print(message, flush=True),
         )

@@ -15,8 +15,22 @@ from typing import Any
 
 import numpy
 
+from tunelab.measure.metrics.propose import task_of
+
 Floor = Callable[[Sequence[str], Sequence[str], Sequence[str]], list[str]]
 SMOOTHING = 0.1  # counts that a word has with every label before it is seen (Lidstone)
+
+
+def floors_for(answers: Sequence[str]) -> dict[str, Floor]:
+    """The floors that fit such answers: naive Bayes where they repeat, and for JSON objects field by field."""
+    if task_of(answers) == "json" and all(answer.lstrip().startswith("{") for answer in answers):
+        return {
+            "most frequent value of each field": by_field(majority),
+            "nearest neighbour": nearest_neighbour,
+            "naive Bayes for each field": by_field(naive_bayes),
+        }
+    found: dict[str, Floor] = {"most frequent answer": majority, "nearest neighbour": nearest_neighbour}
+    return found | {"naive Bayes": naive_bayes} if len(set(answers)) <= len(answers) / 2 else found
 
 
 def majority(prompts: Sequence[str], answers: Sequence[str], asked: Sequence[str]) -> list[str]:

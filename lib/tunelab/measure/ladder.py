@@ -54,6 +54,7 @@ class LadderConfig(Spec):
     batch_size: int = Field(8, ge=1, le=1024, description="Rows per step.")
     seed: int = Field(0, ge=0, description="Seed of initialisation and order.")
     rows: int = Field(100, ge=2, description="Held-out rows every rung is measured on.")
+    instructions: int = Field(60, ge=2, le=60, description="General instructions that forgetting is measured on.")
     max_new_tokens: int = Field(64, ge=1, le=4096, description="Longest answer, in tokens, when answers are scored.")
 
     @model_validator(mode="after")

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from tunelab.measure.charts import interval_chart
 from tunelab.measure.markup import render
-from tunelab.run.reports import Compared, Report
+from tunelab.run.reports import Compared, Report, titled
 
 if TYPE_CHECKING:
     from tunelab.measure.ladder import Ladder, Rung
@@ -21,12 +21,11 @@ READING = (
     "Peak memory is that of the whole training process, libraries included; training is the time of the steps alone. A "
     "rung on a quantised base is compared with the quantised base."
 )
-METRIC_TITLES = {"exact_match": "Exact match, %", "chrf": "chrF"}
 
 
 def ladder_columns(ladder: Ladder) -> list[str]:
     """Headings of the ladder's table."""
-    metric = METRIC_TITLES[_metric(ladder.rungs()) or "chrf"]
+    metric = _metric_title(ladder.rungs()) or "Score"
     return [
         "Technique", "Trained", "Size", "Peak memory", "Training", "Held-out loss", metric,
         "Gain [95 %]", "Forgetting [95 %]", "Verdict",
@@ -113,6 +112,14 @@ def _metric(rungs: Sequence[Rung]) -> str | None:
     return next((rung.report.main_metric for rung in rungs if rung.report), None)
 
 
+def _metric_title(rungs: Sequence[Rung]) -> str | None:
+    """The task's metric for people, with a capital where it is a word."""
+    name = _metric(rungs)
+    figure = next((rung.report.metrics[name] for rung in rungs if rung.report and name), None)
+    title = titled(name, figure) if name and figure else None
+    return f"{title[0].upper()}{title[1:]}" if title and title[1:2].islower() and title[:4] != "chrF" else title
+
+
 def ladder_reading(ladder: Ladder) -> str:
     """How the table is read, and what its figures leave out."""
     return f"{READING} {_cut(ladder)}".strip()
@@ -132,12 +139,12 @@ def ladder_chart(ladder: Ladder) -> Markup:
     """The gain of every measured rung over its base with its interval, the base as the line at 0; an `<svg>`, or ""
     before there is anything."""
     rungs = [rung for rung in ladder.rungs() if rung.report]
-    metric = _metric(rungs)
+    metric = _metric_title(rungs)
     if not rungs:
         return Markup("")
     figures = [(rung.title, report.main or report.heldout_loss) for rung in rungs if (report := rung.report)]
     rows = [(title, figure.change.value, figure.change.low, figure.change.high) for title, figure in figures]
-    what = f"{METRIC_TITLES[metric]}: gain" if metric else "Held-out loss: change"
+    what = f"{metric}: gain" if metric else "Held-out loss: change"
     return interval_chart(rows, title=f"{what} over the base, with 95 % intervals", reference=0.0)
 
 

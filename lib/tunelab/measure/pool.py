@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,8 @@ class Pool:
     examples: Sequence[Example]
     known: TrainedRows
     answers: Sequence[str]  # answers of the task, which tell the metric that fits
+    train: Sequence[Example] = ()  # rows the run was trained on, where they can still be read
+    source: str | None = None  # what the rows were read from
     name: str | None = None
     choosing: int = 0
     notes: tuple[str, ...] = ()
@@ -108,6 +110,21 @@ class Pool:
         return unseen
 
 
+def pool_of(run: Run, stage: int, data: DataSpec | str | Path | None, beside: Sequence[Run] = ()) -> Pool:
+    """The rows to measure a run's stage on: its own held-out ones, or those of other `data`. Rows that a run `beside`
+    was trained on count as trained on.
+
+    Raises:
+        UserError: as `held_out` and `other_data`.
+    """
+    pool = held_out(run, stage) if data is None else other_data(run, stage, data)
+    known, notes = pool.known, list(pool.notes)
+    for other in beside:
+        more, said = known_rows(other)
+        known, notes = known | more, [*notes, *said]
+    return replace(pool, known=known, notes=tuple(dict.fromkeys(notes)))
+
+
 def held_out(run: Run, stage: int) -> Pool:
     """The held-out rows of a run's stage.
 
@@ -117,8 +134,16 @@ def held_out(run: Run, stage: int) -> Pool:
     split = heldout_again(run, stage)
     known, notes = known_rows(run)
     answers = [example.answer for example in split.train]
-    choosing = run.config.stages[stage].training.choosing_rows
-    return Pool(split.heldout, known, answers, choosing=choosing, notes=tuple(notes))
+    own = run.config.stages[stage]
+    return Pool(
+        split.heldout,
+        known,
+        answers,
+        split.train,
+        _source(own.data),
+        choosing=own.training.choosing_rows,
+        notes=tuple(notes),
+    )
 
 
 def other_data(run: Run, stage: int, data: DataSpec | str | Path) -> Pool:
@@ -134,7 +159,17 @@ def other_data(run: Run, stage: int, data: DataSpec | str | Path) -> Pool:
     examples = read_examples(data, own.learn)
     random.Random(data.seed).shuffle(examples)  # files are often sorted, and the first rows are measured
     known, notes = known_rows(run)
-    return Pool(examples, known, [example.answer for example in examples], data.title, notes=tuple(notes))
+    try:
+        train = heldout_again(run, stage).train
+    except UserError:
+        train = ()
+        notes.append("the rows the run was trained on can't be read any more, so nothing is guessed from them")
+    answers = [example.answer for example in examples]
+    return Pool(examples, known, answers, train, _source(data), data.title, notes=tuple(notes))
+
+
+def _source(data: DataSpec) -> str | None:
+    return data.source if isinstance(data.source, str) else None
 
 
 def read_alike(data: DataSpec) -> dict[str, Any]:

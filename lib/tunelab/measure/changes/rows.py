@@ -24,6 +24,8 @@ class AnsweredRow(BaseModel):
     tuned_scores: dict[str, float] = Field(default_factory=dict)
     base_ended: bool | None = None  # by itself, not by the length limit; None: nobody has looked
     tuned_ended: bool | None = None
+    others: dict[str, str] = Field(default_factory=dict)  # answers of baselines, by their names
+    other_scores: dict[str, dict[str, float]] = Field(default_factory=dict)
     columns: dict[str, str] = Field(default_factory=dict)  # further columns of the row
     label: str | None = None
 

@@ -57,7 +57,7 @@ def token_changes(run: Run, text: str, *, prompt: str | None = None, system: str
         UserError: the text has nothing to score, or the run has no adapter.
     """
     from tunelab.fast import choose_loss
-    from tunelab.measure.evaluation import loaded
+    from tunelab.measure.sides import loaded
 
     if not text.strip():
         raise UserError("text is empty: give one whose tokens can be scored.")

@@ -4,8 +4,6 @@ the right answer. `custom` reads a user's own, `propose` finds those that fit a 
 `evaluate.Metric`. Uses `errors` and `data`; imports no library that is slow to import.
 """
 
-from collections.abc import Sequence
-
 from tunelab.errors import UserError, listed, shortened
 from tunelab.measure.metrics.custom import Scored, load_metric, score_sides
 from tunelab.measure.metrics.face import as_evaluate
@@ -61,7 +59,6 @@ __all__ = [
     "as_evaluate",
     "confusion",
     "load_metric",
-    "main_metric",
     "metric_named",
     "metrics_for",
     "score_sides",
@@ -102,8 +99,3 @@ def metric_named(name: str) -> Metric:
     if name not in NAMED:
         raise UserError(f"metric = {shortened(name)}: there is no such metric. There are: {listed(NAMED, most=20)}.")
     return NAMED[name]()
-
-
-def main_metric(references: Sequence[str]) -> str:
-    """The metric that fits these answers: exact match where they repeat (labels), chrF where each is its own text."""
-    return ExactMatch.name if len(set(references)) <= len(references) / 2 else ChrF.name

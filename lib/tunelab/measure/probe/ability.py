@@ -13,26 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
-from tunelab.measure.probe.choices import Scores, by_length, score_choices, summed
+from tunelab.measure.probe.choices import Scores, score_choices
 from tunelab.measure.probe.read import NO_CATEGORY, Probe, instructions
-from tunelab.run.reports import Compared
+from tunelab.measure.scoring import row_losses
+from tunelab.run.reports import Ability, Category, Compared, percent
 
 if TYPE_CHECKING:
-    import numpy
-
     from tunelab.losses import Loss
     from tunelab.model.load import Base
 
 INSTRUCTION_LENGTH = 2048  # tokens: every instruction fits, whatever a run's max_length
-
-
-class Category(BaseModel):
-    """Accuracy on some of the questions, in per cent."""
-
-    model_config = ConfigDict(frozen=True)
-    questions: int
-    before: float
-    after: float
 
 
 class InstructionLosses(BaseModel):
@@ -42,46 +32,6 @@ class InstructionLosses(BaseModel):
     losses: list[float]
     tokens: list[int]
     notes: tuple[str, ...] = ()
-
-
-class Ability(BaseModel):
-    """Both sides on the same questions, and on the same instructions where those were measured."""
-
-    model_config = ConfigDict(frozen=True)
-    probe: str
-    right_before: list[int]  # of each question, in the probe's order: 1 where it was answered right, else 0
-    right_after: list[int]
-    chosen_before: list[int]  # the place of the ending that was chosen
-    chosen_after: list[int]
-    categories: dict[str, Category] = {}  # empty where questions have none
-    instruction_loss: Compared | None = None  # nats per scored token: a rise is forgetting
-    notes: tuple[str, ...] = ()
-
-    @property
-    def questions(self) -> int:
-        return len(self.right_before)
-
-    @property
-    def before(self) -> float:
-        """Questions answered right before tuning, in per cent."""
-        return _percent(self.right_before)
-
-    @property
-    def after(self) -> float:
-        """Questions answered right after tuning, in per cent."""
-        return _percent(self.right_after)
-
-    @property
-    def lost_and_gained(self) -> tuple[int, int]:
-        """How many questions were right only before, and only after: all that McNemar's test looks at."""
-        pairs = list(zip(self.right_before, self.right_after, strict=True))
-        return pairs.count((1, 0)), pairs.count((0, 1))
-
-    def arrays(self) -> tuple[numpy.ndarray, numpy.ndarray]:
-        """Right (1) or wrong (0) of each question, before and after: two arrays (questions,) of int64."""
-        import numpy
-
-        return numpy.array(self.right_before, numpy.int64), numpy.array(self.right_after, numpy.int64)
 
 
 def measure_ability(
@@ -141,10 +91,7 @@ def instruction_losses(loss: Loss, base: Base, max_length: int | None = None) ->
     from tunelab.data.encode import encode_all
 
     rows, notes = encode_all(instructions(), base.tokenizer, min(max_length or INSTRUCTION_LENGTH, INSTRUCTION_LENGTH))
-    losses = [0.0] * len(rows)
-    for indices, sums in summed(rows, by_length(rows), loss, base):
-        for index, value in zip(indices, sums, strict=True):
-            losses[index] = value
+    losses = [value.loss for value in row_losses(loss, rows, base)]
     said = tuple(f"instructions: {note}" for note in notes)
     return InstructionLosses(losses=losses, tokens=[sum(row.scored[1:]) for row in rows], notes=said)
 
@@ -167,11 +114,7 @@ def _by_category(probe: Probe, before: Sequence[int], after: Sequence[int]) -> d
         return {}
     return {
         name or "no category": Category(
-            questions=len(of), before=_percent([before[i] for i in of]), after=_percent([after[i] for i in of])
+            questions=len(of), before=percent([before[i] for i in of]), after=percent([after[i] for i in of])
         )
         for name, of in places.items()
     }
-
-
-def _percent(right: Sequence[int]) -> float:
-    return 100 * sum(right) / len(right)

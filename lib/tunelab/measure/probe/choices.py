@@ -24,13 +24,16 @@ from typing import TYPE_CHECKING, Any
 
 from tunelab.data import ChatFormat, Encoded, chat_format
 from tunelab.errors import UserError, shortened
+from tunelab.measure.known import Known
 from tunelab.measure.probe.read import Probe, Question
+from tunelab.measure.scoring import by_length, summed
 
 if TYPE_CHECKING:
     from tunelab.losses import Loss
     from tunelab.model.load import Base
 
 BATCH, BATCH_TOKENS = 64, 2048  # rows scored at once, and positions
+SAID = 200  # endings between two messages
 
 
 @dataclass(frozen=True)
@@ -76,10 +79,12 @@ def score_choices(
     base: Base,
     *,
     max_length: int | None = None,
+    known: Known | None = None,
     on_progress: Callable[[str], None] = lambda message: None,
 ) -> Scores:
-    """What the loss's model, as it is now (adapter on, or off), makes of the questions. A question that does not fit
-    into `max_length` tokens (None: the model's positions) loses the beginning of its text, the same for all endings.
+    """What the loss's model, as it is now (adapter on, or off), makes of the questions; from `known` where it has been
+    asked them before. A question that does not fit into `max_length` tokens (None: the model's positions) loses the
+    beginning of its text, the same for all endings.
 
     Raises:
         UserError: an ending alone does not fit.
@@ -90,17 +95,29 @@ def score_choices(
     limit = max_length or positions(unwrapped(loss.model).config)
     encoded = [encode_question(question, base.tokenizer, limit) for question in probe.questions]
     rows = [row for endings in encoded for row in endings]
-    if loss.fast:
-        counts = itertools.accumulate((len(endings) for endings in encoded), initial=0)
-        batches = [list(range(first, stop)) for first, stop in itertools.pairwise(counts)]
+
+    def measure(_all: object = None) -> list[tuple[int, list[float]]]:
+        values = [0.0] * len(rows)
+        for done, (place, (value, _count)) in enumerate(summed(rows, _batches(encoded, loss.fast), loss, base), 1):
+            values[place] = -value
+            if done % SAID == 0:
+                on_progress(f"{done:,} of {len(rows):,} endings of {len(probe.questions):,} questions")
+        return [(0, values)]
+
+    if known is None:
+        ((_place, values),) = measure()
     else:
-        batches = by_length(rows)
-    values = [0.0] * len(rows)
-    for done, (indices, sums) in enumerate(summed(rows, batches, loss, base), 1):
-        for index, value in zip(indices, sums, strict=True):
-            values[index] = -value
-        on_progress(f"batch {done:,} of {len(batches):,}, {len(probe.questions):,} questions")
+        (values,) = known.ask("choices", [[[row.input_ids, sum(row.scored)] for row in rows]], measure)
     return Scores(tuple(_answers(probe.questions, values)), tuple(_notes(probe, encoded, base)))
+
+
+def _batches(encoded: Sequence[list[Encoded]], fast: bool) -> list[list[int]]:
+    """Places of the endings that are computed together: those of a question, whose beginning a fast loss computes once,
+    else those of similar length."""
+    if not fast:
+        return by_length([row for endings in encoded for row in endings], BATCH, BATCH_TOKENS)
+    counts = itertools.accumulate((len(endings) for endings in encoded), initial=0)
+    return [list(range(first, stop)) for first, stop in itertools.pairwise(counts)]
 
 
 def encode_question(question: Question, tokenizer: Any, limit: int | None = None) -> list[Encoded]:
@@ -123,30 +140,6 @@ def encode_question(question: Question, tokenizer: Any, limit: int | None = None
     rows = [start + whole[over:] for whole in wholes]
     begins = len(start) + shared - over
     return [Encoded(row, [place >= begins for place in range(len(row))], truncated=over > 0) for row in rows]
-
-
-def by_length(rows: Sequence[Encoded]) -> list[list[int]]:
-    """Places of the rows in batches of similar length, the longest first."""
-    left = sorted(range(len(rows)), key=lambda index: len(rows[index].input_ids))
-    batches = []
-    while left:
-        size = max(1, min(BATCH, BATCH_TOKENS // len(rows[left[-1]].input_ids)))
-        batches.append(left[-size:])
-        left = left[:-size]
-    return batches
-
-
-def summed(
-    rows: Sequence[Encoded], batches: Sequence[list[int]], loss: Loss, base: Base
-) -> Iterator[tuple[list[int], list[float]]]:
-    """Batch by batch the places of its rows, and -log p of each row's scored tokens, summed, in nats."""
-    from tunelab.data.batches import collate
-    from tunelab.losses import token_losses
-
-    for indices in batches:
-        batch = collate([rows[index] for index in indices], base.pad_id).to(base.device)
-        counts = batch.scored[:, 1:].sum(1).tolist()
-        yield indices, [float(part.double().sum()) for part in token_losses(loss, batch).split(counts)]
 
 
 def _answers(questions: Sequence[Question], values: Sequence[float]) -> Iterator[Answered]:

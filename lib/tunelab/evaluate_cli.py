@@ -1,0 +1,155 @@
+"""`tunelab evaluate RUN`: is it better than its base, than other runs, and than what needs no tuning at all?
+
+tunelab evaluate tickets --rows 300 --examples 3 --system 'Answer with JSON only.'
+tunelab evaluate tickets --against tickets-r64 --data new_tickets.csv
+tunelab evaluate intents --by likelihood
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunelab.errors import UserError
+from tunelab.flags import columns_of
+
+if TYPE_CHECKING:
+    from tunelab.measure.settings import Measuring
+    from tunelab.run.reports import Compared
+    from tunelab.run.run import Run
+    from tunelab.spec import DataSpec
+
+
+def add_command(commands: Any) -> None:
+    """Add `evaluate` to the commands of a parser."""
+    described = "measure a run on held-out rows: loss, answers, forgetting, and what does as well"
+    command = commands.add_parser(
+        "evaluate",
+        help=described,
+        description=f"{described}\n\n{(__doc__ or '').partition(chr(10) * 2)[2]}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.set_defaults(command=_evaluate)
+    command.add_argument("--runs", metavar="DIR", dest="root", help="where runs live (default: the user's data folder)")
+    command.add_argument("run", help="id or name of the run, or 'latest'")
+    command.add_argument("--against", nargs="+", default=[], metavar="RUN", help="other runs, on the same rows")
+    command.add_argument("--rows", type=int, default=100, help="held-out rows to measure on (default: 100)")
+    command.add_argument("--max-new-tokens", type=int, default=64, help="longest answer in tokens (default: 64)")
+    command.add_argument(
+        "--by",
+        choices=("answer", "likelihood"),
+        default="answer",
+        help="answers are written, or the label with the highest likelihood is taken (default: answer)",
+    )
+    _what_to_compare_with(command)
+    command.add_argument("--stage", type=int, help="whose held-out rows, counted from 1 (default: the last stage's)")
+    command.add_argument("--data", metavar="FILE", help="other data to measure on; rows trained on are left out")
+    command.add_argument(
+        "--columns", nargs="+", metavar="ROLE=COLUMN", help="columns of that data (default: as in the run)"
+    )
+    command.add_argument("--template", help="template of that data (default: as in the run)")
+    command.add_argument("--out", metavar="FILE", help="a file for the rows with all answers and scores")
+    command.add_argument(
+        "--form",
+        choices=("rows", "lm-eval", "comparator"),
+        default="rows",
+        help="of that file: a JSON line per row, samples as lm-evaluation-harness logs them, or LLM Comparator's JSON",
+    )
+    command.add_argument("--json", action="store_true", help="the report as JSON; a list of them with --against")
+
+
+def _what_to_compare_with(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--system", metavar="TEXT", help="ask the base with this system prompt as well")
+    command.add_argument("--examples", type=int, default=0, metavar="K", help="show the base K training rows as well")
+    command.add_argument("--metric", metavar="FILE.py", help="a metric of your own: score(prediction, reference)")
+    command.add_argument("--probe", metavar="FILE", help="questions of general ability, in HellaSwag's columns")
+    command.add_argument(
+        "--questions", type=int, default=160, help="how many questions of general ability; 0: none (default: 160)"
+    )
+    command.add_argument(
+        "--instructions", type=int, default=60, help="general instructions forgetting is measured on (default: 60)"
+    )
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from tunelab.measure.answered import rows_of, write_as
+    from tunelab.measure.evaluation import evaluate_all
+    from tunelab.measure.pool import stage_of
+    from tunelab.run.reports import in_words
+    from tunelab.run.run import Run
+
+    runs = [Run.open(name, options.root) for name in (options.run, *options.against)]
+    run = runs[0]
+    if repeated := {one.id for one in runs if [other.id for other in runs].count(one.id) > 1}:
+        raise UserError(f"--against {', '.join(sorted(repeated))}: the run is named twice. Name other runs.")
+    reports = evaluate_all(
+        runs,
+        _settings(options),
+        stage=stage_of(run, options.stage),
+        data=_other_data(options, run),
+        on_progress=lambda message: print(message, file=sys.stderr, flush=True),
+    )
+    if options.out:
+        for written in write_as(rows_of(run), Path(options.out), options.form, run):
+            print(f"rows: {written}", file=sys.stderr)
+    if options.json:
+        every = [report.model_dump(mode="json") for report in reports]
+        print(json.dumps(every if options.against else every[0], ensure_ascii=False, indent=1))
+        return 0
+    for one, report in zip(runs, reports, strict=True):
+        if options.against:
+            print(f"{one.id}, {one.config.method}")
+        print(in_words(report), end="\n\n" if options.against else "\n")
+    for other in runs[1:]:
+        _print_against(run, other)
+    return 0
+
+
+def _settings(options: argparse.Namespace) -> Measuring:
+    from tunelab.measure.settings import Measuring
+
+    return Measuring(
+        rows=options.rows,
+        max_new_tokens=options.max_new_tokens,
+        by=options.by,
+        system=options.system,
+        examples=options.examples,
+        questions=options.questions,
+        instructions=options.instructions,
+        probe=Path(options.probe) if options.probe else None,
+        metric=Path(options.metric) if options.metric else None,
+    )
+
+
+def _print_against(run: Run, other: Run) -> None:
+    """Two runs on the same rows, by the scores that stand beside their answers."""
+    from tunelab.measure.answered import rows_of
+    from tunelab.measure.evaluation import compare_runs
+
+    figures: dict[str, Compared] = compare_runs(rows_of(run), rows_of(other))
+    print(f"{run.id} against {other.id}, on the rows that both answered:")
+    for figure in figures.values():
+        change = figure.change
+        print(
+            f"  {figure.title}: {figure.base:.1f} and {figure.tuned:.1f}; the second is {change.value:+.1f} "
+            f"[{change.low:+.1f}, {change.high:+.1f}], {figure.verdict} ({change.n} rows)"
+        )
+
+
+def _other_data(options: argparse.Namespace, run: Run) -> DataSpec | None:
+    """The data that the flags name; what they leave open is as in the run."""
+    from tunelab.measure.pool import read_alike, stage_of
+    from tunelab.spec import DataSpec
+
+    described = {"template": options.template} if options.template is not None else {}
+    if options.columns:
+        described["columns"] = columns_of(options.columns)
+    if options.data:
+        own = run.config.stages[stage_of(run, options.stage)].data
+        return DataSpec.model_validate({**read_alike(own), "source": options.data, **described})
+    if described:
+        raise UserError("--columns and --template describe other data than the run's. Name it: --data FILE.")
+    return None
