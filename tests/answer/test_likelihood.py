@@ -15,7 +15,7 @@ from tests.train.test_loop import config
 from tunelab import BottleneckAdapter, LoRA, ModelSpec, PrefixTuning, finetune, load
 from tunelab.answer.decoders import Resident, Result
 from tunelab.answer.generation import PlainDecoder
-from tunelab.answer.likelihood import continuations, log_likelihoods
+from tunelab.answer.likelihood import continuations, likeliest, log_likelihoods
 from tunelab.data import Message, encode_prompt
 from tunelab.fast.tree import Tree
 
@@ -62,6 +62,71 @@ def test_base_and_tuned_find_answers_as_likely_as_a_plain_forward_of_each_does(t
             expected = [alone(model, prompt, one) for one in ids]
             assert log_p.tolist() == pytest.approx(expected, rel=1e-4)
     assert (torch.stack(found[0]) - torch.stack(found[1])).abs().max() > 0.1
+    for column in (0, 1):
+        (one,) = resident.passes([Result.of(run)], columns=[column])
+        chosen = dict(likeliest(prompts, [tree] * len(prompts), one.decoders, padded=one.padded))
+        assert chosen == {index: int(log_p.argmax()) for index, log_p in enumerate(found[column])}
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=4), min_size=1, max_size=12, unique_by=tuple), st.data()
+)
+def test_the_likeliest_is_that_of_all_and_what_can_not_be_it_is_not_computed(continuations, data):
+    """Any log p of edges will do: a decoder that draws them."""
+    import random
+
+    nodes = []
+
+    class Drawn:
+        def __init__(self, rows):
+            self.rows = rows
+            self.drawn = random.Random(data.draw(st.integers(0, 999)))
+            self.log_p = {}
+
+        def __call__(self, ids, padding=None):
+            return None
+
+        def tree_log_p(self, tree):
+            nodes.append(len(tree.tokens))
+            paths = zip(tree.continuations, tree.paths, strict=True)
+            begins = {edge: tuple(ids[: place + 1]) for ids, path in paths for place, edge in enumerate(path)}
+            keys = [[(row, begins[edge]) for edge in range(len(tree.edges))] for row in range(self.rows)]
+            for key in (key for row in keys for key in row):
+                self.log_p.setdefault(key, -self.drawn.expovariate(1) * 3)
+            return torch.tensor([[self.log_p[key] for key in row] for row in keys])
+
+    tree, made = Tree.of(continuations), []
+
+    def decoders(rows, _capacity):
+        made.append(Drawn(rows))
+        return [made[-1]]
+
+    chosen = dict(likeliest([[1], [2]], [tree, tree], decoders, padded=True))
+    (decoder,) = made
+    computed = sum(nodes)
+    sums = tree.sums(decoder.tree_log_p(tree))  # what was not drawn before is at most what its beginning has
+    assert computed <= len(tree.tokens)
+    for row, place in chosen.items():
+        assert float(sums[row, place]) == pytest.approx(float(sums[row].max()), abs=1e-4)
+
+
+def test_labels_that_begin_worse_than_another_ends_are_not_computed(tiny):
+    base = load(config(tiny).model)
+    asked = []
+
+    class Counted(PlainDecoder):
+        def tree_log_p(self, tree):
+            asked.append(len(tree.tokens))
+            return super().tree_log_p(tree)
+
+    with torch.no_grad():
+        best = int(base.model(input_ids=torch.tensor([[5, 6, 7]])).logits[0, -1].argmax())
+    ids = [[best], *([token, 9, 8, 7] for token in range(20, 60) if token != best)]
+    found = dict(
+        likeliest([[5, 6, 7]], [Tree.of(ids)], lambda rows, _c: [Counted(base.model, nullcontext, rows)], padded=True)
+    )
+    assert found == {0: 0}
+    assert sum(asked) == 0  # the first tokens alone decide
 
 
 @pytest.mark.parametrize("name", sorted(SETTINGS.keys() - {"mamba"}))  # which answers without a cache of this kind

@@ -135,7 +135,7 @@ class Sides:
         Raises:
             UserError: the labels can't be scored after a prompt.
         """
-        from tunelab.answer.likelihood import log_likelihoods
+        from tunelab.answer.likelihood import likeliest
 
         trees = self._trees(asked, labels)
         for tree, ids in zip(trees, prompts, strict=True):
@@ -145,10 +145,10 @@ class Sides:
             said = _Counting(f"likelihoods of labels, {who}", len(missing), self.say)
             one = self._pass(tuned)
             some = [prompts[index] for index in missing]
-            found = log_likelihoods(some, [trees[index] for index in missing], one.decoders, padded=one.padded)
-            for index, log_p in zip(missing, found, strict=True):
+            found = likeliest(some, [trees[index] for index in missing], one.decoders, padded=one.padded)
+            for index, place in found:
                 said.add(1)
-                yield index, int(log_p.argmax())
+                yield missing[index], place
 
         keys = {id(tree): tree.continuations for tree in trees}
         key = [[ids, keys[id(tree)]] for ids, tree in zip(prompts, trees, strict=True)]
