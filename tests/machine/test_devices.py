@@ -81,7 +81,7 @@ def test_no_decision_is_made_without_naming_the_device(tiny, monkeypatch):
         trained = len(asked)
         assert trained >= 2
         compare(run, "say red", max_new_tokens=2)
-        evaluate(run, rows=2, max_new_tokens=2)
+        evaluate(run, rows=2, max_new_tokens=2, questions=0, instructions=4)
         assert len(asked) > trained
     assert asked == [CPU] * len(asked)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sqlite3
 from contextlib import closing
@@ -44,7 +45,7 @@ def test_losses_and_answers_are_those_of_the_models_themselves(tiny, technique):
     from tunelab import Comparer
 
     run = finetune(config(tiny, technique, steps=6))
-    report = evaluate(run, rows=4, max_new_tokens=6, questions=12)
+    report = evaluate(run, rows=4, max_new_tokens=6, questions=12, instructions=8)
     assert report.selected_on == 4  # there are no others, and it says so
     held = read_data(run.config.stages[0].data).heldout
     fresh = load(run.base_spec)
@@ -65,7 +66,7 @@ def test_losses_and_answers_are_those_of_the_models_themselves(tiny, technique):
     for column, side in ((0, "base"), (1, "tuned")):
         expected = ChrF()([a[column] for a in answers], references)
         assert getattr(report.metrics["chrf"], side) == pytest.approx(expected)
-    assert report.probe_rows == 60
+    assert report.probe_rows == 8
     assert report.ability.questions == 12
     assert read_report(run.path) == report
 
@@ -190,11 +191,13 @@ def test_each_stage_can_be_measured_and_plain_text_has_no_answers(tiny):
 
 def test_on_the_command_line(tiny, tmp_path, capsys):
     run = finetune(config(tiny, LoRA(r=4), steps=2))
-    assert main(["evaluate", run.id, "--rows", "4", "--max-new-tokens", "4"]) == 0
+    few = ["--rows", "4", "--max-new-tokens", "4", "--questions", "8", "--instructions", "4"]
+    assert main(["evaluate", run.id, *few]) == 0
     printed = capsys.readouterr().out
     assert "Verdict on 4 held-out rows:" in printed
     assert "a rise is forgetting" in printed
-    assert main(["evaluate", run.id, "--rows", "4", "--max-new-tokens", "4", "--json"]) == 0
+    assert re.search(r"general questions: base [\d.]+ % right, tuned [\d.]+ % of 8; \d lost, \d gained", printed)
+    assert main(["evaluate", run.id, *few, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["rows"] == 4
     for arguments, message in ((["--rows", "1"], "rows = 1: at least 2"), (["--max-new-tokens", "0"], "allowed are 1")):
         assert main(["evaluate", run.id, *arguments]) == 2

@@ -25,7 +25,7 @@ from tunelab.run.reports import Compared, CutAnswers, Interval, Report
 
 def config(tiny, *techniques, **settings):
     # prefix and prompt need no more tokens than the rows have
-    asked = {"steps": 2, "batch_size": 4, "rows": 4, "max_new_tokens": 4, **settings}
+    asked = {"steps": 2, "batch_size": 4, "rows": 4, "max_new_tokens": 4, "instructions": 4, **settings}
     return LadderConfig(
         model=ModelSpec(repo_id=tiny, dtype="float32"),
         data=DataSpec(rows=ROWS, heldout=4),
@@ -55,7 +55,7 @@ def test_a_ladder_trains_measures_and_goes_on_where_it_was(tiny):
     with closing(sqlite3.connect(bases_folder(ladder.run_of("ia3")) / "known.sqlite")) as file:
         ((kept,),) = file.execute("SELECT count(*) FROM known")
     # of each precision of the base once: the losses of the rows and of the probe, and the answers
-    assert kept == 2 * (4 + 60 + 4)
+    assert kept == 2 * (4 + 4 + 4)
     assert [one.id for one in list_ladders()] == [ladder.id]
 
     results = json.loads((ladder.path / RESULTS_FILE).read_text())
@@ -247,7 +247,17 @@ def test_on_the_command_line(tiny, tmp_path, capsys):
     rows = tmp_path / "rows.jsonl"
     rows.write_text("\n".join(json.dumps(row) for row in ROWS))
     command = f"ladder --data {rows} --heldout 4 --model {tiny} --dtype float32 --techniques ia3 --budget-steps 2"
-    command = [*command.split(), "--rows", "4", "--max-new-tokens", "4", "--out", str(tmp_path / "out")]
+    command = [
+        *command.split(),
+        "--rows",
+        "4",
+        "--max-new-tokens",
+        "4",
+        "--instructions",
+        "4",
+        "--out",
+        str(tmp_path / "out"),
+    ]
     assert main(command) == 0
     printed = capsys.readouterr().out
     assert "IA³: done" in printed

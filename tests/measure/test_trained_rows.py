@@ -30,7 +30,8 @@ from tunelab.data.content import marks
 from tunelab.measure.ladder import Ladder
 from tunelab.run.trained import TRAINED_FILE, TrainedRows, heldout_again, known_rows
 
-SMALL = {"rows": 4, "max_new_tokens": 4}
+SMALL = {"rows": 4, "max_new_tokens": 4, "questions": 0, "instructions": 4}
+FLAGS = ["--questions", "0", "--instructions", "4"]
 
 
 def write(path: Path, rows) -> str:
@@ -138,19 +139,21 @@ def test_a_stopped_run_says_what_has_changed_before_it_goes_on(tiny, file):
 def test_named_as_other_data_it_is_measured_without_the_rows_trained_on(run, file, capsys):
     held = heldout_again(run).heldout
     write(file, [*ROWS, *NEW])
-    report = evaluate(run, rows=100, max_new_tokens=4, data=file)
+    report = evaluate(run, rows=100, max_new_tokens=4, questions=0, instructions=4, data=file)
     assert (report.rows, report.left_out, report.selected_on) == (7, 12, 4)
     assert report.data == "rows.jsonl"
     # rows that chose the result come last
-    few = evaluate(run, rows=3, max_new_tokens=4, data=DataSpec(source=str(file), heldout=1))
+    few = evaluate(
+        run, rows=3, max_new_tokens=4, questions=0, instructions=4, data=DataSpec(source=str(file), heldout=1)
+    )
     assert (few.rows, few.selected_on) == (3, 0)
-    alone = evaluate(run, rows=3, max_new_tokens=4, data=DataSpec(rows=NEW))
+    alone = evaluate(run, rows=3, max_new_tokens=4, questions=0, instructions=4, data=DataSpec(rows=NEW))
     assert few.heldout_loss.base == pytest.approx(alone.heldout_loss.base, rel=1e-5)
     both = evaluate(
         run, rows=9, max_new_tokens=4, data=DataSpec(rows=[{"prompt": e.prompt, "completion": e.answer} for e in held])
     )
     assert both.left_out == 0
-    assert main(["evaluate", run.id, "--data", str(file), "--max-new-tokens", "4"]) == 0
+    assert main(["evaluate", run.id, "--data", str(file), "--max-new-tokens", "4", *FLAGS]) == 0
     printed = capsys.readouterr().out
     assert "Verdict on 7 rows of rows.jsonl" in printed
     assert "12 rows left out: the run was trained on them." in printed
@@ -192,7 +195,7 @@ def test_other_data_is_read_as_the_runs_own_unless_told_otherwise(tiny, tmp_path
     write(path, same)
     assert evaluate(made, **SMALL, data=path).heldout_loss == expected.heldout_loss
     write(path, [{"frage": row["q"], "antwort": row["a"]} for row in same])
-    command = ["evaluate", made.id, "--data", str(path), "--rows", "4", "--max-new-tokens", "4", "--json"]
+    command = ["evaluate", made.id, "--data", str(path), "--rows", "4", "--max-new-tokens", "4", *FLAGS, "--json"]
     assert main(command) == 2
     assert "there is no column 'a'" in capsys.readouterr().err
     named = ["--columns", "completion=antwort", "--template", "Please {frage}!"]
@@ -245,7 +248,7 @@ def test_runs_of_older_versions_are_known_by_their_data_or_said_to_be_unknown(ru
         evaluate(run, **SMALL)
     report = evaluate(run, **SMALL, data=DataSpec(rows=NEW))
     assert report.left_out == 0
-    assert report.notes == (f"which rows {run.id} was trained on is not known, so some of them may be among these",)
+    assert report.notes[0] == f"which rows {run.id} was trained on is not known, so some of them may be among these"
 
 
 def test_an_imported_run_is_measured_on_data_that_is_named(run, tiny):
@@ -289,14 +292,14 @@ def test_of_a_document_that_grew_only_what_is_new_is_measured(tiny, tmp_path):
     file = tmp_path / "manual.jsonl"
     write(file, [{"text": document}])
     run = text_run(tiny, file)
-    own = evaluate(run, rows=8)
+    own = evaluate(run, rows=8, questions=0, instructions=4)
     assert own.rows == 8
     assert own.selected_on == 0  # there are blocks enough that chose nothing
     more = " ".join(f"chapter {n} tells of {n * n}" for n in range(100))
     write(file, [{"text": f"{document} {more}"}])
     with pytest.raises(UserError, match=r"1 row is new, 1 row is gone \(1 then, 1 now\)"):
         evaluate(run)
-    report = evaluate(run, rows=1000, data=file)
+    report = evaluate(run, rows=1000, questions=0, instructions=4, data=file)
     split = read_data(DataSpec(rows=[{"text": document}], heldout=0.2), "text")
     head, tail = len(split.train[0].text), len(split.heldout[0].text)
     assert report.left_out == pytest.approx(head / 128, abs=2)
@@ -309,7 +312,7 @@ def test_text_is_measured_in_blocks_and_those_that_chose_come_last(tiny, tmp_pat
     run = text_run(tiny, file)
     held = heldout_again(run).heldout
     blocks = sum(-(-(len(e.text) + e.whole) // 128) for e in held)
-    report = evaluate(run, rows=1000)
+    report = evaluate(run, rows=1000, questions=0, instructions=4)
     assert report.rows == blocks
     # two blocks of 128 tokens were measured while training, wherever documents begin and end
     assert report.selected_on == 3
@@ -348,7 +351,7 @@ def test_a_passage_is_known_wherever_it_stands():
 def test_cut_answers_are_counted_and_told(run):
     from tunelab.run.reports import Report, in_words
 
-    report = evaluate(run, rows=4, max_new_tokens=2)
+    report = evaluate(run, rows=4, max_new_tokens=2, questions=0, instructions=4)
     assert (report.cut_answers.base, report.cut_answers.tuned) == (4, 4)
     assert "Cut at 2 tokens: 4 answers of the base and 4 of the tuned model" in in_words(report)
     old = report.model_dump(mode="json", exclude={"cut_answers", "max_new_tokens", "notes", "left_out", "data"})

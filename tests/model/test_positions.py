@@ -99,7 +99,7 @@ def test_rows_beyond_the_positions_are_cut_counted_and_said_everywhere(folders, 
     assert (
         read_and_forecast(run.config).kept == read_and_forecast(config(folders[name], rows=LONG, max_length=256)).kept
     )
-    report = evaluate(run, rows=4, max_new_tokens=2)
+    report = evaluate(run, rows=4, max_new_tokens=2, questions=0, instructions=4)
     assert report.rows == 4
 
 
@@ -181,6 +181,6 @@ def test_measuring_leaves_out_and_counts_rows_whose_prompt_fills_the_positions(f
     data = DataSpec(rows=rows[:16], heldout_rows=rows[16:])
     stage = settings.stages[0].model_copy(update={"data": data})
     run = finetune(settings.model_copy(update={"stages": (stage,)}))
-    report = evaluate(run, rows=12, max_new_tokens=2)
+    report = evaluate(run, rows=12, max_new_tokens=2, questions=0, instructions=4)
     assert (report.rows, report.too_long) == (8, 4)
     assert "4 rows were left out: their prompt fills all positions of the model" in in_words(report)

@@ -79,7 +79,7 @@ for technique in (LoRA(), BottleneckAdapter()):
     run = finetune(config(sys.argv[1]).model_copy(update={"technique": technique}))
     assert compare(run, "say red", max_new_tokens=3).answers[1].tokens
     if technique == LoRA():
-        evaluate(run, rows=2, max_new_tokens=2)
+        evaluate(run, rows=2, max_new_tokens=2, questions=0, instructions=4)
         export_merged(run, sys.argv[2])
 """
 
