@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
+from playground.errors import LeftPages
 from playground.jobs import Jobs
 from playground.parts import PRIVATE, QUIET
 from playground.rooms import compare, methods, train
@@ -164,6 +166,7 @@ def _lead_to_compare(app: _App) -> None:
 def launch(page: gr.Blocks, host: str, port: int, open_browser: bool) -> str:
     """The address the page can be seen at from now on."""
     page.queue(api_open=False, default_concurrency_limit=4)
+    logging.getLogger("uvicorn.error").addFilter(LeftPages())
     server, url, _ = page.launch(
         server_name=host,
         server_port=port,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -42,3 +43,21 @@ def shown(message: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
 def as_message(error: BaseException) -> Any:
     return gr.update(value="⚠ " + plain_markdown(words_for(error)).replace("\n", "  \n"))
+
+
+class LeftPages(logging.Filter):
+    """Drops what the server says of the stream of a page that was left: Gradio raises 404 in it after the answer has
+    begun, and nobody is there to be told."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        while error is not None:
+            if getattr(error, "status_code", None) == 404 and "sse_stream" in _functions(error):
+                return False
+            error = error.__cause__ or error.__context__
+        return True
+
+
+def _functions(error: BaseException) -> set[str]:
+    """The functions that an error passed through."""
+    return {frame.f_code.co_name for frame, _line in traceback.walk_tb(error.__traceback__)}

@@ -10,10 +10,11 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, TimeoutError, sync_playwright
 
 from tests.conftest import REPOSITORY
 
@@ -106,3 +107,14 @@ def wait_for_text(page: Page, element: str, wanted: str, seconds: float = 180) -
         arg=[element, wanted],
         timeout=seconds * PATIENCE * 1000,
     )
+
+
+def upload(page: Page, path: Path, element: str = "file") -> None:
+    """Choose a file, and again where a page that has just come up did not listen yet, until its name stands there."""
+    field = page.locator(f"#{element}")
+    for patience in (20, 40, 60 * PATIENCE):
+        field.locator("input[type=file]").set_input_files(path)
+        with suppress(TimeoutError):
+            field.get_by_text(path.name).first.wait_for(timeout=patience * 1000)
+            return
+    raise AssertionError(f"{path.name} was not taken")

@@ -6,14 +6,9 @@ import json
 
 import pytest
 
-from tests.browser.conftest import shot, text, wait_for_text
+from tests.browser.conftest import shot, text, upload, wait_for_text
 from tests.helpers import ROWS
 from tunelab import Run, list_runs
-
-
-def upload(page, path):
-    page.locator("#file input[type=file]").set_input_files(path)
-    page.get_by_text(path.name).first.wait_for()
 
 
 def broken_from_line_9():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from tests.browser.conftest import shot, text, wait_for_text
+from tests.browser.conftest import shot, text, upload, wait_for_text
 from tests.helpers import ROWS
 from tests.test_chain import two_stages, weights
 from tunelab import LoRA, finetune, list_ladders, list_runs
@@ -17,9 +17,7 @@ def rows_file(tmp_path):
 
 
 def test_a_prefix_is_trained_from_the_form_and_its_settings_reach_the_run(page, app, tiny, tmp_path):
-    path = rows_file(tmp_path)
-    page.locator("#file input[type=file]").set_input_files(path)
-    page.get_by_text(path.name).first.wait_for()
+    upload(page, rows_file(tmp_path))
     page.get_by_label("Model", exact=True).fill(tiny)
     page.get_by_label("Model", exact=True).press("Enter")
     page.get_by_label("Prefix tuning", exact=True).check()
@@ -54,10 +52,8 @@ def test_full_fine_tuning_takes_the_base_unquantised(page, app):
 
 
 def test_a_ladder_runs_live_survives_a_reload_and_can_be_stopped_and_gone_on_with(page, app, tiny, tmp_path):
-    path = rows_file(tmp_path)
     page.get_by_role("tab", name="Methods").click()
-    page.locator("#ladder-file input[type=file]").set_input_files(path)
-    page.locator("#ladder-file").get_by_text(path.name).first.wait_for()
+    upload(page, rows_file(tmp_path), "ladder-file")
     page.get_by_label("Base model", exact=True).fill(tiny)
     page.get_by_label("Base model", exact=True).press("Enter")
     for name in ("QLoRA", "Prefix tuning"):
