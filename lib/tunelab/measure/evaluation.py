@@ -27,11 +27,14 @@ from tunelab.run.reports import REPORT_FILE, Ability, Baseline, Compared, CutAns
 from tunelab.run.run import Run
 
 if TYPE_CHECKING:
+    import numpy
+
     from tunelab.data import Encoded, Example, Message
     from tunelab.measure.changes.rows import AnsweredRow
     from tunelab.measure.metrics import Metric
     from tunelab.measure.pool import Picked, Pool
     from tunelab.measure.sides import Answer, Sides
+    from tunelab.measure.statistics import Measured as Judged
     from tunelab.measure.task import Task
     from tunelab.spec import DataSpec
 
@@ -49,6 +52,13 @@ class Side(BaseModel):
     ended: list[bool]
     general_losses: list[float]
     general_tokens: list[int]
+
+    @property
+    def loss_columns(self) -> numpy.ndarray:
+        """What each row adds to the loss per token (rows, 2)."""
+        import numpy
+
+        return numpy.stack([numpy.array(self.losses), numpy.array(self.tokens, dtype=float)], axis=1)
 
 
 @dataclass(frozen=True)
@@ -111,14 +121,29 @@ def evaluate_all(
     pool = pool_of(first, number, data, beside=runs[1:])
     task = task_for(pool.source, pool.train, pool.answers, settings.metric)
     picked = pool.pick(load_tokenizer(first.base_spec), min(map(longest_row, runs)), settings.rows)
-    reports = []
+    found: list[tuple[Report, Judged]] = []
     for run in runs:
         measured = _Measured(run, picked, task, settings, on_progress)
         report = measured.report(pool)
-        write_rows(measured.answered_rows(), run.path / report.answers_file) if report.answers_file else None
-        report.write(keep if keep and run is first else run.path / REPORT_FILE)
-        reports.append(report)
+        if report.answers_file:
+            write_rows(measured.answered_rows(), run.path / report.answers_file)
+        found.append((report, measured.judged()))
         del measured  # before the next model is loaded
+    reports = _with_verdicts(found)
+    for run, report in zip(runs, reports, strict=True):
+        report.write(keep if keep and run is first else run.path / REPORT_FILE)
+    return reports
+
+
+def _with_verdicts(found: Sequence[tuple[Report, Judged]]) -> list[Report]:
+    """The reports with a verdict in words each, corrected for all of them."""
+    from tunelab.measure.statistics import judge_all
+
+    verdicts = judge_all([judged for _report, judged in found])
+    reports = []
+    for (report, _judged), verdict in zip(found, verdicts, strict=True):
+        decision = None if verdict.decision == "different" else verdict.decision
+        reports.append(report.model_copy(update={"sentence": verdict.sentence, "decision": decision}))
     return reports
 
 
@@ -239,6 +264,29 @@ class _Measured:
             found.append(self.sides.choices(probe, tuned, self.probe_length))
         return compare_abilities(probe, *found)
 
+    def judged(self) -> Judged:
+        """The task's figure, or the loss where nothing is answered, for a verdict."""
+        from tunelab.measure.metrics import score_sides
+        from tunelab.measure.statistics import Measured
+        from tunelab.measure.statistics.sums import mean
+
+        if not self.answered:
+            before, after = (side.loss_columns for side in (self.base, self.tuned))
+            return Measured("loss per token", "nats", before, after, mean, higher_is_better=False)
+        metric = self.task.metrics[0]
+        answers = [self.base.answers, self.tuned.answers, *self.others.values()]
+        base, tuned, *others = score_sides(metric, answers, self.references).sums
+        return Measured(
+            metric.title,
+            metric.unit,
+            base,
+            tuned,
+            metric.value,
+            metric.higher_is_better,
+            dict(zip(self.others, others, strict=True)),
+            self.tuned.ended.count(False) / len(self.answered),
+        )
+
     def report(self, pool: Pool) -> Report:
         """What all of it says."""
         report = compare_sides(
@@ -300,11 +348,11 @@ def compare_sides(
                 compared.setdefault(who, {})[metric.name] = figure
     return Report(
         rows=len(base.losses),
-        heldout_loss=compared_losses(base.losses, tuned.losses, base.tokens),
+        heldout_loss=_compared_losses(base.losses, tuned.losses, base.tokens),
         metrics=compared.get("base", {}),
         main_metric=metrics[0].name if references else None,
         baselines=tuple(Baseline(name=name, metrics=compared[name]) for name in others or {} if references),
-        general_loss=compared_losses(base.general_losses, tuned.general_losses, base.general_tokens),
+        general_loss=_compared_losses(base.general_losses, tuned.general_losses, base.general_tokens),
         probe_rows=len(base.general_losses),
         seconds=seconds,
         selected_on=selected_on,
@@ -321,32 +369,26 @@ def _compared(
     notes: list[str],
 ) -> dict[str, Compared]:
     """Tuned against each of those who answered, by one metric."""
-    from tunelab.measure.metrics import paired_change, score_sides
+    from tunelab.measure.metrics import score_sides
+    from tunelab.measure.statistics import compared
 
     scored = score_sides(metric, [tuned, *answers.values()], references)
     notes += [note.rstrip(".") for note in scored.notes]
     after, *sides = scored.sums
     found = {}
+    whole, better = 100.0 if metric.unit == "%" else None, metric.higher_is_better is not False
     for who, before in zip(answers, sides, strict=True):
-        found[who] = Compared(
-            base=float(metric.value(before.sum(axis=0))),
-            tuned=float(metric.value(after.sum(axis=0))),
-            change=paired_change(before, after, metric.value),
-            higher_is_better=metric.higher_is_better is not False,
-            title=metric.title,
-            unit=metric.unit,
-        )
+        figure = compared(before, after, metric.value, higher_is_better=better, whole=whole)
+        found[who] = figure.model_copy(update={"title": metric.title, "unit": metric.unit})
     return found
 
 
-def compared_losses(before: Sequence[float], after: Sequence[float], tokens: Sequence[int]) -> Compared:
+def _compared_losses(before: Sequence[float], after: Sequence[float], tokens: Sequence[int]) -> Compared:
     """Loss per scored token: sums over sums, so that long rows count by their length."""
-    from tunelab.measure.metrics import bootstrap_ratio
+    from tunelab.measure.statistics import compared_rates
 
-    total = sum(tokens)
-    change = bootstrap_ratio([b - a for a, b in zip(before, after, strict=True)], tokens)
-    figures = {"base": sum(before) / total, "tuned": sum(after) / total, "change": change}
-    return Compared(**figures, higher_is_better=False, title="loss per token", unit="nats")
+    figure = compared_rates(before, after, tokens, higher_is_better=False)
+    return figure.model_copy(update={"title": "loss per token", "unit": "nats"})
 
 
 def compare_runs(first: Sequence[AnsweredRow], second: Sequence[AnsweredRow]) -> dict[str, Compared]:
@@ -356,7 +398,8 @@ def compare_runs(first: Sequence[AnsweredRow], second: Sequence[AnsweredRow]) ->
     Raises:
         UserError: they share no row.
     """
-    from tunelab.measure.metrics import NAMED, RowMetric, paired_bootstrap
+    from tunelab.measure.metrics import NAMED, RowMetric
+    from tunelab.measure.statistics import compared_scores
 
     by_row = {(row.row, row.prompt, row.reference): row for row in second}
     pairs = [(row, other) for row in first if (other := by_row.get((row.row, row.prompt, row.reference)))]
@@ -370,14 +413,9 @@ def compare_runs(first: Sequence[AnsweredRow], second: Sequence[AnsweredRow]) ->
         if not both or (metric is not None and not issubclass(metric, RowMetric)):
             continue
         before, after = ([pair[side] for pair in both] for side in (0, 1))
-        found[name] = Compared(
-            base=sum(before) / len(both),
-            tuned=sum(after) / len(both),
-            change=paired_bootstrap(before, after),
-            higher_is_better=metric is None or metric.higher_is_better is not False,
-            title=metric.title if metric else name,
-            unit=metric.unit if metric else "",
-        )
+        figure = compared_scores(before, after, higher_is_better=metric is None or metric.higher_is_better is not False)
+        said = {"title": metric.title, "unit": metric.unit} if metric else {"title": name}
+        found[name] = figure.model_copy(update=said)
     return found
 
 

@@ -142,6 +142,8 @@ class Report(BaseModel):
     ability: Ability | None = None  # questions of general ability, before and after; None: they were not asked
     by: Literal["answer", "likelihood"] = "answer"  # whether answers were written, or the likeliest label was taken
     answers_file: str | None = None  # the rows with all answers and scores, in the run's folder
+    sentence: str = ""  # the verdict in words; empty in reports of older versions
+    decision: Verdict | None = None  # the verdict, where it was corrected for others judged at once
 
     @property
     def forgetting(self) -> Interval:
@@ -156,7 +158,7 @@ class Report(BaseModel):
     @property
     def verdict(self) -> Verdict:
         """Of the task metric, or of the held-out loss where there is none."""
-        return (self.main or self.heldout_loss).verdict
+        return self.decision or (self.main or self.heldout_loss).verdict
 
     def write(self, path: Path) -> None:
         """Keep it as JSON."""
@@ -191,10 +193,8 @@ def in_words(report: Report) -> str:
         lines.append(f"{title:<{width}}  {_figure(figure, digits)}{mark}")
     lines += [*_ability_in_words(report), *_baselines_in_words(report)]
     of = "held-out rows" if report.data is None else f"rows of {report.data}"
-    lines.append(
-        f"Verdict on {report.rows} {of}: {report.verdict}. 95 % paired BCa intervals in brackets; "
-        f"{report.probe_rows} general instructions."
-    )
+    lines.append(f"Verdict on {report.rows} {of}: {report.sentence or report.verdict}.")
+    lines.append(f"95 % paired BCa intervals in brackets; {report.probe_rows} general instructions.")
     if report.by == "likelihood":
         lines.append("Answers are the labels with the highest likelihood; nothing was written.")
     if report.rows < FEWEST_ROWS:

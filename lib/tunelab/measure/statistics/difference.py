@@ -75,12 +75,18 @@ def weigh(
 
 
 def compared(
-    base: numpy.ndarray, tuned: numpy.ndarray, value: Value, *, higher_is_better: bool = True, seed: int = 0
+    base: numpy.ndarray,
+    tuned: numpy.ndarray,
+    value: Value,
+    *,
+    higher_is_better: bool = True,
+    whole: float | None = None,
+    seed: int = 0,
 ) -> Compared:
     """One figure of two sides of the same rows, columns (n, k) each, with the 95 % BCa interval of their difference
-    and its p-value."""
+    and its p-value. `whole`: the figure of right rows, where it is a share of them."""
     paired = Paired.of(base, [tuned], value)
-    evidence = weigh(paired, seed=seed)
+    evidence = weigh(paired, whole, seed=seed)
     before, after = (float(figure) for figure in paired.figures)
     change = evidence.interval(ALPHA, counts=evidence.p <= ALPHA)
     return Compared(base=before, tuned=after, change=change, higher_is_better=higher_is_better)
