@@ -270,6 +270,7 @@ def test_figures_of_both_sides_follow_from_right_and_wrong_of_each_question():
     ability = compare_abilities(probe, answers(1, 1, 0, 1, 0), answers(1, 0, 1, 0, 0))
     assert (ability.before, ability.after, ability.questions) == (60.0, 40.0, 5)
     assert ability.lost_and_gained == (2, 1)
+    assert ability.p == pytest.approx(1.0)  # of 3 questions, 2 or more to either side
     before, after = ability.arrays()
     assert (before - after).tolist() == [0, 1, -1, 1, 0]
     assert {name: (c.questions, c.before, c.after) for name, c in ability.categories.items()} == {

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from tunelab.measure.changes.rows import AnsweredRow
     from tunelab.measure.metrics import Metric
     from tunelab.measure.pool import Picked, Pool
+    from tunelab.measure.probe.choices import Scores
     from tunelab.measure.sides import Answer, Sides
     from tunelab.measure.statistics import Measured as Judged
     from tunelab.measure.task import Task
@@ -215,13 +216,12 @@ class _Measured:
         """The answers that tuned is compared with beside the base's, by who gives them."""
         from tunelab.measure.task import told
 
-        found = {}
-        settings = self.settings
-        if settings.system is not None:
-            asked = [told(one.asked, settings.system) for one in self.answered]
+        found: dict[str, list[str]] = {}
+        if self.settings.system is not None:
+            asked = [told(one.asked, self.settings.system) for one in self.answered]
             found |= self._prompted("base with a system prompt", asked)
-        if settings.examples:
-            found |= self._with_examples(settings.examples)
+        if self.settings.examples:
+            found |= self._with_examples(self.settings.examples)
         for name, floor in self.task.floors().items():
             found[name] = [self.sides.words(text) for text in self.task.guesses(floor, self.answered)]
         return found
@@ -257,12 +257,12 @@ class _Measured:
         if not self.settings.questions:
             return None
         probe = read_probe(self.settings.probe).first(self.settings.questions)
-        found = []
-        for tuned in (False, True):
-            who = "tuned model" if tuned else "base"
-            self.say(f"asking the {who} {len(probe.questions)} questions of general ability")
-            found.append(self.sides.choices(probe, tuned, self.probe_length))
-        return compare_abilities(probe, *found)
+
+        def asked(tuned: bool) -> Scores:
+            self.say(f"asking the {'tuned model' if tuned else 'base'} {len(probe.questions)} general questions")
+            return self.sides.choices(probe, tuned, self.probe_length)
+
+        return compare_abilities(probe, asked(False), asked(True))
 
     def judged(self) -> Judged:
         """The task's figure, or the loss where nothing is answered, for a verdict."""

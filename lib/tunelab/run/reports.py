@@ -73,6 +73,7 @@ class Ability(BaseModel):
     chosen_before: list[int]  # the place of the ending that was chosen
     chosen_after: list[int]
     categories: dict[str, Category] = {}  # empty where questions have none
+    p: float | None = None  # of no change, by McNemar's exact test
     instruction_loss: Compared | None = None  # nats per scored token: a rise is forgetting
     notes: tuple[str, ...] = ()
 
@@ -227,8 +228,14 @@ def _ability_in_words(report: Report) -> list[str]:
     lost, gained = ability.lost_and_gained
     return [
         f"general questions: base {ability.before:.1f} % right, tuned {ability.after:.1f} % of {ability.questions}; "
-        f"{lost} lost, {gained} gained"
+        f"{lost} lost, {gained} gained{_p_in_words(ability.p)}"
     ]
+
+
+def _p_in_words(p: float | None) -> str:
+    if p is None:
+        return ""
+    return f" (McNemar p = {p:.3f})" if p >= 0.001 else " (McNemar p < 0.001)"
 
 
 def _baselines_in_words(report: Report) -> list[str]:

@@ -72,7 +72,10 @@ def compare_abilities(
     losses_after: InstructionLosses | None = None,
 ) -> Ability:
     """Two sides of the same probe; the loss with its 95 % BCa interval."""
+    from tunelab.measure.statistics import mcnemar_p
+
     both = losses_before is not None and losses_after is not None
+    pairs = list(zip(before.right, after.right, strict=True))
     notes = (*probe.notes, *before.notes, *after.notes, *(losses_after.notes if losses_after else ()))
     return Ability(
         probe=probe.name,
@@ -81,6 +84,7 @@ def compare_abilities(
         chosen_before=[answer.chosen for answer in before.answers],
         chosen_after=[answer.chosen for answer in after.answers],
         categories=_by_category(probe, before.right, after.right),
+        p=mcnemar_p(pairs.count((0, 1)), pairs.count((1, 0))),
         instruction_loss=_compared(losses_before, losses_after) if both else None,
         notes=tuple(dict.fromkeys(notes)),
     )
