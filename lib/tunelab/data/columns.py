@@ -10,6 +10,7 @@ from typing import Any
 from tunelab.data.cells import is_blank, list_in
 from tunelab.data.reading import Row
 from tunelab.data.reading.jsons import is_turn
+from tunelab.data.turns import inner_turns
 
 MAX_DISTINCT = 200  # values that are told apart
 MAX_INNER = 40  # names in objects that are kept
@@ -155,7 +156,9 @@ def kind_of(value: Any) -> str | None:
         if not value:
             return None
         return "turns" if is_turn(value[0]) else "list"
-    return ("turns" if is_turn(value) else "object") if value else None
+    if not value:
+        return None
+    return "turns" if is_turn(value) or inner_turns(value) else "object"
 
 
 def columns_of(rows: Iterable[Row]) -> dict[str, Column]:

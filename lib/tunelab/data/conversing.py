@@ -30,8 +30,8 @@ def turns_of_columns(named: dict[str, str], filled: dict[str, str], found: Colum
         column = next((name for name in known if _are_transcripts(found[name])), None)
     if column is None and (chosen := _whole_chosen(filled, found)):
         return {"messages": chosen}, "whole conversations with the answer that was chosen"
-    if column is None and filled.get("prompt") in with_turns:
-        column = filled["prompt"]
+    if column is None:
+        column = next((filled[key] for key in ("prompt", "input") if filled.get(key) in with_turns), None)
     if column is None:
         rest = [name for name in with_turns if found[name].key not in ("chosen", "rejected", "history", "completion")]
         column = rest[0] if len(rest) == 1 else None
@@ -82,6 +82,8 @@ def _whole_chosen(filled: dict[str, str], found: Columns) -> str | None:
 def _texts_in_turn(filled: dict[str, str], found: Columns) -> str | None:
     """A column with lists of texts that stands for conversations by its name, and beside which nobody asks."""
     if first(ASKED, filled) or first((*ANSWERS, *ANSWERS_LAST), filled):
+        return None
+    if "question_id" in filled:  # MT-Bench and its kin: questions in turn, and nobody answers
         return None
     able = {
         key: name

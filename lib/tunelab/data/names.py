@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from tunelab.data.columns import Column
 
-TURNS = ("messages", "conversations", "conversation", "items", "dialogue", "dialog", "turns", "chat")
+TURNS = ("messages", "conversations", "conversation", "items", "dialogue", "dialog", "turns", "chat", "contents")
 TEXTS_IN_TURN = (*TURNS, "utterances", "data")  # may hold a list of texts, of which every second one answers
 ASKED = (
     "instruction",
@@ -115,7 +115,7 @@ BESIDE = (
     "definition",
     *CHOICES,
 )
-SYSTEMS = ("system", "system_prompt", "systemprompt", "system_message")
+SYSTEMS = ("system", "system_prompt", "systemprompt", "system_message", "system_instruction")
 RIGHT = (
     "answer",
     "answerkey",
@@ -161,8 +161,30 @@ ABOUT = (
     "metadata",
 )
 ABOUT_ENDINGS = ("_id", "_url", "_name", "_date", "_title", "_path", "_idx", "_model", "_source", "_location")
-NEVER = ("rejected", "incorrect", "wrong", "distractor", "worst")  # and all names that begin so
-FIRST = ("best", "correct", "accepted", "gold", "golden", "reference", "ideal", "expected", "final", "long", "model")
+NEVER = (
+    "rejected",
+    "non_preferred",
+    "nonpreferred",
+    "dispreferred",
+    "incorrect",
+    "wrong",
+    "distractor",
+    "worst",
+)  # and all names that begin so
+FIRST = (
+    "best",
+    "correct",
+    "accepted",
+    "preferred",
+    "gold",
+    "golden",
+    "reference",
+    "ideal",
+    "expected",
+    "final",
+    "long",
+    "model",
+)
 FIRST_WORDS = (*FIRST, "generated", "assistant", "ai", "bot", "agent", "chosen", "user", "customer", "full", "original")
 LAST_WORDS = ("text", "content", "string", "str")
 

@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from tunelab.data.marked import begins_marked, marked_turns
+
 ASKERS = ("human", "user", "prompter")
 ANSWERERS = ("assistant", "ai", "bot", "gpt", "chatgpt", "chatbot", "model")
 RESULTS = ("function response", "tool response")
@@ -37,7 +39,9 @@ class _Place:
 
 
 def begins_like_one(text: str) -> bool:
-    """Whether a text begins as a transcript does."""
+    """Whether a text begins as a transcript does, or with the marker of a template's turn."""
+    if begins_marked(text):
+        return True
     first = LABEL.match(text)
     return first is not None and first["who"].lower() in (*ASKERS, *ANSWERERS, "system")
 
@@ -60,6 +64,8 @@ def transcript_turns(text: str) -> list[dict[str, str]] | None:
 def conversation_turns(text: str) -> list[dict[str, str]] | None:
     """The turns of a text that is a conversation as a whole, in which a system text may stand first without a label;
     None where it is none."""
+    if (marked := marked_turns(text)) is not None:
+        return marked
     turns = transcript_turns(text)
     if turns and any(turn["role"] == "assistant" for turn in turns):
         return turns

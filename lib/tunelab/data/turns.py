@@ -11,6 +11,7 @@ from typing import Any
 from tunelab.data.cells import cell, list_in, written
 from tunelab.data.examples import Message, Role
 from tunelab.data.reading.checks import Unreadable, parse_json
+from tunelab.data.reading.jsons import is_turn
 from tunelab.data.transcripts import conversation_turns, question_turns
 from tunelab.errors import shortened
 
@@ -40,7 +41,7 @@ SPEAKERS: dict[str, Role] = {
     "tool_response": "tool",
     "ipython": "tool",
 }
-SPEAKER_KEYS, WORD_KEYS = ("role", "from", "speaker", "author"), ("content", "value", "text", "message")
+SPEAKER_KEYS, WORD_KEYS = ("role", "from", "speaker", "author"), ("content", "value", "text", "message", "parts")
 PAIRS = (
     ("human", "assistant"),
     ("user", "assistant"),
@@ -67,12 +68,19 @@ def turns_of(value: Any, unused: set[str] | None = None) -> list[Message]:
     if isinstance(value, str):
         value = _from_text(value)
     if isinstance(value, dict):
-        value = [value]
+        value = inner_turns(value) or [value]
     if not isinstance(value, list | tuple):
         raise Unreadable(
             f'is {shortened(value, 40)}, which is no list of turns such as {{"role": "user", "content": "…"}}'
         )
     return [message for turn in value for message in _turn(turn, unused if unused is not None else set())]
+
+
+def inner_turns(value: dict[Any, Any]) -> list[Any] | None:
+    """The turns in an object that holds them beside settings, as OpenAI's and Gemini's requests do; None where it holds
+    none."""
+    found = next((value[key] for key in ("messages", "contents") if isinstance(value.get(key), list)), None)
+    return found if found and is_turn(found[0]) else None
 
 
 def asked_turns(text: str) -> list[Message] | None:
@@ -91,6 +99,8 @@ def words_of(value: Any) -> str:
     Raises:
         Unreadable: one of the parts is no text.
     """
+    if isinstance(value, dict) and isinstance(value.get("parts"), list):  # Gemini's system instruction
+        value = value["parts"]
     parts = value if isinstance(value, list) else [value]
     in_parts = all(isinstance(part, dict) and {"text", "content"} & part.keys() for part in parts)
     return _words(value) if parts and in_parts else cell(value)

@@ -153,7 +153,14 @@ def is_turn(value: Any) -> bool:
     if not isinstance(value, dict):
         return False
     keys = {str(key).lower() for key in value}
-    pairs = ("role", "content"), ("from", "value"), ("human", "assistant"), ("user", "assistant"), ("speaker", "text")
+    pairs = (
+        ("role", "content"),
+        ("role", "parts"),
+        ("from", "value"),
+        ("human", "assistant"),
+        ("user", "assistant"),
+        ("speaker", "text"),
+    )
     return any(set(pair) <= keys for pair in pairs) or ("role" in keys and "tool_calls" in keys)
 
 
