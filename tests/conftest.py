@@ -33,7 +33,7 @@ settings.load_profile("project")
 REPOSITORY = Path(__file__).parent.parent
 ALONE = {"browser"}  # needs all cores: several programs that wait for each other
 SPREAD = {"test_notebooks", "test_readme"}  # each of their tests is long, and needs none of the others
-SLOW = ALONE | SPREAD | {"test_families", "test_processes", "test_ladder"}
+SLOW = ALONE | SPREAD | {"test_families", "test_processes", "test_ladder", "test_sweep"}
 # what takes longest begins first, so that no process is left alone with it at the end
 LONGEST_FIRST = (
     "test_notebooks",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tunelab.measure.ladder import Ladder, LadderConfig, list_ladders
     from tunelab.measure.statistics import Measured, Verdict, judge_all
     from tunelab.measure.statistics.paired import PairedFiles, paired
+    from tunelab.measure.sweep import Sweep, SweepConfig, list_sweeps
     from tunelab.measure.votes import (
         Ballot,
         VoteStore,
@@ -59,6 +60,7 @@ _HOME = {
     "measure.climb": ("climb",),
     "measure.evaluation": ("evaluate",),
     "measure.ladder": ("Ladder", "LadderConfig", "list_ladders"),
+    "measure.sweep": ("Sweep", "SweepConfig", "list_sweeps"),
     "measure.statistics": ("Measured", "Verdict", "judge_all"),
     "measure.statistics.paired": ("PairedFiles", "paired"),
     "measure.votes": (
@@ -116,6 +118,8 @@ __all__ = [
     "Run",
     "RunConfig",
     "Stage",
+    "Sweep",
+    "SweepConfig",
     "Technique",
     "TrainConfig",
     "UserError",
@@ -137,6 +141,7 @@ __all__ = [
     "judge_all",
     "list_ladders",
     "list_runs",
+    "list_sweeps",
     "load",
     "overview",
     "paired",

@@ -1,5 +1,5 @@
-"""The command line: `tunelab train | runs | stop | resume | rollback | compare | evaluate | paired | ladder | export |
-import | data | doctor`.
+"""The command line: `tunelab train | runs | stop | resume | rollback | compare | evaluate | sweep | paired | ladder |
+export | import | data | doctor`.
 
     tunelab train --data tickets.csv --name tickets
     tunelab compare tickets --prompt "My card was declined"
@@ -21,7 +21,7 @@ from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunelab import data_cli, evaluate_cli
+from tunelab import data_cli, evaluate_cli, sweep_cli
 from tunelab.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError, explain
 from tunelab.flags import (
     ROW_FLAGS,
@@ -33,6 +33,7 @@ from tunelab.flags import (
     technique_flags,
 )
 from tunelab.machine import libraries, processes
+from tunelab.tables import aligned
 
 if TYPE_CHECKING:
     from tunelab.config import Changes, RunConfig
@@ -122,6 +123,7 @@ def build_parser() -> argparse.ArgumentParser:
     rollback.add_argument("--stage", type=int, required=True, help="the stage, counted from 1")
 
     evaluate_cli.add_command(commands)
+    sweep_cli.add_command(commands)
 
     paired = _command(commands, "paired", _paired, "whether one result file is better than another, row by row")
     paired.add_argument("base", metavar="A", help="results as CSV, JSON, JSONL, or a sample log of lm-eval")
@@ -485,19 +487,11 @@ def _ladder(options: argparse.Namespace) -> int:
     if options.json:
         print((ladder.path / RESULTS_FILE).read_text(encoding="utf-8"))
     else:
-        print("\n" + _aligned([ladder_columns(ladder), *ladder_table(ladder)]))
+        print("\n" + aligned([ladder_columns(ladder), *ladder_table(ladder)]))
         print(f"\nTable and chart: {ladder.path / PAGE_FILE}")
     if any(rung.status in ("waiting", "stopped") for rung in ladder.rungs()):
         print(f"Stopped before its end; go on with the same command and --out {ladder.path}", file=sys.stderr)
     return EXIT_INTERRUPTED if stopped else 0
-
-
-def _aligned(rows: list[list[str]]) -> str:
-    """Rows of text as columns, two spaces apart."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
 
 
 def _export(options: argparse.Namespace) -> int:

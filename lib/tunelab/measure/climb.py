@@ -1,9 +1,10 @@
-"""Climb a method ladder: train and measure its rungs, one after the other, and write what came out.
+"""Climb a method ladder, or go through a sweep: train and measure its runs, one after the other, and write what came
+out.
 
     climb() ──> a run per rung, each trained and then measured in a process of its own
-                results.json  the table;  ladder.html  the table and the chart, without a server
+                results.json  the table;  of a ladder ladder.html  the table and the chart, without a server
 
-Rungs whose run is finished are not trained again, so an interrupted ladder goes on where it was; a rung that can't run
+Rungs whose run is finished are not trained again, so what was interrupted goes on where it was; a rung that can't run
 on this base is skipped with its reason.
 """
 
@@ -19,6 +20,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from filelock import Timeout
 from pydantic import ValidationError
@@ -26,8 +28,9 @@ from pydantic import ValidationError
 from tunelab.errors import EXIT_USER_ERROR, UserError, explain
 from tunelab.machine import libraries
 from tunelab.machine.files import write_atomically
-from tunelab.measure.ladder import PAGE_FILE, RESULTS_FILE, Ladder, Rung
+from tunelab.measure.ladder import PAGE_FILE, Ladder
 from tunelab.measure.pages import ladder_page
+from tunelab.measure.series import RESULTS_FILE, Rung, Series
 from tunelab.run.events import Failed
 from tunelab.run.reports import read_report
 from tunelab.run.run import Run
@@ -36,7 +39,7 @@ from tunelab.run.turn import lock_of
 POLL_SECONDS = 1.5
 
 
-def climb(ladder: Ladder, should_stop: Callable[[], bool] = lambda: False) -> Iterator[Rung]:
+def climb(ladder: Series[Any], should_stop: Callable[[], bool] = lambda: False) -> Iterator[Rung]:
     """Every rung as it changes, trained and measured one after the other; those that are done are left alone.
 
     Each is a process of its own, so that a rung's peak memory is its own: that of training, read before it is measured.
@@ -51,7 +54,7 @@ def climb(ladder: Ladder, should_stop: Callable[[], bool] = lambda: False) -> It
 
     with _the_only_one(ladder), ladder.beating():
         ladder.pin_data()
-        for name in ladder.config.techniques:
+        for name in ladder.config.names:
             before = None
             for _look in _climb_one(ladder, name, stop):
                 rung = ladder.rung(name)
@@ -67,7 +70,7 @@ def climb(ladder: Ladder, should_stop: Callable[[], bool] = lambda: False) -> It
 
 
 @contextmanager
-def _the_only_one(ladder: Ladder) -> Iterator[None]:
+def _the_only_one(ladder: Series[Any]) -> Iterator[None]:
     """Inside, nobody else climbs this ladder: a lock, which the operating system releases when its holder dies.
 
     Raises:
@@ -77,24 +80,23 @@ def _the_only_one(ladder: Ladder) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise UserError(
-            f"Ladder {ladder.id} is being climbed by another process. Wait for it, or stop it first."
-        ) from None
+        raise UserError(f"{ladder.shown} is being climbed by another process. Wait for it, or stop it first.") from None
     try:
         yield
     finally:
         lock.release()
 
 
-def write_results(ladder: Ladder) -> None:
-    """Write the ladder's table (`results.json`) and page (`ladder.html`) as they stand now."""
+def write_results(ladder: Series[Any]) -> None:
+    """Write the table (`results.json`) and a ladder's page (`ladder.html`) as they stand now."""
     rows = [asdict(r) | {"report": r.report.model_dump(mode="json") if r.report else None} for r in ladder.rungs()]
     results = {"config": ladder.config.model_dump(mode="json"), "rungs": rows}
     write_atomically(ladder.path / RESULTS_FILE, json.dumps(results, ensure_ascii=False, indent=1))
-    write_atomically(ladder.path / PAGE_FILE, ladder_page(ladder))
+    if isinstance(ladder, Ladder):
+        write_atomically(ladder.path / PAGE_FILE, ladder_page(ladder))
 
 
-def _climb_one(ladder: Ladder, name: str, should_stop: Callable[[], bool]) -> Iterator[None]:
+def _climb_one(ladder: Series[Any], name: str, should_stop: Callable[[], bool]) -> Iterator[None]:
     """Train and measure one rung; yields when there may be something new to see. One that was skipped before is tried
     again: what was in its way may be gone."""
     run = ladder.run_of(name)
@@ -131,7 +133,7 @@ def _last_words(run: Run) -> str | None:
 
 
 def _watched(
-    command: list[str], ladder: Ladder, should_stop: Callable[[], bool], run: Run
+    command: list[str], ladder: Series[Any], should_stop: Callable[[], bool], run: Run
 ) -> Generator[None, None, str | None]:
     """A look at a child process every second or two until it ends; why it failed, if it did. When it is time to stop,
     or nobody looks any more, it is asked to stop after a step, and ended while it measures. It is asked again until it
