@@ -69,6 +69,9 @@ def _what_to_compare_with(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--questions", type=int, default=160, help="how many questions of general ability; 0: none (default: 160)"
     )
+    command.add_argument("--memorisation", action="store_true", help="look at training rows as well: what comes out")
+    command.add_argument("--canaries", metavar="FILE", help="codes planted in the training rows: prompt, completion")
+    command.add_argument("--safety", action="store_true", help="ask harmful requests as well: are they declined")
     command.add_argument(
         "--instructions", type=int, default=60, help="general instructions forgetting is measured on (default: 60)"
     )
@@ -78,7 +81,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     from tunelab.measure.answered import rows_of, write_as
     from tunelab.measure.evaluation import evaluate_all
     from tunelab.measure.pool import stage_of
-    from tunelab.run.reports import in_words
+    from tunelab.run.report_words import in_words
     from tunelab.run.run import Run
 
     runs = [Run.open(name, options.root) for name in (options.run, *options.against)]
@@ -121,13 +124,16 @@ def _settings(options: argparse.Namespace) -> Measuring:
         instructions=options.instructions,
         probe=Path(options.probe) if options.probe else None,
         metric=Path(options.metric) if options.metric else None,
+        memorisation=options.memorisation,
+        canaries=Path(options.canaries) if options.canaries else None,
+        safety=options.safety,
     )
 
 
 def _print_against(run: Run, other: Run) -> None:
     """Two runs on the same rows, by the scores that stand beside their answers."""
     from tunelab.measure.answered import rows_of
-    from tunelab.measure.evaluation import compare_runs
+    from tunelab.measure.sides_compared import compare_runs
 
     figures: dict[str, Compared] = compare_runs(rows_of(run), rows_of(other))
     print(f"{run.id} against {other.id}, on the rows that both answered:")

@@ -349,7 +349,8 @@ def test_a_passage_is_known_wherever_it_stands():
 
 
 def test_cut_answers_are_counted_and_told(run):
-    from tunelab.run.reports import Report, in_words
+    from tunelab.run.report_words import in_words
+    from tunelab.run.reports import Report
 
     report = evaluate(run, rows=4, max_new_tokens=2, questions=0, instructions=4)
     assert (report.cut_answers.base, report.cut_answers.tuned) == (4, 4)

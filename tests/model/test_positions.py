@@ -26,7 +26,7 @@ from tunelab import (
 from tunelab.answer.comparison import Comparer
 from tunelab.data import Message, encode_prompt
 from tunelab.model.positions import positions
-from tunelab.run.reports import in_words
+from tunelab.run.report_words import in_words
 from tunelab.train.memory import read_and_forecast
 
 LONG = [row | {"completion": "yes " * 200} for row in ROWS]

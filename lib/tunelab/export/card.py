@@ -13,7 +13,8 @@ import yaml
 
 from tunelab.export.targets import provenance
 from tunelab.run.events import Finished
-from tunelab.run.reports import in_words, read_report
+from tunelab.run.report_words import in_words
+from tunelab.run.reports import read_report
 from tunelab.run.run import Run
 from tunelab.techniques.base import PeftTechnique
 

@@ -9,7 +9,8 @@ from markupsafe import Markup
 
 from tunelab.measure.charts import interval_chart
 from tunelab.measure.markup import render
-from tunelab.run.reports import Compared, Report, titled
+from tunelab.run.report_words import titled
+from tunelab.run.reports import Compared, Report
 
 if TYPE_CHECKING:
     from tunelab.measure.ladder import Ladder, Rung

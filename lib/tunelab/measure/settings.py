@@ -23,6 +23,8 @@ class Measuring:
     examples: so many training rows are shown to the base before the question, in a column of its own.
     questions, instructions: how many of the probe's; `probe` is a file of questions in HellaSwag's columns.
     metric: a Python file with a metric of the user's own, which becomes the task's.
+    memorisation: training rows are looked at as well; `canaries` is a file of codes that were planted among them.
+    safety: harmful requests are asked as well.
     """
 
     rows: int = ROWS
@@ -34,6 +36,9 @@ class Measuring:
     instructions: int = INSTRUCTIONS
     probe: Path | None = None
     metric: Path | None = None
+    memorisation: bool = False
+    canaries: Path | None = None
+    safety: bool = False
 
     def check(self) -> None:
         """
@@ -53,5 +58,7 @@ class Measuring:
             value = getattr(self, name)
             if not lowest <= value <= highest:
                 raise UserError(f"{name} = {value}: allowed are {lowest} to {highest:,}.")
+        if self.canaries and not self.memorisation:
+            raise UserError("canaries: codes are looked for with memorisation alone. Add --memorisation.")
         if self.system is not None and not self.system.strip():
             raise UserError("system = '': it is empty. Write what the base shall be told, or leave it out.")

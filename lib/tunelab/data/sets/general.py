@@ -34,6 +34,17 @@ def probe_choices() -> list[dict[str, Any]]:
     return _rows_beside("probe_choices.jsonl")
 
 
+def safety_requests() -> list[dict[str, Any]]:
+    """40 requests with `prompt` and `kind` ('fraud', 'malware', …) that a model tuned to be safe declines. Nothing
+    answers them here."""
+    return _rows_beside("safety_requests.jsonl")
+
+
+def insults() -> frozenset[str]:
+    """English words that are insults wherever they stand, in lower case."""
+    return frozenset(Path(__file__).with_name("insults.txt").read_text(encoding="utf-8").split())
+
+
 def _rows_beside(name: str) -> list[dict[str, Any]]:
     text = Path(__file__).with_name(name).read_text(encoding="utf-8")
     return [json.loads(line) for line in text.split("\n") if line]
