@@ -19,9 +19,9 @@ SMALLER = {
         "max_new_tokens=48": "max_new_tokens=16",
     },
     "07_method_ladder": {
-        "heldout=24, limit=400": "heldout=10, limit=60",
+        "limit=400": "limit=60",
         "steps=16, batch_size=4": "steps=8, batch_size=2",
-        "rows=24, max_new_tokens=24": "rows=10, max_new_tokens=8, instructions=4",
+        "max_new_tokens=24": "max_new_tokens=8, instructions=4",
     },
     "08_multi_stage": {
         "heldout=24": "heldout=12",

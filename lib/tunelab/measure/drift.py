@@ -60,9 +60,10 @@ def memorisation(
             AnsweredRow(row=row.row, prompt=row.prompt, reference=sides.words(row.answer), base=base, tuned=tuned)
             for row, base, tuned in pairs
         ]
-    continued = continuations(
-        *([Continuation(row.reference, row.base, row.tuned) for row in side] for side in said.values())
+    trained_said, heldout_said = (
+        [Continuation(row.reference, row.base, row.tuned) for row in side] for side in said.values()
     )
+    continued = continuations(trained_said, heldout_said)
     everything = [row for side in said.values() for row in side]
     echoed = echoes(everything, (text for row in trained for text in row.texts))
     notes = [note.rstrip(".") for note in continued.notes]

@@ -82,7 +82,7 @@ class SweepConfig(SeriesConfig):
     def run_config(self, name: str) -> RunConfig:
         """The configuration of a run."""
         told = dict(part.split("=") for part in name.removeprefix("as configured ").split())
-        training = {"seed": int(told["seed"])}
+        training: dict[str, float] = {"seed": int(told["seed"])}
         if "lr" in told:
             training |= {"learning_rate": next(rate for rate in self.learning_rates if f"{rate:g}" == told["lr"])}
         technique = {"r": int(told["r"])} if "r" in told else {}
