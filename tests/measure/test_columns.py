@@ -138,6 +138,25 @@ def test_by_likelihood_the_label_is_chosen_that_a_plain_forward_finds_likeliest(
     assert report.cut_answers.base == report.cut_answers.tuned == 0
 
 
+def test_labels_are_those_it_was_trained_on_also_where_other_rows_have_fewer(labelled):
+    other = DataSpec(rows=[{"prompt": f"{word} card please", "completion": "card"} for word in WORDS[:6]] * 2)
+    evaluate(labelled, rows=12, by="likelihood", data=other, **FEW)
+    assert {row.tuned for row in rows_of(labelled)} <= {"card", "card lost", "cash"}
+
+
+def test_plain_text_of_runs_on_other_bases_is_not_compared(tiny, tmp_path):
+    from tests.helpers import tiny_llama
+
+    def trained(folder):
+        stage = Stage(data=DataSpec(rows=[{"text": f"{w} and " * 30} for w in WORDS], heldout=4), learn="text")
+        stage = stage.model_copy(update={"training": TrainConfig(steps=1, batch_size=2)})
+        return finetune(RunConfig(model=spec_of(folder), technique=LoRA(r=4), stages=(stage,)))
+
+    runs = [trained(tiny), trained(str(tiny_llama(tmp_path / "other", seed=5)))]
+    with pytest.raises(UserError, match="stand on different bases"):
+        evaluate_all(runs, Measuring(rows=4, **FEW))
+
+
 def test_answers_that_are_no_labels_can_not_be_measured_by_likelihood(tiny):
     run = run_on(tiny, [{"prompt": f"say {word}", "completion": f"{word}, and {word} again"} for word in WORDS], 1)
     with pytest.raises(UserError, match="no labels"):

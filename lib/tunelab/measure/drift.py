@@ -84,7 +84,7 @@ def memorisation(
     )
 
 
-def read_canaries(path: Path) -> list[Canary]:
+def read_canaries(path: str | Path) -> list[Canary]:
     """The planted codes of a file whose rows have a prompt and, as what it should bring out, a code.
 
     Raises:
@@ -92,7 +92,9 @@ def read_canaries(path: Path) -> list[Canary]:
     """
     rows = read_examples(DataSpec(source=str(path)), "instructions")
     if not rows:
-        raise UserError(f"{shown_name(path.name)} holds no codes. Give rows with the columns prompt and completion.")
+        raise UserError(
+            f"{shown_name(Path(path).name)} holds no codes. Give rows with the columns prompt and completion."
+        )
     return [Canary(row.prompt, row.answer) for row in rows]
 
 

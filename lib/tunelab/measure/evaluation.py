@@ -93,6 +93,8 @@ def evaluate_all(
     pool = pool_of(first, number, data, beside=runs[1:])
     task = task_for(pool.source, pool.train, pool.answers, settings.metric)
     picked = pool.pick(load_tokenizer(first.base_spec), min(map(longest_row, runs)), settings.rows)
+    if picked.blocks:
+        _check_same_tokens(runs)
     found: list[tuple[Report, Judged]] = []
     for run in runs:
         measured = MeasuredRun(run, picked, task, settings, on_progress)
@@ -117,6 +119,20 @@ def _with_verdicts(found: Sequence[tuple[Report, Judged]]) -> list[Report]:
         decision = None if verdict.decision == "different" else verdict.decision
         reports.append(report.model_copy(update={"sentence": verdict.sentence, "decision": decision}))
     return reports
+
+
+def _check_same_tokens(runs: Sequence[Run]) -> None:
+    """Plain text is measured in blocks of tokens, which are those of one base.
+
+    Raises:
+        UserError: the runs stand on several.
+    """
+    bases = {started.base_sha256 if (started := run.progress().started) else run.config.model.repo_id for run in runs}
+    if len(bases) > 1:
+        raise UserError(
+            f"Runs {runs[0].id} and {runs[1].id} stand on different bases, and losses on plain text are of each base's "
+            "own tokens. Measure each alone."
+        )
 
 
 def _check_result(run: Run) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 READING = (
     "Gain is tuned minus base over the same rows, with its 95 % BCa bootstrap interval; an interval that contains 0 "
     "proves nothing. Intervals are of each rung alone, verdicts corrected for all of them judged at once (Holm). "
-    "Forgetting is the rise of the loss, in nats per token, on 60 general instructions that are in no training set. "
+    "Forgetting is the rise of the loss, in nats per token, on general instructions that are in no training set. "
     "Peak memory is that of the whole training process, libraries included; training is the time of the steps alone. A "
     "rung on a quantised base is compared with the quantised base."
 )

@@ -24,14 +24,10 @@ class Task:
 
     kind: Kind
     metrics: tuple[Metric, ...]
+    labels: tuple[str, ...] = ()  # the different answers, in order, where they are labels
     train: Sequence[Example] = ()
     notes: tuple[str, ...] = ()
     _known: tuple[list[str], list[str]] = field(default=([], []), repr=False)
-
-    @property
-    def labels(self) -> list[str]:
-        """The different answers, in order, where they are labels; else none."""
-        return sorted({answer for answer in self._known[1] if answer.strip()}) if self.kind == "labels" else []
 
     def floors(self) -> dict[str, Floor]:
         """What answers can be guessed with, without a language model."""
@@ -72,6 +68,7 @@ def task_for(source: str | None, train: Sequence[Example], answers: Sequence[str
     """
     one = BUILTIN.get(source or "")
     known, notes = list(train), []
+    every_answer = {example.answer for example in train} or set(answers)
     if len(known) > LOOKED_AT:
         known = random.Random(0).sample(known, LOOKED_AT)
         notes.append(f"floors know {LOOKED_AT:,} of the {len(train):,} training rows, chosen by a seed")
@@ -80,13 +77,10 @@ def task_for(source: str | None, train: Sequence[Example], answers: Sequence[str
     metrics = metrics_of(one) if one and one.heldout else metrics_for(answers, prompts)
     own = [load_metric(metric)] if metric else []
     every = {each.name: each for each in (*own, *metrics, *(each() for each in METRICS.values()))}
-    return Task(
-        task_of(answers, prompts),
-        tuple(every.values()),
-        known,
-        tuple(notes),
-        (prompts, [example.answer for example in known]),
-    )
+    kind = task_of(answers, prompts)
+    labels = tuple(sorted(filter(str.strip, every_answer))) if kind == "labels" else ()
+    pairs = (prompts, [example.answer for example in known])
+    return Task(kind, tuple(every.values()), labels, known, tuple(notes), pairs)
 
 
 def words_asked(example: Example) -> str:
