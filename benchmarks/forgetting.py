@@ -86,7 +86,7 @@ def _against(name: str, plain: Sweep, other: Sweep) -> Figure:
         for who, sweep in (("plain", plain), ("other", other))
     }
     differences = numpy.array(scores["other"]) - numpy.array(scores["plain"])  # (seeds, rows)
-    paired = Paired.of_scores(numpy.zeros(differences.shape[1]), differences.mean(axis=0))
+    paired = Paired.of_scores([0.0] * differences.shape[1], differences.mean(axis=0).tolist())
     bootstrap = resampled(paired.columns, paired.gain_of)
     found = spread([float(row.mean()) for row in differences], bootstrap.error)
     low, high = found.widened(paired.gain, bootstrap.ends(0.95), 0.05)
