@@ -26,7 +26,7 @@ def learned(tiny, tmp_path_factory):
     """A run that has learned its few rows by heart."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TUNELAB_HOME", str(tmp_path_factory.mktemp("home")))
-        training = TrainConfig(steps=150, batch_size=5, learning_rate=0.02)
+        training = TrainConfig(steps=250, batch_size=5, learning_rate=0.01, keep_best=False, eval_every=250)
         stage = Stage(data=DataSpec(rows=ROWS, heldout=6), training=training)
         return finetune(RunConfig(model=spec_of(tiny), technique=LoRA(r=16), stages=(stage,)))
 
