@@ -109,12 +109,17 @@ def wait_for_text(page: Page, element: str, wanted: str, seconds: float = 180) -
     )
 
 
-def upload(page: Page, path: Path, element: str = "file") -> None:
-    """Choose a file, and again where a page that has just come up did not listen yet, until its name stands there."""
-    field = page.locator(f"#{element}")
-    for patience in (20, 40, 60 * PATIENCE):
+def upload(page: Page, path: Path, element: str = "file", tab: str | None = None) -> None:
+    """Choose a file on a tab, until its name stands there. An app that has just started, on a machine that does other
+    work too, may leave its first page half alive: it is loaded again then, as people do."""
+    for patience in (30, 60, 60 * PATIENCE):
+        if tab:
+            page.get_by_role("tab", name=tab).click()
+        field = page.locator(f"#{element}")
         field.locator("input[type=file]").set_input_files(path)
         with suppress(TimeoutError):
             field.get_by_text(path.name).first.wait_for(timeout=patience * 1000)
             return
+        page.reload()
+        page.get_by_role("button", name="Train a quick adapter").wait_for()
     raise AssertionError(f"{path.name} was not taken")

@@ -52,8 +52,7 @@ def test_full_fine_tuning_takes_the_base_unquantised(page, app):
 
 
 def test_a_ladder_runs_live_survives_a_reload_and_can_be_stopped_and_gone_on_with(page, app, tiny, tmp_path):
-    page.get_by_role("tab", name="Methods").click()
-    upload(page, rows_file(tmp_path), "ladder-file")
+    upload(page, rows_file(tmp_path), "ladder-file", tab="Methods")
     page.get_by_label("Base model", exact=True).fill(tiny)
     page.get_by_label("Base model", exact=True).press("Enter")
     for name in ("QLoRA", "Prefix tuning"):
