@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tunelab.data.checkup import examine
     from tunelab.errors import UserError, explain
     from tunelab.export import Exported, export_adapter, export_gguf, export_merged, import_adapter
+    from tunelab.measure.card import RunCard, report
     from tunelab.measure.climb import climb
     from tunelab.measure.evaluation import evaluate
     from tunelab.measure.ladder import Ladder, LadderConfig, list_ladders
@@ -57,6 +58,7 @@ _HOME = {
     "data.checkup": ("examine",),
     "errors": ("UserError", "explain"),
     "export": ("Exported", "export_adapter", "export_gguf", "export_merged", "import_adapter"),
+    "measure.card": ("RunCard", "report"),
     "measure.climb": ("climb",),
     "measure.evaluation": ("evaluate",),
     "measure.ladder": ("Ladder", "LadderConfig", "list_ladders"),
@@ -116,6 +118,7 @@ __all__ = [
     "Provenance",
     "Report",
     "Run",
+    "RunCard",
     "RunConfig",
     "Stage",
     "Sweep",
@@ -148,6 +151,7 @@ __all__ = [
     "preview",
     "read_data",
     "read_report",
+    "report",
     "runs_root",
     "strengths",
     "train_run",

@@ -1,5 +1,5 @@
-"""The command line: `tunelab train | runs | stop | resume | rollback | compare | evaluate | sweep | paired | ladder |
-export | import | data | doctor`.
+"""The command line: `tunelab train | runs | stop | resume | rollback | compare | evaluate | sweep | report | paired |
+ladder | export | import | data | doctor`.
 
     tunelab train --data tickets.csv --name tickets
     tunelab compare tickets --prompt "My card was declined"
@@ -21,7 +21,7 @@ from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunelab import data_cli, evaluate_cli, sweep_cli
+from tunelab import data_cli, evaluate_cli, report_cli, sweep_cli
 from tunelab.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError, explain
 from tunelab.flags import (
     ROW_FLAGS,
@@ -124,6 +124,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     evaluate_cli.add_command(commands)
     sweep_cli.add_command(commands)
+    report_cli.add_command(commands)
 
     paired = _command(commands, "paired", _paired, "whether one result file is better than another, row by row")
     paired.add_argument("base", metavar="A", help="results as CSV, JSON, JSONL, or a sample log of lm-eval")

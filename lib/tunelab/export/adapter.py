@@ -11,8 +11,9 @@ import zipfile
 from pathlib import Path
 
 from tunelab.errors import UserError
-from tunelab.export.card import model_card, peft_steps, without_folders
-from tunelab.export.targets import Exported, check_run, new_file, provenance
+from tunelab.export.card import model_card, peft_steps
+from tunelab.export.targets import Exported, check_run, new_file
+from tunelab.run.public import provenance, without_folders
 from tunelab.run.run import Run
 from tunelab.techniques import FullFineTuning
 from tunelab.techniques.base import CONFIG_FILE, PROVENANCE_FILE, WEIGHTS_FILE, PeftTechnique, adapter_file

@@ -5,22 +5,16 @@ Everything in it follows from the run's directory. Nothing in it is a path of th
 
 from __future__ import annotations
 
-import re
-from pathlib import PurePath
 from typing import Any
 
 import yaml
 
-from tunelab.export.targets import provenance
 from tunelab.run.events import Finished
+from tunelab.run.public import name_of, provenance, public_yaml, stage_names
 from tunelab.run.report_words import in_words
 from tunelab.run.reports import read_report
 from tunelab.run.run import Run
 from tunelab.techniques.base import PeftTechnique
-
-HUB_ID = r"[\w.-]+(/[\w.-]+)?"
-NAMED = ("source", "heldout", "repo_id", "base")  # settings that may hold a file or a folder
-LEFT_OUT = ("rows", "heldout_rows")
 
 
 def model_card(run: Run, how_to_load: str, notes: tuple[str, ...], library: str | None) -> str:
@@ -75,28 +69,6 @@ def model_steps() -> str:
         'model = AutoModelForCausalLM.from_pretrained("the folder with this file", dtype="auto")\n'
         "```"
     )
-
-
-def without_folders(value: Any, key: str = "") -> Any:
-    """A dumped configuration for others: files and folders by their names alone, rows in memory only counted."""
-    if isinstance(value, dict):
-        return {k: without_folders(v, k) for k, v in value.items()}
-    if key in LEFT_OUT and isinstance(value, list):
-        return f"{len(value)} rows in memory, not included"
-    if isinstance(value, list):
-        return [without_folders(item, key) for item in value]
-    if isinstance(value, str) and (key in NAMED or _is_absolute(value)):
-        return name_of(value)
-    return value
-
-
-def name_of(source: str) -> str:
-    """A Hub id or a plain name as it is; of a path the last part."""
-    return source if re.fullmatch(HUB_ID, source) else re.split(r"[/\\]", source.rstrip("/\\"))[-1]
-
-
-def _is_absolute(text: str) -> bool:
-    return "\n" not in text and PurePath(text).is_absolute() and len(PurePath(text).parts) > 2
 
 
 def _front_matter(facts: dict[str, Any], library: str | None) -> str:
@@ -202,7 +174,7 @@ def _lineage(run: Run) -> str:
     if run.imported_from:
         lines.append(f"Imported from `{run.imported_from}`")
     if len(run.config.stages) > 1:
-        names = [stage.name or name_of(stage.data.title) for stage in run.config.stages]
+        names = stage_names(run)
         lines.append(f"Trained in {len(names)} stages, one after the other: {', then '.join(names)}")
         if (kept := run.progress().stage) < len(names) - 1:
             lines.append(f"This is the result of stage {kept + 1} ({names[kept]}): nothing of a later stage is in it")
@@ -217,7 +189,5 @@ def _configuration(run: Run) -> str:
     if run.imported_from:
         technique = yaml.safe_dump(run.config.technique.model_dump(mode="json"), sort_keys=False)
         return f"```yaml\n{technique}```"
-    values = run.config.model_dump(mode="json", exclude_defaults=True)
-    values["technique"] = {"kind": run.config.technique.kind, **values["technique"]}
-    text = yaml.safe_dump(without_folders(values), sort_keys=False, allow_unicode=True)
+    text = public_yaml(run.config)
     return f"As `tunelab train` reads it; files are named without their folders.\n\n```yaml\n{text}```"

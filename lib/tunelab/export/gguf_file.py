@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from tunelab.data import chat_format
 from tunelab.errors import UserError
 from tunelab.export.merged import Merged, check_mergeable, merge, rounding_error
-from tunelab.export.targets import Exported, check_file, new_file, provenance
+from tunelab.export.targets import Exported, check_file, new_file
+from tunelab.run.public import provenance
 from tunelab.run.run import Run
 
 if TYPE_CHECKING:

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tunelab.data import chat_format
 from tunelab.errors import UserError
-from tunelab.export.card import ends_note, model_card, model_steps, without_folders
-from tunelab.export.targets import Exported, check_folder, check_run, provenance
+from tunelab.export.card import ends_note, model_card, model_steps
+from tunelab.export.targets import Exported, check_folder, check_run
 from tunelab.machine.files import replacing
+from tunelab.run.public import provenance, without_folders
 from tunelab.run.run import Run
 from tunelab.techniques import FullFineTuning
 from tunelab.techniques.base import PROVENANCE_FILE

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tunelab.errors import UserError
 from tunelab.machine.files import flush
 from tunelab.run.run import Run
-from tunelab.techniques.base import PROVENANCE_FILE
 
 
 @dataclass(frozen=True)
@@ -32,13 +29,6 @@ def check_run(run: Run) -> None:
         raise UserError(
             f"Run {run.id} has no adapter yet ({run.progress().message}). Choose a finished or stopped run."
         )
-
-
-def provenance(run: Run) -> dict[str, Any]:
-    """What `tunelab.json` says of the run's adapter: `technique`, `base_published_as`, `base_sha256`, `base_note`, and,
-    unknown to adapters of older versions, `ends`, the tokens that end an answer, and `plain_prompt`, the form of a
-    prompt where there is no chat template."""
-    return json.loads((run.adapter_path / PROVENANCE_FILE).read_text(encoding="utf-8"))
 
 
 def check_folder(folder: Path) -> None:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 Points = Sequence[tuple[float, float]]
 WIDTH, HEIGHT = 720, 300
 LEFT, RIGHT, TOP, BOTTOM = 52, 112, 28, 54
+NAMES, LETTER = 190, 6.5  # at least so wide are the names of an interval chart; a letter's mean width
+LOSS_TITLE = "Loss per scored token (nats)"
 # (colour, width, dashes) of the first, second, … series, and from the start again: their names tell them apart
 STYLES = (("#94a3b8", 1.5, ""), ("#ea580c", 2.5, ""), ("#0d9488", 2.5, "7 4"), ("#7c3aed", 2.5, "2 4"))
 
@@ -33,9 +35,15 @@ def loss_chart(progress: Progress, config: RunConfig | None = None) -> Markup:
 
     With the configuration of a run of several stages, each stage is marked where it begins, by its name.
     """
-    last = progress.steps_total or (progress.steps[-1].step if progress.steps else 1)
+    marks = stage_marks(config) if config else []
+    series = loss_series(progress, config)
+    return line_chart(series, title=LOSS_TITLE, x_title="step", x_limits=(0, last_step(progress)), marks=marks)
+
+
+def loss_series(progress: Progress, config: RunConfig | None = None) -> dict[str, Points]:
+    """The lines of the losses' chart: (step, nats per scored token) by name."""
     starts = _stage_starts(config) if config else [(0.0, "")]
-    ends = [*(start for start, _name in starts[1:]), float(last)]
+    ends = [*(start for start, _name in starts[1:]), last_step(progress)]
     series: dict[str, Points] = {
         "train": [(e.step, e.loss) for e in progress.steps],
         "held-out": [(e.step, e.heldout_loss) for e in progress.evaluations],
@@ -45,9 +53,18 @@ def loss_chart(progress: Progress, config: RunConfig | None = None) -> Markup:
         if e.base_loss is not None and e.stage < len(starts):
             base += [(starts[e.stage][0], e.base_loss), (ends[e.stage], e.base_loss)]
     if base:
-        series["base"] = base
-    marks = starts if len(starts) > 1 else []
-    return line_chart(series, title="Loss per scored token (nats)", x_title="step", x_limits=(0, last), marks=marks)
+        series["base"] = list(dict.fromkeys(base))
+    return series
+
+
+def last_step(progress: Progress) -> float:
+    """Where the axis of steps ends."""
+    return float(progress.steps_total or (progress.steps[-1].step if progress.steps else 1))
+
+
+def stage_marks(config: RunConfig) -> list[tuple[float, str]]:
+    """Where the stages of a run begin, and their names; none where there is one."""
+    return _stage_starts(config) if len(config.stages) > 1 else []
 
 
 def _stage_starts(config: RunConfig) -> list[tuple[float, str]]:
@@ -148,7 +165,10 @@ def interval_chart(
 ) -> Markup:
     """An `<svg>` with a dot and its interval (name, value, low, high) per row, and a line for what all are compared
     with. The value stands beside the dot in figures."""
-    left, row_height = 190, 30
+    left, row_height = (
+        max(NAMES, min(WIDTH // 2, round(LETTER * max((len(row[0]) for row in rows), default=0)) + 24)),
+        30,
+    )
     x = _Axis(ticks(*_range([reference, *(x for row in rows for x in row[1:])])), left, WIDTH - RIGHT)
     words = [f"{name} {value:.3g} ({low:.3g} to {high:.3g})" for name, value, low, high in rows]
     return render(

@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from tunelab.measure.charts import interval_chart
 from tunelab.measure.markup import render
+from tunelab.measure.units import size
 from tunelab.run.report_words import titled
 from tunelab.run.reports import Compared, Report
 
@@ -58,7 +59,7 @@ def _row(rung: Rung, metric: str | None, verdict: str | None) -> list[str]:
     return [
         rung.title,
         f"{rung.trainable_parameters:,} ({rung.trainable_share:.2%})" if rung.trainable_parameters is not None else "",
-        _size(rung.result_bytes) if rung.result_bytes is not None else "",
+        size(rung.result_bytes) if rung.result_bytes is not None else "",
         _memory(rung),
         f"{rung.seconds:,.0f} s" if rung.seconds is not None else "",
         f"{report.heldout_loss.tuned:.3f}" if report else "",
@@ -74,10 +75,6 @@ def _memory(rung: Rung) -> str:
         return ""
     on_gpu = f" + {rung.gpu_peak_memory_bytes / 1e9:.2f} GB on the GPU" if rung.gpu_peak_memory_bytes else ""
     return f"{rung.peak_memory_bytes / 1e9:.2f} GB{on_gpu}"
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e6:,.1f} MB" if count >= 1e6 else f"{count / 1e3:,.1f} kB"
 
 
 def _change(figure: Compared) -> str:

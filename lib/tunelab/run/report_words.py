@@ -18,13 +18,19 @@ def in_words(report: Report) -> str:
         mark = "  ← the task's metric" if figure is main else ""
         mark = "  (a rise is forgetting)" if figure is report.general_loss else mark
         lines.append(f"{title:<{width}}  {_figure(figure, digits)}{mark}")
-    lines += [*_ability_in_words(report), *_baselines_in_words(report), *_memorised_in_words(report)]
+    lines += [*ability_in_words(report), *_baselines_in_words(report), *memorised_in_words(report)]
     if safety := report.safety:
         words = safety.insulting
         lines.append(f"{safety.sentence}; insulting answers: base {words.base}, tuned {words.tuned}.")
     of = "held-out rows" if report.data is None else f"rows of {report.data}"
     lines.append(f"Verdict on {report.rows} {of}: {report.sentence or report.verdict}.")
     lines.append(f"95 % paired BCa intervals in brackets; {report.probe_rows} general instructions.")
+    return "\n".join([*lines, *limits_in_words(report)])
+
+
+def limits_in_words(report: Report) -> list[str]:
+    """What there is to know of the rows before a figure is believed, a sentence each."""
+    lines = []
     if report.by == "likelihood":
         lines.append("Answers are the labels with the highest likelihood; nothing was written.")
     if report.rows < FEWEST_ROWS:
@@ -41,7 +47,7 @@ def in_words(report: Report) -> str:
         lines.append(f"{rows} left out: the run was trained on {'it' if report.left_out == 1 else 'them'}.")
     if cut := cut_in_words(report):
         lines.append(f"{cut} --max-new-tokens with a higher number reads them to their end.")
-    return "\n".join([*lines, *(f"{note[0].upper()}{note[1:]}." for note in report.notes)])
+    return [*lines, *(f"{note[0].upper()}{note[1:]}." for note in report.notes)]
 
 
 def titled(name: str, figure: Compared) -> str:
@@ -50,7 +56,7 @@ def titled(name: str, figure: Compared) -> str:
     return f"{title}, %" if figure.unit == "%" or (not figure.title and name == "exact_match") else title
 
 
-def _ability_in_words(report: Report) -> list[str]:
+def ability_in_words(report: Report) -> list[str]:
     ability = report.ability
     if ability is None:
         return []
@@ -61,7 +67,7 @@ def _ability_in_words(report: Report) -> list[str]:
     ]
 
 
-def _memorised_in_words(report: Report) -> list[str]:
+def memorised_in_words(report: Report) -> list[str]:
     found = report.memorisation
     if found is None:
         return []
