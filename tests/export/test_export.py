@@ -198,7 +198,7 @@ def test_the_card_says_what_was_trained_on_what(tiny, tmp_path):
         f"`{started.data_sha256[0]}`",
         started.base_sha256,
         "| optimiser steps | 6 of 6 |",
-        f"| trained parameters | {started.trainable_parameters:,} of {started.total_parameters:,} |",
+        f"| trained parameters | {started.trainable_parameters:,} of {started.total_parameters:,} (",
         "base 0.0, tuned 25.0, change +25.0 [+12.5, +37.5] better",
         "chat template",
         "PeftModel.from_pretrained(base",

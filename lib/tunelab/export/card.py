@@ -9,8 +9,9 @@ from typing import Any
 
 import yaml
 
-from tunelab.run.events import Finished
-from tunelab.run.public import name_of, provenance, public_yaml, stage_names
+from tunelab.measure.card.of_run import cost_of, trained_of
+from tunelab.measure.card.tables import cost_rows, trained_rows
+from tunelab.run.public import name_of, provenance, public_yaml, stages_in_words
 from tunelab.run.report_words import in_words
 from tunelab.run.reports import read_report
 from tunelab.run.run import Run
@@ -88,14 +89,13 @@ def _bullets(lines: list[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-def _table(rows: list[tuple[str, Any]]) -> str:
+def _table(rows: list[tuple[str, str]]) -> str:
     lines = [f"| {name} | {_cell(value)} |" for name, value in rows]
     return "\n".join(["| | |", "|---|---|", *lines])
 
 
-def _cell(value: Any) -> str:
-    text = f"{value:.4g}" if isinstance(value, float) else f"{value:,}" if type(value) is int else str(value)
-    return text.replace("|", "\\|").replace("\n", " ")
+def _cell(value: str) -> str:
+    return value.replace("|", "\\|").replace("\n", " ")
 
 
 def _base_notes(run: Run, facts: dict[str, Any]) -> list[str]:
@@ -142,26 +142,10 @@ def _data(run: Run) -> str:
 
 def _training(run: Run) -> str:
     progress = run.progress()
-    started = progress.started
-    if run.imported_from or started is None:
+    if run.imported_from or progress.started is None:
         return ""
-    rows: list[tuple[str, Any]] = [
-        ("method", run.config.method),
-        ("optimiser steps", f"{progress.step:,} of {started.steps_total:,}"),
-        ("trained parameters", f"{started.trainable_parameters:,} of {started.total_parameters:,}"),
-        (
-            "base held in",
-            started.dtype if started.quantization == "none" else f"{started.quantization}, {started.dtype}",
-        ),
-        ("learning rate", ", ".join(f"{rate:g}" for rate in started.learning_rates)),
-        ("seconds in training steps", round(sum(s.seconds for s in progress.steps if s.step <= progress.step), 1)),
-    ]
-    if progress.heldout_loss is not None:
-        base = f" (base: {progress.base_loss:.4f})" if progress.base_loss is not None else ""
-        rows.append(("held-out loss, nats per token", f"{progress.heldout_loss:.4f}{base}"))
-    if isinstance(progress.ending, Finished):
-        rows.append(("peak memory", f"{progress.ending.peak_memory_bytes / 1e9:.2f} GB"))
-    return _table(rows)
+    cost = cost_of(run, progress, read_report(run.path))
+    return _table([*trained_rows(trained_of(run, progress)), *cost_rows(cost)])
 
 
 def _metrics(run: Run) -> str:
@@ -173,11 +157,7 @@ def _lineage(run: Run) -> str:
     lines = [f"Run `{run.id}`"]
     if run.imported_from:
         lines.append(f"Imported from `{run.imported_from}`")
-    if len(run.config.stages) > 1:
-        names = stage_names(run)
-        lines.append(f"Trained in {len(names)} stages, one after the other: {', then '.join(names)}")
-        if (kept := run.progress().stage) < len(names) - 1:
-            lines.append(f"This is the result of stage {kept + 1} ({names[kept]}): nothing of a later stage is in it")
+    lines += stages_in_words(run)
     if run.lineage:
         lines.append(
             f"Started from the result of {', which started from '.join(f'`{before}`' for before in run.lineage)}"

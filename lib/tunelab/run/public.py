@@ -58,6 +58,17 @@ def stage_names(run: Run) -> list[str]:
     return [stage.name or name_of(stage.data.title) for stage in run.config.stages]
 
 
+def stages_in_words(run: Run) -> list[str]:
+    """How a run of several stages came about, and which of them its result holds; nothing of a run of one stage."""
+    names = stage_names(run)
+    if len(names) == 1:
+        return []
+    lines = [f"Trained in {len(names)} stages, one after the other: {', then '.join(names)}"]
+    if (kept := run.progress().stage) < len(names) - 1:
+        lines.append(f"This is the result of stage {kept + 1} ({names[kept]}): nothing of a later stage is in it")
+    return lines
+
+
 def without_paths(text: str, run: Run) -> str:
     """A sentence of a run, in which a file of it stands by its name alone."""
     config = run.config

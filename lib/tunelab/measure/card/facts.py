@@ -46,6 +46,8 @@ class Trained(Facts):
     steps: int
     steps_total: int | None
     learning_rates: tuple[float, ...]  # one per stage
+    heldout_loss: float | None  # as it was measured while training
+    base_loss: float | None  # on the same rows
     started_unix_seconds: float | None
     imported_from: str | None
     started_from: tuple[str, ...]  # ids of runs, the nearest first

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from tunelab.data.doctor.personal import masked
 from tunelab.errors import UserError
 from tunelab.measure.answered import rows_of
 from tunelab.measure.card.facts import Changed, Label, ShownRow, Slice, Word
@@ -87,8 +88,9 @@ def _shown(change: Change) -> ShownRow:
 
 
 def _words(rows: Sequence[AnsweredRow]) -> tuple[Sequence[WordChange], Sequence[WordChange]]:
+    texts = [row.model_copy(update={"base": masked(row.base), "tuned": masked(row.tuned)}) for row in rows]
     try:
-        found = changed_words(rows, most=MOST_WORDS)
+        found = changed_words(texts, most=MOST_WORDS)
     except UserError:  # no answer holds a word
         return (), ()
     return found.tuned, found.base

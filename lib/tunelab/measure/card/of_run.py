@@ -24,7 +24,7 @@ NOT_SETTINGS = ("kind", "repo_id", "revision")  # told elsewhere
 def trained_of(run: Run, progress: Progress) -> Trained:
     """What was trained, on which base."""
     started = progress.started
-    known = provenance(run) if run.has_adapter else {}
+    known = _known(run)
     precision = None
     if started:
         packed = [] if started.quantization == "none" else [started.quantization]
@@ -47,10 +47,20 @@ def trained_of(run: Run, progress: Progress) -> Trained:
         steps=progress.step,
         steps_total=here.steps_total if here else None,
         learning_rates=here.learning_rates if here else (),
+        heldout_loss=progress.heldout_loss if here else None,
+        base_loss=progress.base_loss if here else None,
         started_unix_seconds=here.time_unix_seconds if here else None,
         imported_from=name_of(run.imported_from) if run.imported_from else None,
         started_from=tuple(run.lineage),
     )
+
+
+def _known(run: Run) -> dict[str, Any]:
+    """What the result says of itself; nothing where there is none, or it says nothing."""
+    try:
+        return provenance(run)
+    except (OSError, ValueError):
+        return {}
 
 
 def settings_of(run: Run, trained: Trained) -> tuple[Setting, ...]:

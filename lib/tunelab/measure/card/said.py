@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from tunelab.measure.card.facts import Headline, Repeat, StageData, Tone
 from tunelab.measure.card.shown import one_line, sentence
-from tunelab.run.public import public_yaml, without_paths
+from tunelab.run.public import public_yaml, stages_in_words, without_paths
 from tunelab.run.report_words import limits_in_words, titled
 
 if TYPE_CHECKING:
@@ -65,7 +65,8 @@ def limits_of(run: Run, progress: Progress, report: Report | None) -> tuple[str,
     """What keeps the figures from saying more, a sentence each."""
     found = []
     if progress.status != "finished":
-        found.append(f"The run is {progress.status}, so its result is not the one that was asked for.")
+        found.append(f"The run is {progress.status}: this is not the result that was asked for.")
+    found += [sentence(one_line(line)) for line in stages_in_words(run)[1:]]
     if report is None:
         return (*found, "Nothing but the held-out loss was measured: whether answers are better is not known.")
     what = f"rows of {one_line(report.data)}" if report.data else "held-out rows"

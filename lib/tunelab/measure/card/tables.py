@@ -19,6 +19,7 @@ class Table(NamedTuple):
     caption: str
     columns: list[str]
     rows: list[list[str]]
+    ends_in_words: bool = False  # the last column is no figure
 
 
 FIGURES = ["Base", "Tuned", "Change", "95 % interval", "Verdict"]
@@ -35,6 +36,8 @@ def key_figures(card: RunCard) -> list[tuple[str, str]]:
         loss, general = report.heldout_loss, report.general_loss.change
         found.append(("held-out loss, base → tuned", f"{loss.base:.3f} → {loss.tuned:.3f}"))
         found.append(("forgetting, nats per token", f"{general.value:+.3f}"))
+    elif card.trained.heldout_loss is not None:
+        found.append(("held-out loss while training", f"{card.trained.heldout_loss:.3f}"))
     found += [
         ("training", _time(cost.training_seconds)),
         ("tokens per second", f"{cost.tokens_per_second:,.0f}" if cost.tokens_per_second else ""),
@@ -51,7 +54,7 @@ def metrics(report: Report) -> Table:
         for name, figure in report.metrics.items()
     ]
     loss = _figure_row("held-out loss, nats per token", report.heldout_loss, 3, "lower is better")
-    return Table(f"Base and tuned model on the same {report.rows:,} rows", ["Metric", *FIGURES], [*rows, loss])
+    return Table(f"Base and tuned model on the same {report.rows:,} rows", ["Metric", *FIGURES], [*rows, loss], True)
 
 
 def _named(title: str, main: bool) -> str:
@@ -103,27 +106,26 @@ def baselines(report: Report) -> Table | None:
         )
     title = titled(name, main)
     columns = ["Who answers", title[:1].upper() + title[1:], "Tuned gains", "95 % interval", "Verdict"]
-    return Table(f"The same {report.rows:,} rows, answered by others", columns, rows)
+    return Table(f"The same {report.rows:,} rows, answered by others", columns, rows, True)
 
 
-def forgetting(report: Report) -> tuple[Table | str, ...]:
-    """General ability before and after, what was memorised and what harmful requests get: tables and sentences."""
-    loss = _figure_row(
-        f"loss on {report.probe_rows} general instructions", report.general_loss, 3, "a rise is forgetting"
-    )
-    found: list[Table | str] = [Table("General instructions, nats per token", ["What", *FIGURES], [loss])]
-    if ability := report.ability:
-        found += map(sentence, ability_in_words(report))
-        if ability.categories:
-            rows = [
-                [name, f"{one.questions}", f"{one.before:.0f}", f"{one.after:.0f}"]
-                for name, one in ability.categories.items()
-            ]
-            found.append(Table("General questions, % right", ["Category", "Questions", "Base", "Tuned"], rows))
-    found += map(sentence, memorised_in_words(report))
-    if report.safety:
-        found.append(sentence(report.safety.sentence))
-    return tuple(found)
+def forgetting(report: Report) -> list[Table]:
+    """General ability before and after."""
+    name = f"loss on {report.probe_rows} general instructions"
+    loss = _figure_row(name, report.general_loss, 3, "a rise is forgetting")
+    found = [Table("General instructions, nats per token", ["What", *FIGURES], [loss], True)]
+    categories = report.ability.categories if report.ability else {}
+    rows = [[name, f"{one.questions}", f"{one.before:.0f}", f"{one.after:.0f}"] for name, one in categories.items()]
+    if rows:
+        found.append(Table("General questions, % right", ["Category", "Questions", "Base", "Tuned"], rows))
+    return found
+
+
+def forgetting_in_words(report: Report) -> list[str]:
+    """What questions, training rows and harmful requests say, a sentence each."""
+    lines = [*ability_in_words(report), *memorised_in_words(report)]
+    lines += [report.safety.sentence] if report.safety else []
+    return [sentence(line) for line in lines]
 
 
 def counts(changed: Changed) -> str:
@@ -135,13 +137,14 @@ def counts(changed: Changed) -> str:
 def slices(changed: Changed) -> Table | None:
     rows = [[s.title, f"{s.rows:,}", f"{s.base:.1f}", f"{s.tuned:.1f}", s.verdict] for s in changed.slices]
     columns = ["Rows", "How many", "Base", "Tuned", "Verdict"]
-    return Table(f"Groups of rows by {changed.metric}", columns, rows) if rows else None
+    return Table(f"Groups of rows by {changed.metric}", columns, rows, True) if rows else None
 
 
 def words(changed: Changed) -> Table | None:
-    said = [*changed.more_said, *changed.less_said]
-    rows = [[one.word, f"{one.base:,}", f"{one.tuned:,}"] for one in said]
-    return Table("Words said more or less often than before", ["Word", "Base", "Tuned"], rows) if rows else None
+    each = [(one, "more often") for one in changed.more_said] + [(one, "less often") for one in changed.less_said]
+    rows = [[one.word, f"{one.base:,}", f"{one.tuned:,}", said] for one, said in each]
+    columns = ["Word", "Base", "Tuned", "The tuned model says it"]
+    return Table("Words that one model says clearly more often", columns, rows, True) if rows else None
 
 
 def labels(changed: Changed) -> Table | None:
@@ -164,7 +167,7 @@ def data(stage: StageData) -> list[tuple[str, str]]:
     return [(name, value) for name, value in found if value]
 
 
-def trained(facts: Trained) -> list[tuple[str, str]]:
+def trained_rows(facts: Trained) -> list[tuple[str, str]]:
     """What was trained, by name."""
     share = ""
     if facts.trainable_parameters is not None and facts.total_parameters:
@@ -180,11 +183,21 @@ def trained(facts: Trained) -> list[tuple[str, str]]:
         ("base held in", facts.precision),
         ("trained parameters", share),
         ("optimiser steps", f"{facts.steps:,} of {facts.steps_total:,}" if facts.steps_total else None),
+        ("learning rate", ", ".join(f"{rate:g}" for rate in facts.learning_rates)),
+        ("held-out loss, nats per token", _loss(facts)),
         ("made elsewhere", facts.imported_from),
         ("started from", ", which started from ".join(facts.started_from)),
         ("machine", _machine(facts)),
     ]
     return [(name, value) for name, value in found if value]
+
+
+def _loss(facts: Trained) -> str:
+    """As it was measured while training."""
+    if facts.heldout_loss is None:
+        return ""
+    base = f" (base: {facts.base_loss:.4f})" if facts.base_loss is not None else ""
+    return f"{facts.heldout_loss:.4f}{base}"
 
 
 def _machine(facts: Trained) -> str | None:
@@ -203,7 +216,7 @@ def settings(every: Sequence[Setting]) -> list[tuple[str, list[Setting]]]:
 
 def cost(facts: Cost) -> Table | None:
     rows = [[name, value] for name, value in cost_rows(facts)]
-    return Table("What the run took", ["What", "How much"], rows) if rows else None
+    return Table("What the run took", ["What", "How much"], rows, True) if rows else None
 
 
 def cost_rows(facts: Cost) -> list[tuple[str, str]]:

@@ -122,7 +122,11 @@ def _limits(verdict: Verdict) -> list[str]:
 
 
 def _cut(verdict: Verdict) -> list[str]:
-    return [f"{100 * verdict.cut:.2g} % of the answers were cut at the length limit"] if verdict.cut else []
+    if not verdict.cut:
+        return []
+    share = 100 * verdict.cut
+    shown = f"{share:.0f}" if share >= 10 else f"{share:.2g}"
+    return [f"{shown} % of the answers were cut at the length limit"]
 
 
 def _rows(count: int) -> str:
