@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 import pytest
+import yaml
 
 from tests.helpers import ROWS
 from tests.measure.card.made import Read, begun, finished, made_run, measured
@@ -25,7 +27,7 @@ from tunelab import (
     import_adapter,
     report,
 )
-from tunelab.cli import main
+from tunelab.cli import build_parser, main
 from tunelab.measure.card.of_run import MOST_POINTS, thinned
 from tunelab.measure.card.page import page_of
 from tunelab.measure.card.shown import LONGEST, shown_text
@@ -267,6 +269,19 @@ def test_a_run_that_was_trained_and_measured_here(tiny):
     for baseline in kept.baselines:
         assert baseline.name in text
     assert f"{kept.heldout_loss.tuned:.3f}" in text
+
+
+def test_its_commands_repeat_what_was_done(tmp_path):
+    run = finished(made_run(tmp_path, technique=LoRA(r=3)))
+    measured(run, scored(SCORES), max_new_tokens=9, data="it's <b> $(rm).csv")
+    repeat = report(run).repeat
+    assert repeat.commands[0] == "tunelab train run.yaml"
+    options = build_parser().parse_args(shlex.split(repeat.commands[1])[1:])
+    assert (options.rows, options.max_new_tokens, options.questions, options.instructions) == (60, 9, 0, 7)
+    assert options.data == "it's <b> $(rm).csv"
+    written = yaml.safe_load(repeat.configuration)
+    assert written["technique"] == {"kind": "lora", "r": 3}
+    assert written["stages"][0]["data"]["rows"] == "16 rows in memory, not included"
 
 
 def test_of_an_adapter_made_elsewhere_nothing_is_made_up(tiny, tmp_path):

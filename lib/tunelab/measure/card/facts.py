@@ -5,13 +5,13 @@ Seconds, bytes, optimiser steps and nats per scored token, as in a run's events.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from tunelab.run.reports import Report
 
-FORMAT = "tunelab run card 1"
+FORMAT: Final = "tunelab run card 1"
 Tone = Literal["better", "worse", "open", "none"]
 
 

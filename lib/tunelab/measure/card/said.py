@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from tunelab.measure.card.facts import Headline, Repeat, StageData, Tone
@@ -102,6 +103,8 @@ def missing_of(run: Run, report: Report | None, changed: Changed | None) -> dict
         found["baselines"] = f"Nothing else has answered these rows. `{evaluate}` asks the simplest guesses as well."
     if report is not None and report.main_metric is None:
         found["baselines"] = found["changed"] = "The run learned plain text: there are no answers to compare."
+    elif report is None:
+        found["changed"] = f"The held-out rows have not been answered. `{evaluate}` does it."
     elif changed is None:
         found["changed"] = f"The answers are not kept row by row. `{evaluate}` keeps them."
     return found
@@ -111,19 +114,12 @@ def repeat_of(run: Run, stages: tuple[StageData, ...], report: Report | None) ->
     """The configuration and the commands, and what has to be the same."""
     config = run.config
     if run.imported_from:
-        notes = ("The adapter was made elsewhere: how it was trained is not known here.",)
-        return Repeat(commands=(), configuration=public_yaml(config), notes=notes)
+        unknown = "The adapter was made elsewhere: how it was trained is not known here."
+        return Repeat(commands=(), configuration=public_yaml(config), notes=(unknown,))
     commands = ["tunelab train run.yaml"]
     notes = ["Files stand there without their folders: put yours in their place."]
     if report:
-        other = f" --data {one_line(report.data)}" if report.data else ""
-        by = " --by likelihood" if report.by == "likelihood" else ""
-        length = f" --max-new-tokens {report.max_new_tokens}" if report.max_new_tokens else ""
-        questions = f" --questions {report.ability.questions if report.ability else 0}"
-        commands.append(
-            f"tunelab evaluate latest --rows {report.rows}{length}{by}{other}{questions} "
-            f"--instructions {report.probe_rows}"
-        )
+        commands.append(_measured_by(report))
         notes.append("Other prompts for the base, and a metric of one's own, are further flags of `tunelab evaluate`.")
     if any(stage.data.rows is not None for stage in config.stages):
         notes.append("Rows that were in memory are not in it: name the file they came from.")
@@ -134,3 +130,18 @@ def repeat_of(run: Run, stages: tuple[StageData, ...], report: Report | None) ->
         notes.append(f"The base is the same where the sha256 of its weights is {started.base_sha256}.")
     notes.append("On another processor, or with other versions of PyTorch, losses differ in their last digits.")
     return Repeat(commands=tuple(commands), configuration=public_yaml(config), notes=tuple(notes))
+
+
+def _measured_by(report: Report) -> str:
+    """The command that measures as the report was measured, as far as it says."""
+    flags = [
+        f"--rows {report.rows}",
+        f"--max-new-tokens {report.max_new_tokens}" if report.max_new_tokens else "",
+        "--by likelihood" if report.by == "likelihood" else "",
+        f"--data {shlex.quote(one_line(report.data))}" if report.data else "",
+        f"--questions {report.ability.questions if report.ability else 0}",
+        f"--instructions {report.probe_rows}",
+        "--memorisation" if report.memorisation else "",
+        "--safety" if report.safety else "",
+    ]
+    return " ".join(["tunelab evaluate latest", *filter(None, flags)])

@@ -40,7 +40,6 @@ def key_figures(card: RunCard) -> list[tuple[str, str]]:
         found.append(("held-out loss while training", f"{card.trained.heldout_loss:.3f}"))
     found += [
         ("training", _time(cost.training_seconds)),
-        ("tokens per second", f"{cost.tokens_per_second:,.0f}" if cost.tokens_per_second else ""),
         ("peak memory", _bytes(cost.peak_memory_bytes)),
         ("size of the result", _bytes(cost.result_bytes)),
     ]
@@ -141,10 +140,10 @@ def slices(changed: Changed) -> Table | None:
 
 
 def words(changed: Changed) -> Table | None:
-    each = [(one, "more often") for one in changed.more_said] + [(one, "less often") for one in changed.less_said]
+    each = [(one, "larger") for one in changed.more_said] + [(one, "smaller") for one in changed.less_said]
     rows = [[one.word, f"{one.base:,}", f"{one.tuned:,}", said] for one, said in each]
-    columns = ["Word", "Base", "Tuned", "The tuned model says it"]
-    return Table("Words that one model says clearly more often", columns, rows, True) if rows else None
+    columns = ["Word", "Base", "Tuned", "Share in the tuned answers"]
+    return Table("Words with another share of all that is said", columns, rows, True) if rows else None
 
 
 def labels(changed: Changed) -> Table | None:
