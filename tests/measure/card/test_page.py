@@ -106,6 +106,22 @@ def test_answers_stay_to_the_letter_and_differences_are_marked(base, tuned, mark
     assert any(piece.kind != "same" for side in sides for piece in side) == marked
 
 
+def test_no_line_contradicts_a_verdict_that_was_corrected(tmp_path):
+    run = finished(made_run(tmp_path))
+    kept = measured(run, scored([(0, 10)] * 30), decision="not enough evidence", sentence="not enough evidence: +10")
+    assert kept.main.verdict == "better"
+    texts = Read(page_of(report(run))).texts
+    line = texts[texts.index("points won (the task's metric)") :][:6]
+    assert line[-1] == "not enough evidence"
+
+
+@pytest.mark.parametrize("rows", [0, 2])
+def test_it_says_whether_it_shows_rows_of_the_data(tmp_path, rows):
+    run = finished(made_run(tmp_path))
+    measured(run, scored([(0, 10)] * 30))
+    assert ("look before you pass it on" in Read(page_of(report(run, rows=rows))).text) == bool(rows)
+
+
 def test_a_run_without_anything_has_every_part_and_says_what_to_run(tmp_path):
     whole = Read(page_of(report(finished(made_run(tmp_path)))))
     empty = Read(page_of(report(made_run(tmp_path))))

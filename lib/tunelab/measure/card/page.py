@@ -45,7 +45,15 @@ def page_of(card: RunCard) -> Markup:
         settings=tables.settings(card.settings),
         curves=[(curve_chart(curve), curve.said) for curve in card.curves],
         cost=tables.cost(card.cost),
+        shows_rows=shows_rows(card),
     )
+
+
+def shows_rows(card: RunCard) -> bool:
+    """Whether rows of the data stand on the card."""
+    findings = [found for stage in card.stages if stage.examined for found in stage.examined.findings]
+    changed = card.changed
+    return any(found.examples for found in findings) or bool(changed and (changed.improved or changed.worsened))
 
 
 def _date(unix_seconds: float) -> str:

@@ -25,6 +25,9 @@ class Table(NamedTuple):
 FIGURES = ["Base", "Tuned", "Change", "95 % interval", "Verdict"]
 
 
+STANDING = {"better": "tuned is better", "worse": "tuned is worse", "not enough evidence": "not enough evidence"}
+
+
 def key_figures(card: RunCard) -> list[tuple[str, str]]:
     """The few figures that stand beside the result."""
     report, cost = card.report, card.cost
@@ -52,6 +55,9 @@ def metrics(report: Report) -> Table:
         _figure_row(_named(titled(name, figure), name == report.main_metric), figure, 1, _direction(name, figure))
         for name, figure in report.metrics.items()
     ]
+    for row, name in zip(rows, report.metrics, strict=True):
+        if name == report.main_metric:  # also where it was corrected for other runs judged at once
+            row[-1] = str(report.verdict)
     loss = _figure_row("held-out loss, nats per token", report.heldout_loss, 3, "lower is better")
     return Table(f"Base and tuned model on the same {report.rows:,} rows", ["Metric", *FIGURES], [*rows, loss], True)
 
@@ -100,7 +106,7 @@ def baselines(report: Report) -> Table | None:
                 f"{figure.base:.1f}",
                 f"{change.value:+.1f}",
                 f"{change.low:+.1f} to {change.high:+.1f}",
-                {"better": "tuned is better", "worse": "tuned is worse"}.get(figure.verdict, figure.verdict),
+                STANDING[report.verdict if figure is main else figure.verdict],
             ]
         )
     title = titled(name, main)
