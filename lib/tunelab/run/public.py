@@ -14,6 +14,7 @@ from tunelab.config import RunConfig
 from tunelab.techniques.base import PROVENANCE_FILE
 
 if TYPE_CHECKING:
+    from tunelab.run.reports import Report
     from tunelab.run.run import Run
 
 HUB_ID = r"[\w.-]+(/[\w.-]+)?"
@@ -78,6 +79,21 @@ def without_paths(text: str, run: Run) -> str:
     for folder in sorted(folders - {"/", "."}, key=len, reverse=True):
         text = text.replace(f"{folder}{os.sep}", "").replace(folder, PurePath(folder).name)
     return text
+
+
+def public_report(report: Report, run: Run) -> Report:
+    """The report with files by their names alone in every sentence of it: notes, errors of a metric, names of data."""
+    return type(report).model_validate(_told(report.model_dump(), run))
+
+
+def _told(value: Any, run: Run) -> Any:
+    if isinstance(value, dict):
+        return {key: _told(item, run) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_told(item, run) for item in value]
+    if not isinstance(value, str):
+        return value
+    return name_of(value) if _is_absolute(value) else without_paths(value, run)
 
 
 def _files(data: Any) -> list[str]:

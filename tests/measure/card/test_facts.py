@@ -161,6 +161,29 @@ def test_nothing_of_this_machine_stands_in_it(tmp_path):
     assert card.message == "No permission to write adapter, see log."
 
 
+def test_a_report_names_files_without_their_folders(tmp_path):
+    path = csv(tmp_path / "secret folder", ROWS)
+    run = finished(made_run(tmp_path / "runs", data=DataSpec(source=str(path), heldout=4)))
+    elsewhere = "/srv/private place/questions"
+    measured(
+        run, scored(SCORES), data=elsewhere, sentence=f"better: on {path}", notes=(f"the metric could not open {path}",)
+    )
+    card = report(run)
+    for text in (page_of(card), card.model_dump_json()):
+        assert "secret folder" not in text
+        assert "private place" not in text
+    assert card.report.notes == ("the metric could not open rows.csv",)
+    assert card.report.data == "questions"
+    assert card.headline.sentence == "On rows.csv."
+
+
+@pytest.mark.parametrize("text", ["[]", '"none"', "{"])
+def test_a_result_that_does_not_say_where_it_comes_from_has_a_card(tmp_path, text):
+    run = finished(made_run(tmp_path))
+    (run.adapter_path / "tunelab.json").write_text(text)
+    assert report(run).trained.base_published_as is None
+
+
 def test_no_row_is_shown_where_none_shall_be(tmp_path):
     path = csv(tmp_path, [*ROWS, *ROWS])
     run = finished(made_run(tmp_path / "runs", data=DataSpec(source=str(path), heldout=4)))
@@ -314,6 +337,8 @@ def test_no_file_that_is_no_card_is_overwritten(tmp_path):
             report(run, out=tmp_path / out)
     assert (tmp_path / "mine.html").read_text() == (tmp_path / "other.json").read_text() == "mine"
     assert not (tmp_path / "other.html").exists()
+    with pytest.raises(UserError, match="can't be written: File name too long"):
+        report(run, out=tmp_path / f"{'n' * 300}.html")
     with pytest.raises(UserError, match=r"ends with \.html"):
         report(run, out=tmp_path / "card.pdf")
     with pytest.raises(UserError, match="rows = -1: of each kind 0 to 100"):

@@ -10,7 +10,7 @@ from tunelab.measure.card.of_data import Say, data_of
 from tunelab.measure.card.of_run import cost_of, curves_of, settings_of, trained_of
 from tunelab.measure.card.said import headline_of, limits_of, missing_of, notes_of, repeat_of
 from tunelab.measure.card.shown import one_line
-from tunelab.run.public import without_paths
+from tunelab.run.public import public_report, without_paths
 from tunelab.run.reports import read_report
 from tunelab.run.run import Run
 
@@ -22,7 +22,8 @@ def card_of(run: Run, *, rows: int, on_progress: Say) -> RunCard:
         UserError: its configuration can't be read.
     """
     _ = run.config
-    progress, report = run.progress(), read_report(run.path)
+    progress, kept = run.progress(), read_report(run.path)
+    report = public_report(kept, run) if kept else None
     trained = trained_of(run, progress)
     stages, training_answers = data_of(run, rows, on_progress)
     changed = changed_of(answered_rows(run), report, training_answers, rows) if report else None

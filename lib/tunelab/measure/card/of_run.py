@@ -58,9 +58,10 @@ def trained_of(run: Run, progress: Progress) -> Trained:
 def _known(run: Run) -> dict[str, Any]:
     """What the result says of itself; nothing where there is none, or it says nothing."""
     try:
-        return provenance(run)
+        known = provenance(run)
     except (OSError, ValueError):
         return {}
+    return known if isinstance(known, dict) else {}
 
 
 def settings_of(run: Run, trained: Trained) -> tuple[Setting, ...]:

@@ -56,9 +56,7 @@ def write_card(card: RunCard, path: Path) -> None:
         write_atomically(json_file(path), card.model_dump_json(indent=1))
         write_atomically(path, page_of(card))
     except OSError as error:
-        raise UserError(
-            f"--out {shown_name(str(path))} can't be written: {error.strerror}. Give another file."
-        ) from None
+        raise _not_written(path, error) from None
 
 
 def json_file(path: Path) -> Path:
@@ -71,12 +69,24 @@ def _new_card(path: Path) -> Path:
     if path.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"--out {shown_name(str(path))}: a card is an HTML file. Choose a name that ends with .html.")
     for file, mark in ((path, GENERATOR), (json_file(path), FORMAT)):
-        if file.exists() and not _begins_with(file, mark):
+        if not _is_free(file, mark, path):
             raise UserError(
                 f"--out {shown_name(str(path))}: {shown_name(file.name)} is there already, is no card, and is not "
                 "overwritten. Choose another name."
             )
     return path
+
+
+def _is_free(file: Path, mark: str, out: Path) -> bool:
+    """Whether nothing stands there, or an older card."""
+    try:
+        return not file.exists() or _begins_with(file, mark)
+    except OSError as error:  # a name that is too long, a file that may not be read
+        raise _not_written(out, error) from None
+
+
+def _not_written(path: Path, error: OSError) -> UserError:
+    return UserError(f"--out {shown_name(str(path))} can't be written: {error.strerror}. Give another file.")
 
 
 def _begins_with(file: Path, mark: str) -> bool:
