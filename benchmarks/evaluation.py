@@ -20,7 +20,8 @@ from tunelab.machine import libraries
 
 libraries.prepare()
 
-from tunelab import DataSpec, LoRA, ModelSpec, Run, RunConfig, Stage, TrainConfig, evaluate, finetune  # noqa: E402
+from benchmarks import labelled  # noqa: E402
+from tunelab import Run, evaluate, finetune  # noqa: E402
 from tunelab.measure.known import FILE, bases_folder  # noqa: E402
 
 
@@ -48,17 +49,7 @@ def measure(options: argparse.Namespace) -> Iterator[Figure]:
 def _trained(options: argparse.Namespace, root: Path) -> Run:
     if options.run:
         return Run.open(options.run, options.out)
-    config = RunConfig(
-        model=ModelSpec(repo_id="starter", quantization="nf4"),
-        technique=LoRA(r=16),
-        stages=(
-            Stage(
-                data=DataSpec(source=options.data, heldout=options.heldout),
-                training=TrainConfig(steps=options.steps, batch_size=8),
-            ),
-        ),
-    )
-    return finetune(config, root=root)
+    return finetune(labelled.config(options), root=root)
 
 
 def _forget(trained: Run) -> None:
@@ -69,12 +60,8 @@ def _forget(trained: Run) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.evaluation", description=__doc__)
-    parser.add_argument("--data", default="train.csv", help="rows with labels to train on")
-    parser.add_argument("--heldout", default="test.csv", help="rows with labels to measure on")
+    labelled.add_flags(parser, rows=300)
     parser.add_argument("--run", help="a run that was trained on them, in --out")
-    parser.add_argument("--out", type=Path, help="where the run goes (default: a folder that is removed)")
-    parser.add_argument("--steps", type=int, default=250)
-    parser.add_argument("--rows", type=int, default=300)
     parser.add_argument("--max-new-tokens", type=int, default=24)
     parser.add_argument("--questions", type=int, default=160)
     run(measure, parser)

@@ -1,5 +1,5 @@
 """What a narrow run forgets, and what replay and a pull towards the base save:
-`python -m benchmarks.forgetting --data train.csv --heldout test.csv --out DIR`.
+`python -m benchmarks.forgetting --data train.csv --heldout test.csv [--out forgetting]`.
 
 Each of `plain`, `replay` (a share of general rows) and `kl` is trained with several seeds and the same steps, and
 measured on the same rows. It takes hours; the same `--out` goes on where it was.
@@ -18,17 +18,8 @@ from tunelab.machine import libraries
 
 libraries.prepare()
 
-from tunelab import (  # noqa: E402
-    DataSpec,
-    LoRA,
-    ModelSpec,
-    RunConfig,
-    Stage,
-    Sweep,
-    SweepConfig,
-    TrainConfig,
-    climb,
-)
+from benchmarks import labelled  # noqa: E402
+from tunelab import Sweep, SweepConfig, climb  # noqa: E402
 from tunelab.measure.answered import read_rows  # noqa: E402
 from tunelab.measure.statistics import Paired, spread  # noqa: E402
 from tunelab.measure.statistics.bootstrap import resampled  # noqa: E402
@@ -39,14 +30,7 @@ def measure(options: argparse.Namespace) -> Iterator[Figure]:
     ways = {"plain": {}, "replay": {"replay_share": options.replay}, "kl": {"kl_weight": options.kl}}
     sweeps: dict[str, Sweep] = {}
     for name, settings in ways.items():
-        training = TrainConfig(steps=options.steps, batch_size=8, **settings)
-        data = DataSpec(source=options.data, heldout=options.heldout)
-        config = RunConfig(
-            name=name,
-            model=ModelSpec(repo_id="starter", quantization="nf4"),
-            technique=LoRA(r=16),
-            stages=(Stage(data=data, training=training),),
-        )
+        config = labelled.config(options, name, **settings)
         asked = SweepConfig(run=config, seeds=tuple(range(options.seeds)), rows=options.rows, max_new_tokens=24)
         sweeps[name] = Sweep.create(asked, options.out / name, options.out)
         for _rung in climb(sweeps[name]):
@@ -95,14 +79,11 @@ def _against(name: str, plain: Sweep, other: Sweep) -> Figure:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.forgetting", description=__doc__)
-    parser.add_argument("--data", default="train.csv", help="rows with labels to train on")
-    parser.add_argument("--heldout", default="test.csv", help="rows with labels to measure on")
-    parser.add_argument("--out", type=Path, required=True, help="where runs and results go")
-    parser.add_argument("--steps", type=int, default=250)
+    labelled.add_flags(parser, rows=3080)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--rows", type=int, default=3080)
     parser.add_argument("--replay", type=float, default=0.2)
     parser.add_argument("--kl", type=float, default=0.3)
+    parser.set_defaults(out=Path("forgetting"))
     run(measure, parser)
 
 

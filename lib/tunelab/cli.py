@@ -33,7 +33,7 @@ from tunelab.flags import (
     technique_flags,
 )
 from tunelab.machine import libraries, processes
-from tunelab.tables import aligned
+from tunelab.terminal import add_command, aligned, follow_climb, say, say_what_is_left
 
 if TYPE_CHECKING:
     from tunelab.config import Changes, RunConfig
@@ -83,7 +83,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.set_defaults(command=lambda _options: parser.print_help())
     commands = parser.add_subparsers(title="commands")
 
-    train = _command(commands, "train", _train, "train an adapter from a config file or from flags")
+    train = add_command(commands, "train", _train, "train an adapter from a config file or from flags")
     train.add_argument(
         "config", nargs="?", metavar="RUN.YAML", help="a RunConfig as YAML or JSON; flags override what it says"
     )
@@ -100,14 +100,14 @@ def build_parser() -> argparse.ArgumentParser:
     technique_flags(train)
     spec_flags(train, TrainConfig, tuple(TrainConfig.model_fields))
 
-    runs = _command(commands, "runs", _runs, "list the runs")
+    runs = add_command(commands, "runs", _runs, "list the runs")
     runs.add_argument("--json", action="store_true", help="one JSON object per line")
-    stop = _command(commands, "stop", _stop, "ask a run to stop after the step it is in; its adapter is kept")
+    stop = add_command(commands, "stop", _stop, "ask a run to stop after the step it is in; its adapter is kept")
     stop.add_argument("run", help="id or name of the run, or 'latest'")
-    resume = _command(commands, "resume", _resume, "go on with a stopped, failed or lost run")
+    resume = add_command(commands, "resume", _resume, "go on with a stopped, failed or lost run")
     resume.add_argument("run", help="id or name of the run, or 'latest'")
 
-    compare = _command(commands, "compare", _compare, "answers of the base and of runs, side by side")
+    compare = add_command(commands, "compare", _compare, "answers of the base and of runs, side by side")
     compare.add_argument("run", nargs="+", help="id or name of runs, or 'latest'")
     asked = compare.add_mutually_exclusive_group(required=True)
     asked.add_argument("--prompt", help="one prompt")
@@ -118,7 +118,7 @@ def build_parser() -> argparse.ArgumentParser:
     compare.add_argument("--seed", type=int, default=0, help="seed of the sampling")
     compare.add_argument("--json", action="store_true", help="one JSON object per prompt and line")
 
-    rollback = _command(commands, "rollback", _rollback, "go back to what a run was at the end of a stage")
+    rollback = add_command(commands, "rollback", _rollback, "go back to what a run was at the end of a stage")
     rollback.add_argument("run", help="id or name of the run, or 'latest'")
     rollback.add_argument("--stage", type=int, required=True, help="the stage, counted from 1")
 
@@ -126,7 +126,7 @@ def build_parser() -> argparse.ArgumentParser:
     sweep_cli.add_command(commands)
     report_cli.add_command(commands)
 
-    paired = _command(commands, "paired", _paired, "whether one result file is better than another, row by row")
+    paired = add_command(commands, "paired", _paired, "whether one result file is better than another, row by row")
     paired.add_argument("base", metavar="A", help="results as CSV, JSON, JSONL, or a sample log of lm-eval")
     paired.add_argument(
         "tuned", metavar="B", nargs="+", help="other results on the same rows; more: further runs of it"
@@ -138,7 +138,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     paired.add_argument("--json", action="store_true", help="the verdicts as JSON")
 
-    ladder = _command(commands, "ladder", _ladder, "every technique on the same rows and budget, in one table")
+    ladder = add_command(commands, "ladder", _ladder, "every technique on the same rows and budget, in one table")
     data_flags(ladder)
     ladder.add_argument(
         "--model", dest="repo_id", default="starter", help=ModelSpec.model_fields["repo_id"].description
@@ -151,7 +151,7 @@ def build_parser() -> argparse.ArgumentParser:
     spec_flags(ladder, ModelSpec, ("max_length", "dtype", "device"))
     spec_flags(ladder, LadderConfig, ("batch_size", "seed", "rows", "instructions", "max_new_tokens"))
 
-    export = _command(commands, "export", _export, "take a run's result elsewhere")
+    export = add_command(commands, "export", _export, "take a run's result elsewhere")
     export.add_argument("run", help="id or name of the run, or 'latest'")
     export.add_argument(
         "--to",
@@ -163,23 +163,16 @@ def build_parser() -> argparse.ArgumentParser:
     export.add_argument("--dtype", choices=("bfloat16", "float32"), help="of a merged model (default: bfloat16)")
     export.add_argument("--gguf-type", choices=("f16", "q8_0", "f32"), help="of a GGUF file (default: f16)")
 
-    bring = _command(commands, "import", _import, "make a run of an adapter made elsewhere with PEFT")
+    bring = add_command(commands, "import", _import, "make a run of an adapter made elsewhere with PEFT")
     bring.add_argument("path", help="the adapter's folder, or a zip of it")
     bring.add_argument("--model", dest="repo_id", required=True, help=ModelSpec.model_fields["repo_id"].description)
     bring.add_argument("--name", help="a name to recognise the run by (default: the file's)")
     spec_flags(bring, ModelSpec, ("revision", "quantization", "max_length", "dtype", "device"))
 
     data_cli.add_commands(commands)
-    doctor = _command(commands, "doctor", _doctor, "what this machine can do, and what is missing")
+    doctor = add_command(commands, "doctor", _doctor, "what this machine can do, and what is missing")
     doctor.add_argument("--json", action="store_true", help="as JSON")
     return parser
-
-
-def _command(commands: Any, name: str, run: Any, description: str) -> argparse.ArgumentParser:
-    command = commands.add_parser(name, help=description, description=description)
-    command.set_defaults(command=run)
-    command.add_argument("--runs", metavar="DIR", dest="root", help="where runs live (default: the user's data folder)")
-    return command
 
 
 def _config(options: argparse.Namespace) -> tuple[RunConfig, list[str]]:
@@ -459,8 +452,6 @@ def _paired(options: argparse.Namespace) -> int:
 
 
 def _ladder(options: argparse.Namespace) -> int:
-    from tunelab.chain import interruptible
-    from tunelab.measure.climb import climb
     from tunelab.measure.ladder import PAGE_FILE, RESULTS_FILE, RUNGS, Ladder, LadderConfig
     from tunelab.measure.pages import ladder_columns, ladder_table
 
@@ -476,22 +467,13 @@ def _ladder(options: argparse.Namespace) -> int:
         }
     )
     ladder = Ladder.create(config, Path(options.out) if options.out else None, options.root)
-    ladder.clear_requests()
-    with interruptible() as interrupted:
-        shown = None
-        for rung in climb(ladder, interrupted):
-            if (rung.name, rung.status) != shown:
-                shown = (rung.name, rung.status)
-                about = f": {rung.message}" if rung.status in ("done", "failed", "skipped", "stopped") else ""
-                print(f"{rung.title}: {rung.status}{about}", flush=True)
-        stopped = interrupted()
+    stopped = follow_climb(ladder)
     if options.json:
         print((ladder.path / RESULTS_FILE).read_text(encoding="utf-8"))
     else:
         print("\n" + aligned([ladder_columns(ladder), *ladder_table(ladder)]))
         print(f"\nTable and chart: {ladder.path / PAGE_FILE}")
-    if any(rung.status in ("waiting", "stopped") for rung in ladder.rungs()):
-        print(f"Stopped before its end; go on with the same command and --out {ladder.path}", file=sys.stderr)
+    say_what_is_left(ladder)
     return EXIT_INTERRUPTED if stopped else 0
 
 
@@ -505,15 +487,11 @@ def _export(options: argparse.Namespace) -> int:
     if options.to == "adapter":
         made = export_adapter(run, options.out)
     elif options.to == "merged":
-        made = export_merged(run, options.out, options.dtype or "bfloat16", _say)
+        made = export_merged(run, options.out, options.dtype or "bfloat16", say)
     else:
-        made = export_gguf(run, options.out, options.gguf_type or "f16", _say)
+        made = export_gguf(run, options.out, options.gguf_type or "f16", say)
     print(f"Exported: {made.path}", *made.notes, sep="\n")
     return 0
-
-
-def _say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
 
 
 def _import(options: argparse.Namespace) -> int:

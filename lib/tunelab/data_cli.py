@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from tunelab.errors import UserError
 from tunelab.flags import ROW_FLAGS, data_fields, data_flags, given, spec_flags
 from tunelab.machine.files import writing
+from tunelab.terminal import say
 
 if TYPE_CHECKING:
     from tunelab.data.doctor import LearningCurve
@@ -131,7 +131,7 @@ def doctor(options: argparse.Namespace) -> int:
     tokenizer, max_length = tokenizer_and_limit(_model(options) if options.repo_id else None)
     settings = {"tokenizer": tokenizer, "seed": spec.seed}
     examination = examine_rows(
-        train, heldout, **settings, max_length=max_length, sample=options.sample, on_progress=_say
+        train, heldout, **settings, max_length=max_length, sample=options.sample, on_progress=say
     )
     rows, record = apply(options.fix, train, heldout, **settings) if options.fix else (train, None)
     if out:
@@ -155,7 +155,7 @@ def doctor(options: argparse.Namespace) -> int:
 def _curve(spec: DataSpec, options: argparse.Namespace) -> tuple[LearningCurve, list[str]]:
     from tunelab.curve import curve_of
 
-    return curve_of(spec, _model(options), options.learn, _say)
+    return curve_of(spec, _model(options), options.learn, say)
 
 
 def _kept_nowhere(options: argparse.Namespace) -> str:
@@ -223,7 +223,3 @@ def _model(options: argparse.Namespace) -> ModelSpec:
     from tunelab.spec import ModelSpec
 
     return ModelSpec.model_validate({**given(options, "ModelSpec"), "repo_id": options.repo_id or "starter"})
-
-
-def _say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)

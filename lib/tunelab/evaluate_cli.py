@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunelab import terminal
 from tunelab.errors import UserError
 from tunelab.flags import columns_of
 
@@ -26,18 +26,11 @@ if TYPE_CHECKING:
 def add_command(commands: Any) -> None:
     """Add `evaluate` to the commands of a parser."""
     described = "measure a run on held-out rows: loss, answers, forgetting, and what does as well"
-    command = commands.add_parser(
-        "evaluate",
-        help=described,
-        description=f"{described}\n\n{(__doc__ or '').partition(chr(10) * 2)[2]}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    command.set_defaults(command=_evaluate)
-    command.add_argument("--runs", metavar="DIR", dest="root", help="where runs live (default: the user's data folder)")
+    command = terminal.add_command(commands, "evaluate", _evaluate, described, __doc__)
     command.add_argument("run", help="id or name of the run, or 'latest'")
     command.add_argument("--against", nargs="+", default=[], metavar="RUN", help="other runs, on the same rows")
-    command.add_argument("--rows", type=int, default=100, help="held-out rows to measure on (default: 100)")
-    command.add_argument("--max-new-tokens", type=int, default=64, help="longest answer in tokens (default: 64)")
+    _number(command, "rows", "held-out rows to measure on")
+    _number(command, "max_new_tokens", "longest answer in tokens")
     command.add_argument(
         "--by",
         choices=("answer", "likelihood"),
@@ -63,18 +56,23 @@ def add_command(commands: Any) -> None:
 
 def _what_to_compare_with(command: argparse.ArgumentParser) -> None:
     command.add_argument("--system", metavar="TEXT", help="ask the base with this system prompt as well")
-    command.add_argument("--examples", type=int, default=0, metavar="K", help="show the base K training rows as well")
+    _number(command, "examples", "show the base so many training rows as well; 0: do not ask it so")
     command.add_argument("--metric", metavar="FILE.py", help="a metric of your own: score(prediction, reference)")
     command.add_argument("--probe", metavar="FILE", help="questions of general ability, in HellaSwag's columns")
-    command.add_argument(
-        "--questions", type=int, default=160, help="how many questions of general ability; 0: none (default: 160)"
-    )
+    _number(command, "questions", "how many questions of general ability; 0: none")
     command.add_argument("--memorisation", action="store_true", help="look at training rows as well: what comes out")
     command.add_argument("--canaries", metavar="FILE", help="codes planted in the training rows: prompt, completion")
     command.add_argument("--safety", action="store_true", help="ask harmful requests as well: are they declined")
-    command.add_argument(
-        "--instructions", type=int, default=60, help="general instructions forgetting is measured on (default: 60)"
-    )
+    _number(command, "instructions", "general instructions forgetting is measured on")
+
+
+def _number(command: argparse.ArgumentParser, name: str, described: str) -> None:
+    """A flag for a number of `Measuring`, with its default."""
+    from tunelab.measure.settings import Measuring
+
+    default = getattr(Measuring, name)
+    flag = f"--{name.replace('_', '-')}"
+    command.add_argument(flag, type=int, default=default, metavar="N", help=f"{described} (default: {default})")
 
 
 def _evaluate(options: argparse.Namespace) -> int:
@@ -93,11 +91,11 @@ def _evaluate(options: argparse.Namespace) -> int:
         _settings(options),
         stage=stage_of(run, options.stage),
         data=_other_data(options, run),
-        on_progress=lambda message: print(message, file=sys.stderr, flush=True),
+        on_progress=terminal.say,
     )
     if options.out:
         for written in write_as(rows_of(run), Path(options.out), options.form, run):
-            print(f"rows: {written}", file=sys.stderr)
+            terminal.say(f"rows: {written}")
     if options.json:
         every = [report.model_dump(mode="json") for report in reports]
         print(json.dumps(every if options.against else every[0], ensure_ascii=False, indent=1))

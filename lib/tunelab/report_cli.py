@@ -7,22 +7,16 @@ tunelab report latest --out tickets.html --rows 3
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
+
+from tunelab import terminal
 
 
 def add_command(commands: Any) -> None:
     """Add `report` to the commands of a parser."""
     described = "a run as one page: data, settings, curves, result, wins and losses, cost, limits"
-    command = commands.add_parser(
-        "report",
-        help=described,
-        description=f"{described}\n\n{(__doc__ or '').partition(chr(10) * 2)[2]}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    command.set_defaults(command=_report)
-    command.add_argument("--runs", metavar="DIR", dest="root", help="where runs live (default: the user's data folder)")
+    command = terminal.add_command(commands, "report", _report, described, __doc__)
     command.add_argument("run", help="id or name of the run, or 'latest'")
     command.add_argument("--out", metavar="FILE", help="an .html file (default: card.html in the run's folder)")
     command.add_argument(
@@ -37,9 +31,7 @@ def _report(options: argparse.Namespace) -> int:
 
     run = Run.open(options.run, options.root)
     out = Path(options.out).expanduser() if options.out else run.path / CARD_FILE
-    card = report(
-        run, out=out, rows=options.rows, on_progress=lambda message: print(message, file=sys.stderr, flush=True)
-    )
+    card = report(run, out=out, rows=options.rows, on_progress=terminal.say)
     print(f"{card.headline.words}. {card.headline.sentence}".strip())
     print(f"Card: {out}\nFacts: {json_file(out)}")
     return 0

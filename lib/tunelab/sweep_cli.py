@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunelab import terminal
 from tunelab.errors import EXIT_INTERRUPTED
 from tunelab.flags import given, spec_flags
-from tunelab.tables import aligned
 
 if TYPE_CHECKING:
     from tunelab.config import RunConfig
@@ -26,14 +25,7 @@ def add_command(commands: Any) -> None:
     from tunelab.measure.series import SeriesConfig
 
     described = "the same run with several seeds, learning rates or ranks, and a verdict over all of them"
-    command = commands.add_parser(
-        "sweep",
-        help=described,
-        description=f"{described}\n\n{(__doc__ or '').partition(chr(10) * 2)[2]}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    command.set_defaults(command=_sweep)
-    command.add_argument("--runs", metavar="DIR", dest="root", help="where runs live (default: the user's data folder)")
+    command = terminal.add_command(commands, "sweep", _sweep, described, __doc__)
     command.add_argument("config", metavar="RUN.YAML", help="a RunConfig as YAML or JSON, or a run to take it from")
     command.add_argument("--seeds", type=int, default=3, metavar="N", help="how many seeds, from 0 (default: 3)")
     command.add_argument("--learning-rates", type=float, nargs="+", default=[], metavar="RATE", help="to try, each")
@@ -44,8 +36,6 @@ def add_command(commands: Any) -> None:
 
 
 def _sweep(options: argparse.Namespace) -> int:
-    from tunelab.chain import interruptible
-    from tunelab.measure.climb import climb
     from tunelab.measure.sweep import Sweep, SweepConfig
 
     config = SweepConfig.model_validate(
@@ -58,18 +48,9 @@ def _sweep(options: argparse.Namespace) -> int:
         }
     )
     sweep = Sweep.create(config, Path(options.out) if options.out else None, options.root)
-    sweep.clear_requests()
-    with interruptible() as interrupted:
-        shown = None
-        for rung in climb(sweep, interrupted):
-            if (rung.name, rung.status) != shown:
-                shown = (rung.name, rung.status)
-                about = f": {rung.message}" if rung.status in ("done", "failed", "skipped", "stopped") else ""
-                print(f"{rung.title}: {rung.status}{about}", flush=True)
-        stopped = interrupted()
+    stopped = terminal.follow_climb(sweep)
     _print(sweep, options.json)
-    if any(rung.status in ("waiting", "stopped") for rung in sweep.rungs()):
-        print(f"Stopped before its end; go on with the same command and --out {sweep.path}", file=sys.stderr)
+    terminal.say_what_is_left(sweep)
     return EXIT_INTERRUPTED if stopped else 0
 
 
@@ -107,7 +88,7 @@ def _print(sweep: Sweep, as_json: bool) -> None:
             title, base, tuned = figure_of(rung.report)
             loss, seconds = rung.report.heldout_loss.tuned, f"{rung.seconds:,.0f} s" if rung.seconds else ""
             rows.append([rung.title, title, f"{base:.1f}", f"{tuned:.1f}", f"{loss:.3f}", seconds])
-    print("\n" + aligned(rows))
+    print("\n" + terminal.aligned(rows))
     for one in swept:
         what = one.verdict.sentence if one.verdict else "nothing is answered, so the losses above are all there is"
         print(f"{one.setting}: {what}.")

@@ -7,11 +7,10 @@ tools read.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -19,11 +18,8 @@ from tunelab.data.examples import Example
 from tunelab.errors import UserError, shortened, shown_name
 from tunelab.machine.files import write_atomically
 from tunelab.measure.changes.rows import AnsweredRow
+from tunelab.measure.sides_compared import BASE, TUNED, ScoredMetric, Side
 from tunelab.run.run import Run
-
-if TYPE_CHECKING:
-    from tunelab.measure.metrics import Metric
-    from tunelab.measure.task import Task
 
 FOLDER = "evaluations"
 Form = Literal["rows", "lm-eval", "comparator"]
@@ -38,51 +34,39 @@ def answers_file(data: str | None) -> str:
 def answered_rows(
     examples: Sequence[Example],
     references: Sequence[str],
-    base: tuple[Sequence[str], Sequence[bool]],
-    tuned: tuple[Sequence[str], Sequence[bool]],
+    base: Side,
+    tuned: Side,
     others: dict[str, list[str]],
-    task: Task,
+    scored: Sequence[ScoredMetric],
+    *,
+    labelled: bool,
 ) -> list[AnsweredRow]:
-    """Each example with the answers of base, tuned and others (texts, and whether they ended), scored by every metric
-    that says something of a single row."""
-    by_side = [scores_by_row(task.metrics, side, references) for side in (base[0], tuned[0], *others.values())]
-    rows = []
-    for place, example in enumerate(examples):
-        before, after, *beside = (side[place] for side in by_side)
-        rows.append(
-            AnsweredRow(
-                row=example.row,
-                prompt=example.prompt,
-                reference=references[place],
-                base=base[0][place],
-                tuned=tuned[0][place],
-                base_scores=before,
-                tuned_scores=after,
-                base_ended=base[1][place],
-                tuned_ended=tuned[1][place],
-                others={name: answers[place] for name, answers in others.items()},
-                other_scores=dict(zip(others, beside, strict=True)),
-                columns={"group": example.group} if example.group else {},
-                label=references[place] if task.labels else None,
-            )
+    """Each example with the answers of base, tuned and others, and their scores; `labelled`: the answers are labels."""
+    by_who = {who: _scores_of(who, scored, len(examples)) for who in (BASE, TUNED, *others)}
+    return [
+        AnsweredRow(
+            row=example.row,
+            prompt=example.prompt,
+            reference=references[place],
+            base=base.answers[place],
+            tuned=tuned.answers[place],
+            base_scores=by_who[BASE][place],
+            tuned_scores=by_who[TUNED][place],
+            base_ended=base.ended[place],
+            tuned_ended=tuned.ended[place],
+            others={name: answers[place] for name, answers in others.items()},
+            other_scores={name: by_who[name][place] for name in others},
+            columns={"group": example.group} if example.group else {},
+            label=references[place] if labelled else None,
         )
-    return rows
+        for place, example in enumerate(examples)
+    ]
 
 
-def scores_by_row(
-    metrics: Sequence[Metric], answers: Sequence[str], references: Sequence[str]
-) -> list[dict[str, float]]:
-    """The scores of each answer, by metric; one that can't be scored is missing."""
-    found: list[dict[str, float]] = [{} for _ in answers]
-    for metric in metrics:
-        for place, (answer, reference) in enumerate(zip(answers, references, strict=True)):
-            try:
-                value = float(metric.value(metric.sums([answer], [reference])[0]))
-            except Exception:  # a user's own may raise anything; the report says which rows
-                continue
-            if math.isfinite(value):
-                found[place][metric.name] = value
-    return found
+def _scores_of(who: str, scored: Sequence[ScoredMetric], count: int) -> list[dict[str, float]]:
+    """The scores of somebody's answer to each row, by metric; one that can't be scored is missing."""
+    by_metric = {one.metric.name: one.by_row(who) for one in scored}
+    return [{name: rows[place] for name, rows in by_metric.items() if place in rows} for place in range(count)]
 
 
 def write_rows(rows: Sequence[AnsweredRow], path: Path) -> None:

@@ -5,8 +5,8 @@ says that the tuned model finds ordinary answers less likely than its base did. 
 Catastrophic Forgetting in Large Language Models During Continual Fine-tuning", measure it by benchmarks of general
 ability; the loss shows the same within seconds on a small model.
 
-These instructions are of the same kinds as the set `general`, so a run that replays that set learns their form:
-`probe/` has instructions of other kinds, and questions.
+These instructions are of the same kinds as the set `general`, so a run that replays that set learns their form. What a
+report calls forgetting is measured on those of `probe/`, which are of other kinds, and on its questions.
 """
 
 from __future__ import annotations

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from tunelab.errors import UserError
 from tunelab.measure.answered import answers_file
 from tunelab.measure.settings import Measuring
-from tunelab.measure.sides_compared import Side, compare_sides
+from tunelab.measure.sides_compared import BASE, TUNED, ScoredMetric, Side, compare_sides
 from tunelab.run.reports import Ability, Memorisation, Report, Safety
 from tunelab.run.run import Run
 
@@ -22,16 +23,15 @@ if TYPE_CHECKING:
     from tunelab.measure.statistics import Measured as Judged
     from tunelab.measure.task import Task
 
-PROBE_LENGTH = 2048  # tokens: every general instruction fits, whatever the run's max_length
-
 
 class MeasuredRun:
-    """A run's model and the rows it is measured on; each side is measured when it is asked for."""
+    """A run's model and the rows it is measured on: both sides, and others who answer, measured when it is made."""
 
     def __init__(
         self, run: Run, picked: Picked, task: Task, settings: Measuring, on_progress: Callable[[str], None]
     ) -> None:
         from tunelab.data.encode import encode_all
+        from tunelab.measure.probe.ability import INSTRUCTION_LENGTH
         from tunelab.measure.probe.read import instructions
         from tunelab.measure.scoring import rows_to_score
         from tunelab.measure.sides import Sides, longest_row
@@ -42,7 +42,7 @@ class MeasuredRun:
         base = self.sides.base
         self.answered = [one for one in picked.examples if self.sides.can_answer(one.asked)]
         self.rows = picked.blocks or rows_to_score(self.answered, base, longest_row(run))
-        self.probe_length = longest_row(run, PROBE_LENGTH)
+        self.probe_length = longest_row(run, INSTRUCTION_LENGTH)
         probe = instructions()[: settings.instructions]
         self.general, _notes = encode_all(probe, base.tokenizer, self.probe_length)
         self.references = [self.sides.words(example.answer) for example in self.answered]
@@ -160,53 +160,52 @@ class MeasuredRun:
         prompts = self.sides.prompts(asked)
         return [one.text for one in self.sides.answers(prompts, self.settings.max_new_tokens, tuned, who)]
 
+    @cached_property
+    def scored(self) -> list[ScoredMetric]:
+        """Everybody's answers by each metric, the task's first; none where nothing is answered."""
+        if not self.answered:
+            return []
+        answers = {TUNED: self.tuned.answers, BASE: self.base.answers, **self.others}
+        return [ScoredMetric.of(metric, answers, self.references) for metric in self.task.metrics]
+
     def judged(self) -> Judged:
         """The task's figure, or the loss where nothing is answered, for a verdict."""
-        from tunelab.measure.metrics import score_sides
         from tunelab.measure.statistics import Measured
         from tunelab.measure.statistics.sums import mean
 
-        if not self.answered:
+        if not self.scored:
             before, after = (side.loss_columns for side in (self.base, self.tuned))
             return Measured("loss per token", "nats", before, after, mean, higher_is_better=False)
-        metric = self.task.metrics[0]
-        answers = [self.base.answers, self.tuned.answers, *self.others.values()]
-        base, tuned, *others = score_sides(metric, answers, self.references).sums
+        main = self.scored[0]
         return Measured(
-            metric.title,
-            metric.unit,
-            base,
-            tuned,
-            metric.value,
-            metric.higher_is_better,
-            dict(zip(self.others, others, strict=True)),
+            main.metric.title,
+            main.metric.unit,
+            main.sums[BASE],
+            main.sums[TUNED],
+            main.metric.value,
+            main.metric.higher_is_better,
+            main.others,
             self.tuned.ended.count(False) / len(self.answered),
         )
 
     def report(self, pool: Pool) -> Report:
         """What all of it says."""
-        report = compare_sides(
+        beside = {"ability": self.ability(), "memorisation": self.memorisation(pool), "safety": self.safety()}
+        of_metrics = [note for one in self.scored for note in one.notes]
+        return compare_sides(
             self.base,
             self.tuned,
-            self.references,
-            self.task.metrics,
-            others=self.others,
-            seconds=0.0,
+            self.scored,
+            **beside,
             selected_on=self.picked.selected_on,
-        )
-        found = {"ability": self.ability(), "memorisation": self.memorisation(pool), "safety": self.safety()}
-        return report.model_copy(
-            update={
-                **found,
-                "by": self.settings.by,
-                "data": pool.name,
-                "left_out": self.picked.left_out,
-                "too_long": len(self.picked.examples) - len(self.answered),
-                "notes": (*self.picked.notes, *self.task.notes, *report.notes, *self.notes),
-                "max_new_tokens": self.settings.max_new_tokens,
-                "answers_file": answers_file(pool.name) if self.answered else None,
-                "seconds": time.perf_counter() - self.began,
-            }
+            by=self.settings.by,
+            data=pool.name,
+            left_out=self.picked.left_out,
+            too_long=len(self.picked.examples) - len(self.answered),
+            notes=(*self.picked.notes, *self.task.notes, *of_metrics, *self.notes),
+            max_new_tokens=self.settings.max_new_tokens,
+            answers_file=answers_file(pool.name) if self.answered else None,
+            seconds=time.perf_counter() - self.began,
         )
 
     def answered_rows(self) -> list[AnsweredRow]:
@@ -216,8 +215,9 @@ class MeasuredRun:
         return answered_rows(
             self.answered,
             self.references,
-            (self.base.answers, self.base.ended),
-            (self.tuned.answers, self.tuned.ended),
+            self.base,
+            self.tuned,
             self.others,
-            self.task,
+            self.scored,
+            labelled=bool(self.task.labels),
         )

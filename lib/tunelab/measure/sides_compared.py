@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 
     from tunelab.measure.changes.rows import AnsweredRow
     from tunelab.measure.metrics import Metric
+
+TUNED, BASE = "tuned", "base"  # who answered, beside baselines by their names
 
 
 class Side(BaseModel):
@@ -37,60 +41,65 @@ class Side(BaseModel):
         return numpy.stack([numpy.array(self.losses), numpy.array(self.tokens, dtype=float)], axis=1)
 
 
-def compare_sides(
-    base: Side,
-    tuned: Side,
-    references: Sequence[str],
-    metrics: Sequence[Metric],
-    *,
-    seconds: float,
-    others: dict[str, list[str]] | None = None,
-    selected_on: int = 0,
-) -> Report:
-    """Two sides of the same rows, and tuned against `others` who answered them, with intervals on every difference. The
-    first of the metrics is the task's."""
-    compared: dict[str, dict[str, Compared]] = {}
-    notes: list[str] = []
-    if references:
-        answers = {"base": base.answers, **(others or {})}
-        for metric in metrics:
-            for who, figure in _compared(metric, answers, tuned.answers, references, notes).items():
-                compared.setdefault(who, {})[metric.name] = figure
+@dataclass(frozen=True)
+class ScoredMetric:
+    """What each row adds to a metric, by who answered: computed once for figures, verdict and rows."""
+
+    metric: Metric
+    sums: dict[str, numpy.ndarray]  # (rows, k) of `TUNED`, `BASE` and others
+    rows: tuple[int, ...]  # the rows that are scored, counted from 0
+    notes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, metric: Metric, answers: dict[str, Sequence[str]], references: Sequence[str]) -> ScoredMetric:
+        """Everybody's answers to the same rows.
+
+        Raises:
+            UserError: a user's metric raises on every row, or a reference does not fit one of this library.
+        """
+        from tunelab.measure.metrics import score_sides
+
+        scored = score_sides(metric, list(answers.values()), references)
+        notes = tuple(note.rstrip(".") for note in scored.notes)
+        return cls(metric, dict(zip(answers, scored.sums, strict=True)), scored.rows, notes)
+
+    @property
+    def others(self) -> dict[str, numpy.ndarray]:
+        """The sums of all but tuned and base."""
+        return {who: sums for who, sums in self.sums.items() if who not in (TUNED, BASE)}
+
+    def against(self, who: str) -> Compared:
+        """Tuned against somebody else."""
+        from tunelab.measure.statistics import compared
+
+        metric, whole = self.metric, 100.0 if self.metric.unit == "%" else None
+        better = metric.higher_is_better is not False
+        figure = compared(self.sums[who], self.sums[TUNED], metric.value, higher_is_better=better, whole=whole)
+        return figure.model_copy(update={"title": metric.title, "unit": metric.unit})
+
+    def by_row(self, who: str) -> dict[int, float]:
+        """The figure of each row on its own; one that is no finite number is missing."""
+        values = self.metric.value(self.sums[who]).tolist()
+        return {row: value for row, value in zip(self.rows, values, strict=True) if math.isfinite(value)}
+
+
+def compare_sides(base: Side, tuned: Side, scored: Sequence[ScoredMetric], **facts: Any) -> Report:
+    """Two sides of the same rows, and tuned against others who answered them, with intervals on every difference. The
+    first of the metrics is the task's. `facts`: further fields of the report."""
+    others = scored[0].others if scored else {}
     return Report(
         rows=len(base.losses),
         heldout_loss=_compared_losses(base.losses, tuned.losses, base.tokens),
-        metrics=compared.get("base", {}),
-        main_metric=metrics[0].name if references else None,
-        baselines=tuple(Baseline(name=name, metrics=compared[name]) for name in others or {} if references),
+        metrics={one.metric.name: one.against(BASE) for one in scored},
+        main_metric=scored[0].metric.name if scored else None,
+        baselines=tuple(
+            Baseline(name=who, metrics={one.metric.name: one.against(who) for one in scored}) for who in others
+        ),
         general_loss=_compared_losses(base.general_losses, tuned.general_losses, base.general_tokens),
         probe_rows=len(base.general_losses),
-        seconds=seconds,
-        selected_on=selected_on,
         cut_answers=CutAnswers(base=base.ended.count(False), tuned=tuned.ended.count(False)),
-        notes=tuple(notes),
+        **facts,
     )
-
-
-def _compared(
-    metric: Metric,
-    answers: dict[str, list[str]],
-    tuned: Sequence[str],
-    references: Sequence[str],
-    notes: list[str],
-) -> dict[str, Compared]:
-    """Tuned against each of those who answered, by one metric."""
-    from tunelab.measure.metrics import score_sides
-    from tunelab.measure.statistics import compared
-
-    scored = score_sides(metric, [tuned, *answers.values()], references)
-    notes += [note.rstrip(".") for note in scored.notes]
-    after, *sides = scored.sums
-    found = {}
-    whole, better = 100.0 if metric.unit == "%" else None, metric.higher_is_better is not False
-    for who, before in zip(answers, sides, strict=True):
-        figure = compared(before, after, metric.value, higher_is_better=better, whole=whole)
-        found[who] = figure.model_copy(update={"title": metric.title, "unit": metric.unit})
-    return found
 
 
 def _compared_losses(before: Sequence[float], after: Sequence[float], tokens: Sequence[int]) -> Compared:

@@ -1,8 +1,9 @@
 """`general`: short general instructions of many kinds, written for this project. Mixed into narrow training data they
 keep a small model from forgetting what it could do before (replay: Robins 1995).
 
-What measures that forgetting is no built-in set, so that no run trains on it: `general_probe`, instructions of the same
-kinds on other subjects; `probe_instructions`, of other kinds; `probe_choices`, questions with four choices.
+What measures that forgetting is no built-in set, so that no run trains on it: `probe_instructions`, of other kinds, and
+`probe_choices`, questions with four choices. `general_probe` holds instructions of the same kinds on other subjects:
+what replay teaches helps with them.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ def general() -> list[dict[str, Any]]:
 
 
 def general_probe() -> list[dict[str, Any]]:
-    """60 rows like those of `general`, none of them in it: never train on them, measure forgetting with them."""
+    """60 rows like those of `general`, none of them in it: never train on them."""
     return _rows_beside("general_probe.jsonl")
 
 
