@@ -35,6 +35,7 @@ from tunelab.techniques import Technique
 
 if TYPE_CHECKING:
     from tunelab.data.examples import DataSplit
+    from tunelab.measure.live import LiveRows
     from tunelab.train.checkpoints import Checkpoint
     from tunelab.train.forecast import Forecast
     from tunelab.train.loop import StageData, Trainer
@@ -173,6 +174,7 @@ class _Chain:
         self.model: Any = None
         self.rows: list[StageData] = []  # of each stage
         self.splits: list[DataSplit] = []
+        self.live: list[LiveRows] = []  # what each stage is measured on while it trains
         self.notes: list[str] = []
         self.ahead: Forecast | None = None
         self.loss: Any = None
@@ -182,6 +184,7 @@ class _Chain:
 
     def events(self) -> Generator[TrainingEvent, None, None]:
         """The whole chain, a line for each of its steps."""
+        self._check()
         self._look_back()
         yield from self._load_and_read()
         self._attach()
@@ -192,6 +195,13 @@ class _Chain:
             if stopped:
                 return
         yield self._finish()
+
+    def _check(self) -> None:
+        """Refuse what no data and no model can mend, before they are read."""
+        from tunelab.measure.live import check_live
+
+        for stage in self.stages:
+            check_live(stage.training)
 
     def _look_back(self) -> None:
         """What a run that is resumed was: its measured choices, and its newest checkpoint."""
@@ -244,6 +254,7 @@ class _Chain:
 
     def _read(self, tokenizer: Any) -> tuple[list[Any], list[Any], list[str]]:
         from tunelab.data import read_data, training_rows
+        from tunelab.measure.live import live_rows
         from tunelab.model.load import find
         from tunelab.model.positions import row_limit
         from tunelab.train.loop import StageData
@@ -265,6 +276,9 @@ class _Chain:
                         f"max_length = {limit.tokens} tokens. Raise max_length, or shorten the prompts."
                     )
                 sides.append(rows)
+            live = live_rows(stage, split.heldout, tokenizer, limit.tokens)
+            notes += [where + note for note in live.notes]
+            self.live.append(live)
             examples = self._examples_to_replay(stage)
             everything_replayed += examples
             replayed, replay_notes = self._replayed(stage, examples, tokenizer, limit.tokens, len(sides[0]))
@@ -391,6 +405,7 @@ class _Chain:
         """What trains a stage, from its beginning or from the checkpoint that was taken in it."""
         import torch
 
+        from tunelab.measure.live import beside
         from tunelab.train.loop import Trainer
 
         stage, ahead = self.stages[index], self.ahead
@@ -407,6 +422,7 @@ class _Chain:
             should_stop=self.should_stop,
             adapter_off=lambda: self.config.technique.off(self.model),
             expected_seconds=ahead.slowest_seconds[index] if ahead and ahead.slowest_seconds else 0.0,
+            beside=beside(self.live[index], self.base, self.config.technique, self.model, self.loss, stage.training),
         )
         torch.manual_seed(stage.training.seed)
         if self.checkpoint and self.checkpoint.position.stage == index:

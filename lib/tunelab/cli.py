@@ -37,7 +37,7 @@ from tunelab.terminal import add_command, aligned, follow_climb, say, say_what_i
 
 if TYPE_CHECKING:
     from tunelab.config import Changes, RunConfig
-    from tunelab.run.events import TrainingEvent
+    from tunelab.run.events import Evaluated, TrainingEvent
     from tunelab.run.run import Run
 
 
@@ -329,7 +329,7 @@ def describe(event: TrainingEvent) -> str | None:
         return f"step {event.step}: loss {event.loss:.4f}, {event.tokens / event.seconds:.0f} tokens/s"
     if isinstance(event, e.Evaluated):
         base = f" (base {event.base_loss:.4f})" if event.base_loss is not None else ""
-        return f"step {event.step}: held-out loss {event.heldout_loss:.4f}{base}"
+        return f"step {event.step}: held-out loss {event.heldout_loss:.4f}{base}{_beside(event)}"
     if isinstance(event, e.RolledBack):
         return f"rolled back to the end of stage {event.stage + 1}"
     if isinstance(event, e.StageDone) and event.restored_step:
@@ -337,6 +337,18 @@ def describe(event: TrainingEvent) -> str | None:
     if isinstance(event, e.Resumed):
         return f"going on from step {event.step}"
     return None
+
+
+def _beside(event: Evaluated) -> str:
+    """What was measured beside the held-out loss, after a comma."""
+    said = ""
+    if event.metric_value is not None:
+        base = f" (base {event.base_metric:.1f})" if event.base_metric is not None else ""
+        said += f", {event.metric} {event.metric_value:.1f}{base}"
+    if event.general_loss is not None:
+        base = f" (base {event.base_general_loss:.4f})" if event.base_general_loss is not None else ""
+        said += f", general loss {event.general_loss:.4f}{base}"
+    return said
 
 
 def _runs(options: argparse.Namespace) -> int:

@@ -330,10 +330,34 @@ class TrainConfig(Spec):
     early_stopping_patience: int | None = Field(
         None,
         ge=1,
-        description="Stop after this many measurements without a better held-out loss. None: never.",
+        description="Stop after this many measurements without a better held-out loss (or metric, see choose_by). "
+        "None: never.",
     )
     keep_best: bool = Field(
-        True, description="At the end, restore the adapter that had the lowest held-out loss (measured on eval_rows)."
+        True,
+        description="At the end, restore the adapter that had the lowest held-out loss, or the best metric (see "
+        "choose_by).",
+    )
+    metric: str | None = Field(
+        None,
+        description="A figure of answers that is measured along with the held-out loss: 'accuracy' or 'exact_match' "
+        "for labels, 'field_f1' for JSON, 'number_match', 'chrf' or 'rouge_l' for texts, … None: no answers are "
+        "written while training.",
+    )
+    metric_rows: int = Field(
+        16, ge=1, le=10_000, description="Held-out rows that are answered for `metric` (the first ones)."
+    )
+    forgetting_rows: int = Field(
+        8,
+        ge=0,
+        le=60,
+        description="General instructions whose loss is measured along with the held-out loss, to see what is "
+        "forgotten while it happens: each costs about what a held-out row does. 0: none.",
+    )
+    choose_by: Literal["loss", "metric"] = Field(
+        "loss",
+        description="What early stopping and keep_best look at: the held-out loss, or `metric` (of equal ones the "
+        "lower loss).",
     )
     checkpoint_every: int = Field(20, ge=1, description="Steps between two checkpoints, from which a run can resume.")
     length_buckets: bool = Field(True, description="Put rows of similar length into one batch: less padding.")
@@ -345,10 +369,18 @@ class TrainConfig(Spec):
     )
     seed: int = Field(0, ge=0, description="Seed of initialisation, order and dropout.")
 
+    @model_validator(mode="after")
+    def _chosen_by_what_is_measured(self) -> Self:
+        if self.choose_by == "metric" and self.metric is None:
+            raise ValueError("choose_by = 'metric' needs one: set `metric`, e.g. to 'exact_match', or choose by 'loss'")
+        return self
+
     @property
     def choosing_rows(self) -> int:
         """How many held-out rows, the first ones, choose which step's result is kept."""
-        return self.eval_rows if self.keep_best or self.early_stopping_patience else 0
+        if not self.keep_best and not self.early_stopping_patience:
+            return 0
+        return max(self.eval_rows, self.metric_rows) if self.choose_by == "metric" else self.eval_rows
 
     @property
     def resolved_warmup_steps(self) -> int:

@@ -122,6 +122,16 @@ class Resident:
         return lambda rows, _capacity: [PlainDecoder(model, switch, rows) for switch in around]
 
 
+def while_training(model: Any, technique: Technique, llama: FastLlama | None, tuned: bool) -> Pass:
+    """How a model that is being trained answers now, with its adapter as it is, or without it; `llama`: how it computes
+    its losses, if fast."""
+    if llama is not None and isinstance(technique, LoRA):
+        factors = technique.factors_of(model) if tuned else None
+        return Pass([0], lambda rows, capacity: [FastDecoder(llama, [factors] * rows, capacity)], padded=True)
+    around = nullcontext if tuned else lambda: technique.off(model)
+    return Pass([0], lambda rows, _capacity: [PlainDecoder(model, around, rows)], technique.rows_can_be_padded)
+
+
 def _batched(llama: FastLlama, results: Sequence[Result | None]) -> MakeDecoders:
     """One decoder for all columns, row by row; None stands for the base."""
     adapters: list[Any] = []

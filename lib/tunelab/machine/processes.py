@@ -29,6 +29,21 @@ def is_first() -> bool:
     return count() == 1 or os.environ["RANK"] == "0"
 
 
+def index() -> int:
+    """The number of this one, counted from 0."""
+    return int(os.environ["RANK"]) if count() > 1 else 0
+
+
+def gathered(mine: list[Value]) -> list[Value]:
+    """The lists of all processes, one after the other; every process has them all then. All have to come here, after
+    `join`."""
+    if count() == 1:
+        return mine
+    from accelerate.utils import gather_object
+
+    return list(gather_object(mine))
+
+
 def join(device: str) -> None:
     """Meet the others, once; `device` is that of `ModelSpec`. On GPUs each process takes one of its own."""
     if count() == 1:

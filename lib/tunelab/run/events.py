@@ -86,13 +86,23 @@ class Evaluated(Event):
     scored_tokens: int
     seconds: float
     best: bool
+    best_by: str = "loss"  # by what it is the best: the held-out loss, or the name of a metric
+    metric: str | None = None  # its name; None: none was measured
+    metric_value: float | None = None
+    base_metric: float | None = None  # of the same rows, before training; None where it was not measured
+    metric_rows: int = 0
+    answer_seconds: float = 0.0  # of `seconds`, to write answers: for the metric, and those that are shown
+    general_loss: float | None = None  # on general instructions, mean over the scored tokens, nats
+    base_general_loss: float | None = None
+    general_rows: int = 0
+    general_seconds: float = 0.0
 
 
 class Sampled(Event):
     """An answer during training, to see what the loss can't tell."""
 
     event: Literal["Sampled"] = "Sampled"
-    step: int
+    step: int  # 0: the base's
     prompt: str
     answer: str
 
@@ -109,6 +119,7 @@ class StageDone(Event):
     step: int
     stage: int
     restored_step: int | None  # the step whose adapter was restored; None: the last one is kept
+    best_by: str = "loss"  # by what it was chosen: the held-out loss, or the name of a metric
 
 
 class Resumed(Event):

@@ -205,12 +205,24 @@ class LoRA(PeftTechnique):
         """
         from safetensors.torch import load_file
 
+        return self._factors(load_file(adapter_file(folder)))
+
+    def factors_of(self, model: Any) -> dict[str, tuple[Tensor, Tensor, float]]:
+        """As `factors`, of an attached adapter as its parameters are now: they are not copied.
+
+        Raises:
+            UserError: as `factors`.
+        """
+        from peft import get_peft_model_state_dict
+
+        return self._factors({name: value.detach() for name, value in get_peft_model_state_dict(model).items()})
+
+    def _factors(self, weights: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor, float]]:
         if self.use_dora:
             raise UserError(
                 "DoRA can't stand in one batch with the base or with other adapters: it also changes the length of "
                 "each weight row. Compare it alone; it is answered in a pass of its own."
             )
-        weights = load_file(adapter_file(folder))
         layers = sorted({name.split(".lora_")[0] for name in weights})
         return {
             layer.removeprefix("base_model.model."): (

@@ -6,7 +6,7 @@ takes the newest one whose sums agree. Everything in it is safetensors or JSON, 
     checkpoints/step-000040/
         parameters.safetensors   the trained parameters
         optimizer.safetensors    AdamW's moments, the random generator's state, the loss scale of fp16
-        best.safetensors         the parameters with the lowest held-out loss so far, if measured
+        best.safetensors         the parameters of the best evaluation so far, if measured
         state.json               step, stage, best loss, patience
         manifest.json            sha256 of the files above
 """
@@ -38,7 +38,8 @@ class Position:
     step: int = 0  # optimiser steps of the run
     stage: int = 0
     stage_step: int = 0  # optimiser steps of this stage
-    best_loss: float | None = None
+    best_loss: float | None = None  # held-out loss of the best step
+    best_metric: float | None = None  # its metric, where that chooses
     best_step: int | None = None
     evaluations_without_gain: int = 0
 

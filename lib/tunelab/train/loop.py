@@ -1,7 +1,7 @@
 """The training loop: one readable generator of events, on Accelerate.
 
     for each step:  batches → loss → backward → clip → AdamW → schedule → StepDone
-    now and then:   held-out loss → Evaluated;  checkpoint → Saved
+    now and then:   held-out loss, and what is measured beside it → Evaluated, Sampled;  checkpoint → Saved
 
 Accelerate supplies device placement and the processes of `torchrun`, so the same lines run on a laptop and on several
 GPUs. Where the model computes in fp16, whose smallest numbers are 6e-8, the loss is scaled up before the backward and
@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,9 @@ from tunelab.errors import UserError
 from tunelab.losses import Loss, Objective
 from tunelab.machine import hardware, processes
 from tunelab.model.load import unwrapped
-from tunelab.run.events import Evaluated, Saved, StageDone, StepDone, TrainingEvent
+from tunelab.run.events import Evaluated, Sampled, Saved, StageDone, StepDone, TrainingEvent
 from tunelab.spec import TrainConfig
+from tunelab.train.beside import Beside, Price, Seen
 from tunelab.train.checkpoints import (
     Checkpoint,
     Position,
@@ -72,7 +73,7 @@ class Trainer:
 
     `folder` is where checkpoints go (None: none are written); `should_stop` is asked once per optimiser step;
     `expected_seconds` is the forecast of a step of the first epoch (0: there is none), and steps that take much longer
-    are told of.
+    are told of. `beside` is what each evaluation measures beside the held-out loss.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class Trainer:
         should_stop: Callable[[], bool] = lambda: False,
         adapter_off: Callable[[], Any] | None = None,
         expected_seconds: float = 0.0,
+        beside: Beside | None = None,
     ) -> None:
         self.model, self.loss, self.data, self.config = model, loss, data, config
         self.pad_id, self.folder, self.should_stop, self.adapter_off = pad_id, folder, should_stop, adapter_off
@@ -97,6 +99,7 @@ class Trainer:
         self.position = position or Position()
         self.stopped, self.expected_seconds = False, expected_seconds
         self.last_heldout_loss: float | None = None
+        self.beside, self.price = beside or Beside(), Price()
         self.best: dict[str, torch.Tensor] = {}
         self.objective = Objective(loss, config, adapter_off)
         self.weights = trained_parameters(model)
@@ -136,11 +139,12 @@ class Trainer:
                 break
             done = self._step()
             yield done
+            self.price.step(done.seconds)
             if notice := watch.after(done):
                 yield notice
             last = position.stage_step == config.steps
             if self.data.heldout and (position.stage_step == 1 or position.stage_step % config.eval_every == 0 or last):
-                yield self._evaluate()
+                yield from self._evaluate()
                 hardware.release_free_memory()  # batches of many sizes leave holes
                 if self._out_of_patience():
                     break
@@ -150,7 +154,7 @@ class Trainer:
             yield from self.save()
             return
         restored = self._restore_best() if config.keep_best else None
-        yield StageDone(step=position.step, stage=position.stage, restored_step=restored)
+        yield StageDone(step=position.step, stage=position.stage, restored_step=restored, best_by=self._best_by)
 
     def _step(self) -> StepDone:
         started = time.perf_counter()
@@ -253,24 +257,19 @@ class Trainer:
                 "scaled. Choose dtype 'bfloat16' or 'float32', or lower learning_rate."
             )
 
-    def _evaluate(self) -> Evaluated:
-        started = time.perf_counter()
+    def _evaluate(self) -> Iterator[TrainingEvent]:
+        """Measure the model as it is now and, after the first step of a stage, its base."""
+        started, position, beside = time.perf_counter(), self.position, self.beside
         rows = self.data.heldout[: self.config.eval_rows]
         loss, scored = heldout_loss(self, rows)
-        base = None
-        if self.adapter_off is not None and self.position.stage_step == 1:
+        seen = beside.seen(True, self._loss_of)
+        base, of_base = None, Seen()
+        if self.adapter_off is not None and position.stage_step == 1:
             with self.adapter_off():
                 base = heldout_loss(self, rows)[0]
+            of_base = beside.seen(False, self._loss_of_base)
         self.last_heldout_loss = loss
-        position = self.position
-        best = position.best_loss is None or loss < position.best_loss
-        if best:
-            position.best_loss, position.best_step, position.evaluations_without_gain = loss, position.step, 0
-            if self.config.keep_best:
-                self.best = copy_of(self.parameters)
-        else:
-            position.evaluations_without_gain += 1
-        return Evaluated(
+        yield Evaluated(
             step=position.step,
             stage=position.stage,
             heldout_loss=loss,
@@ -278,8 +277,52 @@ class Trainer:
             rows=len(rows),
             scored_tokens=scored,
             seconds=time.perf_counter() - started,
-            best=best,
+            best=self._is_best(loss, seen.look.metric),
+            best_by=self._best_by,
+            metric=beside.metric,
+            metric_value=seen.look.metric,
+            base_metric=of_base.look.metric,
+            metric_rows=beside.metric_rows,
+            answer_seconds=seen.answer_seconds + of_base.answer_seconds,
+            general_loss=seen.general_loss,
+            base_general_loss=of_base.general_loss,
+            general_rows=len(beside.general),
+            general_seconds=seen.general_seconds + of_base.general_seconds,
         )
+        for prompt, answer in of_base.look.samples:
+            yield Sampled(step=0, prompt=prompt, answer=answer)
+        for prompt, answer in seen.look.samples:
+            yield Sampled(step=position.step, prompt=prompt, answer=answer)
+        if notice := self.price.of(seen, position.step):
+            yield notice
+
+    def _loss_of(self, rows: Sequence[Encoded]) -> float:
+        return heldout_loss(self, rows)[0]
+
+    def _loss_of_base(self, rows: Sequence[Encoded]) -> float:
+        assert self.adapter_off is not None
+        with self.adapter_off():
+            return self._loss_of(rows)
+
+    @property
+    def _best_by(self) -> str:
+        """What chooses the best step: the held-out loss, or the metric of this name."""
+        return self.beside.metric if self.config.choose_by == "metric" and self.beside.metric else "loss"
+
+    def _is_best(self, loss: float, metric: float | None) -> bool:
+        """Whether this step is better than all before; it is remembered then, with its parameters."""
+        position = self.position
+        now, before = (-loss,), (-math.inf if position.best_loss is None else -position.best_loss,)
+        if self._best_by != "loss":  # of equal metrics the lower loss is better
+            now, before = (self.beside.rank(metric), *now), (self.beside.rank(position.best_metric), *before)
+        if position.best_step is not None and now <= before:
+            position.evaluations_without_gain += 1
+            return False
+        position.best_loss, position.best_metric = loss, metric
+        position.best_step, position.evaluations_without_gain = position.step, 0
+        if self.config.keep_best:
+            self.best = copy_of(self.parameters)
+        return True
 
     def _out_of_patience(self) -> bool:
         patience = self.config.early_stopping_patience
@@ -304,7 +347,7 @@ class Trainer:
 
 
 @torch.no_grad()
-def heldout_loss(trainer: Trainer, rows: list[Encoded], batch_size: int = EVAL_ROWS) -> tuple[float, int]:
+def heldout_loss(trainer: Trainer, rows: Sequence[Encoded], batch_size: int = EVAL_ROWS) -> tuple[float, int]:
     """Mean -log p over the scored tokens of `rows`, in nats, and how many tokens those are."""
     trainer.model.eval()
     ordered = sorted(rows, key=lambda row: len(row.input_ids))
