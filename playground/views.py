@@ -25,6 +25,7 @@ SIGNS = {
     "lost": "? lost",
     "unreadable": "✕ unreadable",
 }
+CURVE_COLUMNS = ["Step", "Train loss (mean)", "Held-out loss", "Metric", "General loss", ""]
 RUN_COLUMNS = ["Run", "Status", "Held-out loss", "Method", "Data", "Started", "Id"]
 
 
@@ -93,19 +94,26 @@ def progress_html(run: Run | None, progress: Progress | None, place: int | None)
 
 
 def curve_text(progress: Progress) -> list[list[str]]:
-    """The held-out losses as a table: the chart for those who can't see it."""
+    """What was measured while training, columns as CURVE_COLUMNS: the charts for those who can't see them."""
     rows, kept = [], progress.kept
     for e in progress.evaluations:
         near = [s.loss for s in progress.steps if e.step - 10 < s.step <= e.step]
         mean = f"{sum(near) / len(near):.3f}" if near else "–"
-        rows.append([str(e.step), mean, f"{e.heldout_loss:.3f}", _mark(e, kept)])
+        metric = "–" if e.metric_value is None else f"{e.metric} {e.metric_value:.1f}{_of_base(e.base_metric, 1)}"
+        general = "–" if e.general_loss is None else f"{e.general_loss:.3f}{_of_base(e.base_general_loss, 3)}"
+        rows.append([str(e.step), mean, f"{e.heldout_loss:.3f}", metric, general, _mark(e, kept)])
     return rows
 
 
+def _of_base(value: float | None, digits: int) -> str:
+    return "" if value is None else f" (base {value:.{digits}f})"
+
+
 def _mark(evaluation: Evaluated, kept: Evaluated | None) -> str:
+    best = "lowest" if evaluation.best_by == "loss" else "best"
     if evaluation is kept:
-        return "lowest: kept" if evaluation.best else "kept"
-    return "lowest so far" if evaluation.best else ""
+        return f"{best}: kept" if evaluation.best else "kept"
+    return f"{best} so far" if evaluation.best else ""
 
 
 def notes_text(run: Run, progress: Progress) -> str:

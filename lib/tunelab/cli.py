@@ -332,8 +332,8 @@ def describe(event: TrainingEvent) -> str | None:
         return f"step {event.step}: held-out loss {event.heldout_loss:.4f}{base}{_beside(event)}"
     if isinstance(event, e.RolledBack):
         return f"rolled back to the end of stage {event.stage + 1}"
-    if isinstance(event, e.StageDone) and event.restored_step:
-        return f"the adapter of step {event.restored_step} had the lowest held-out loss and is kept"
+    if isinstance(event, e.StageDone):
+        return event.kept
     if isinstance(event, e.Resumed):
         return f"going on from step {event.step}"
     return None

@@ -12,10 +12,10 @@ from playground import preview_views, run_form, views
 from playground.errors import shown
 from playground.jobs import Jobs
 from playground.parts import PRIVATE, QUIET, by_name
-from tunelab import DataSpec, LoRA, ModelSpec, Progress, Run, RunConfig, Stage, list_runs, overview
+from tunelab import DataSpec, LoRA, ModelSpec, Progress, Run, RunConfig, Stage, TrainConfig, list_runs, overview
 from tunelab.errors import UserError
 from tunelab.machine import hardware
-from tunelab.measure.charts import loss_chart
+from tunelab.measure.charts import training_charts
 from tunelab.train.forecast import Unforeseen
 from tunelab.train.memory import read_and_forecast
 
@@ -88,12 +88,13 @@ class _Room:
 
 
 def quick_config() -> RunConfig:
-    """The quick adapter: QLoRA r16 on the starter and python-docs, everything else at its default."""
+    """The quick adapter: QLoRA r16 on the starter and python-docs. It measures no forgetting on the way, to be quick;
+    everything else is at its default."""
     return RunConfig(
         name="quick adapter",
         model=ModelSpec(repo_id="starter", quantization="nf4"),
         technique=LoRA(),
-        stages=(Stage(data=DataSpec(source="python-docs", heldout=200)),),
+        stages=(Stage(data=DataSpec(source="python-docs", heldout=200), training=TrainConfig(forgetting_rows=0)),),
     )
 
 
@@ -150,7 +151,7 @@ def _lay_out_order(jobs: Jobs) -> _Order:
 def _lay_out_watched() -> _Watched:
     gr.Markdown("### Training")
     status = gr.HTML(views.progress_html(None, None, None), elem_id="status")
-    plot = gr.HTML(loss_chart(_no_progress()), elem_id="loss-chart")
+    plot = gr.HTML(training_charts(_no_progress()), elem_id="loss-chart")
     with gr.Row():
         stop = gr.Button("Stop", elem_id="stop", interactive=False, min_width=90)
         resume = gr.Button("Resume", elem_id="resume", interactive=False, min_width=90)
@@ -167,8 +168,9 @@ def _lay_out_watched() -> _Watched:
     with gr.Accordion("What this run uses", open=False):
         notes = gr.Markdown(elem_id="notes")
     with gr.Accordion("The curve as a table", open=False):
-        headers = ["Step", "Train loss (mean)", "Held-out loss", ""]
-        table = gr.Dataframe(headers=headers, datatype="str", interactive=False, elem_id="curve", buttons=[])
+        table = gr.Dataframe(
+            headers=views.CURVE_COLUMNS, datatype="str", interactive=False, elem_id="curve", buttons=[]
+        )
     return _Watched(status, plot, stop, resume, to_compare, result, message, notes, table)
 
 
@@ -226,7 +228,7 @@ def _run_as_it_stands(room: _Room, run_id: str | None) -> dict[Any, Any]:
     stages, current = views.stage_results(run, progress)
     return {
         watched.status: views.progress_html(run, progress, room.jobs.place(run) if run else None),
-        watched.plot: loss_chart(progress, run.config if run and run.readable else None),
+        watched.plot: training_charts(progress, run.config if run and run.readable else None),
         watched.table: views.curve_text(progress),
         watched.notes: views.notes_text(run, progress) if run else "",
         watched.stop: gr.update(interactive=run is not None and progress.status in ("running", "queued")),

@@ -110,7 +110,7 @@ def test_the_status_says_each_thing_once_and_what_was_kept(tiny):
     assert line.count("finished") == 1
     assert f"the adapter of step {kept} had the lowest held-out loss and is kept" in line
     assert views.figures(progress).heldout == f"{best:.3f}"
-    assert [row[0] for row in views.curve_text(progress) if row[3] == "lowest: kept"] == [str(kept)]
+    assert [row[0] for row in views.curve_text(progress) if row[-1] == "lowest: kept"] == [str(kept)]
     notes = views.notes_text(run, progress).replace("\\", "")
     assert str(run.adapter_path) in notes
     assert "memory: about" in notes

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
+from tunelab.measure.curves import Lines, Points, last_step, losses, measured_beside, stage_marks
 from tunelab.measure.markup import render
 
 if TYPE_CHECKING:
@@ -21,11 +22,9 @@ if TYPE_CHECKING:
     from tunelab.config import RunConfig
     from tunelab.run.progress import Progress
 
-Points = Sequence[tuple[float, float]]
-WIDTH, HEIGHT = 720, 300
+WIDTH, HEIGHT, LOW_HEIGHT = 720, 300, 210
 LEFT, RIGHT, TOP, BOTTOM = 52, 112, 28, 54
 NAMES, LETTER = 190, 6.5  # at least so wide are the names of an interval chart; a letter's mean width
-LOSS_TITLE = "Loss per scored token (nats)"
 # (colour, width, dashes) of the first, second, … series, and from the start again: their names tell them apart
 STYLES = (("#94a3b8", 1.5, ""), ("#ea580c", 2.5, ""), ("#0d9488", 2.5, "7 4"), ("#7c3aed", 2.5, "2 4"))
 
@@ -35,45 +34,21 @@ def loss_chart(progress: Progress, config: RunConfig | None = None) -> Markup:
 
     With the configuration of a run of several stages, each stage is marked where it begins, by its name.
     """
-    marks = stage_marks(config) if config else []
-    series = loss_series(progress, config)
-    return line_chart(series, title=LOSS_TITLE, x_title="step", x_limits=(0, last_step(progress)), marks=marks)
+    return _over_steps(losses(progress, config), progress, config, HEIGHT)
 
 
-def loss_series(progress: Progress, config: RunConfig | None = None) -> dict[str, Points]:
-    """The lines of the losses' chart: (step, nats per scored token) by name."""
-    starts = _stage_starts(config) if config else [(0.0, "")]
-    ends = [*(start for start, _name in starts[1:]), last_step(progress)]
-    series: dict[str, Points] = {
-        "train": [(e.step, e.loss) for e in progress.steps],
-        "held-out": [(e.step, e.heldout_loss) for e in progress.evaluations],
-    }
-    base: list[tuple[float, float]] = []
-    for e in progress.evaluations:
-        if e.base_loss is not None and e.stage < len(starts):
-            base += [(starts[e.stage][0], e.base_loss), (ends[e.stage], e.base_loss)]
-    if base:
-        series["base"] = list(dict.fromkeys(base))
-    return series
+def training_charts(progress: Progress, config: RunConfig | None = None) -> Markup:
+    """`loss_chart` and below it, where they were measured, the metric of the answers and the loss on general
+    instructions, each beside the base's."""
+    from markupsafe import Markup
+
+    beside = [_over_steps(lines, progress, config, LOW_HEIGHT) for lines in measured_beside(progress, config)]
+    return Markup("").join([loss_chart(progress, config), *beside])
 
 
-def last_step(progress: Progress) -> float:
-    """Where the axis of steps ends."""
-    return float(progress.steps_total or (progress.steps[-1].step if progress.steps else 1))
-
-
-def stage_marks(config: RunConfig) -> list[tuple[float, str]]:
-    """Where the stages of a run begin, and their names; none where there is one."""
-    return _stage_starts(config) if len(config.stages) > 1 else []
-
-
-def _stage_starts(config: RunConfig) -> list[tuple[float, str]]:
-    """The step before each stage's first one, and the stage's name."""
-    starts, step = [], 0.0
-    for number, stage in enumerate(config.stages, 1):
-        starts.append((step, stage.name or f"stage {number}"))
-        step += stage.training.steps
-    return starts
+def _over_steps(lines: Lines, progress: Progress, config: RunConfig | None, height: int) -> Markup:
+    limits, marks = (0, last_step(progress)), stage_marks(config)
+    return line_chart(lines.series, title=lines.title, x_title="step", x_limits=limits, marks=marks, height=height)
 
 
 def line_chart(
@@ -83,6 +58,7 @@ def line_chart(
     x_title: str = "",
     x_limits: tuple[float, float] | None = None,
     marks: Sequence[tuple[float, str]] = (),
+    height: int = HEIGHT,
 ) -> Markup:
     """An `<svg>` with one line per series; points that are not finite are left out. `marks` are named places on the
     x axis."""
@@ -90,12 +66,12 @@ def line_chart(
     lines = {name: points for name, points in finite.items() if points}
     points = [p for line in lines.values() for p in line]
     x = _Axis(ticks(*(x_limits or _range([x for x, _ in points]))), LEFT, WIDTH - RIGHT)
-    y = _Axis(ticks(*_range([y for _, y in points])), HEIGHT - BOTTOM, TOP)
+    y = _Axis(ticks(*_range([y for _, y in points])), height - BOTTOM, TOP)
     styles = {name: style for name, style in zip(finite, cycle(STYLES), strict=False) if name in lines}
     return render(
         __package__,
         "lines.svg",
-        **_frame(HEIGHT, LEFT, title, [_in_words(name, line) for name, line in lines.items()]),
+        **_frame(height, LEFT, title, [_in_words(name, line) for name, line in lines.items()]),
         x_title=x_title,
         levels=y.numbers,
         columns=x.numbers,

@@ -121,6 +121,12 @@ class StageDone(Event):
     restored_step: int | None  # the step whose adapter was restored; None: the last one is kept
     best_by: str = "loss"  # by what it was chosen: the held-out loss, or the name of a metric
 
+    @property
+    def kept(self) -> str | None:
+        """What to say of an adapter that was restored; None where the last one is kept."""
+        best = "the lowest held-out loss" if self.best_by == "loss" else f"the best {self.best_by}"
+        return f"the adapter of step {self.restored_step} had {best} and is kept" if self.restored_step else None
+
 
 class Resumed(Event):
     """Training goes on from `step`: whatever the log says of later steps is void."""

@@ -124,11 +124,12 @@ def summarise(events: Iterable[TrainingEvent]) -> Summary:
 
 def how_it_finished(ending: Finished, started: Started | None, stages: list[StageDone]) -> str:
     """One line: the steps, whether it ended early, and which step's adapter was kept."""
-    message = f"finished after {ending.step} steps"
+    message, last = f"finished after {ending.step} steps", stages[-1] if stages else None
     if started and ending.step < started.steps_total:
-        message = f"finished early, after {ending.step} of {started.steps_total} steps: the held-out loss fell no more"
-    restored = stages[-1].restored_step if stages else None
-    return message + (f"; the adapter of step {restored} had the lowest held-out loss and is kept" if restored else "")
+        by = last.best_by if last else "loss"
+        reason = "the held-out loss fell no more" if by == "loss" else f"{by} got no better"
+        message = f"finished early, after {ending.step} of {started.steps_total} steps: {reason}"
+    return message + (f"; {last.kept}" if last and last.kept else "")
 
 
 def history(events: Iterable[TrainingEvent]) -> list[TrainingEvent]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tunelab.measure.card.facts import Cost, Curve, Setting, Trained
-from tunelab.measure.charts import LOSS_TITLE, last_step, loss_series, stage_marks
+from tunelab.measure.curves import Lines, last_step, losses, measured_beside, stage_marks
 from tunelab.measure.series import weight_bytes
 from tunelab.run.events import Finished, StepDone
 from tunelab.run.progress import Progress
@@ -148,23 +148,21 @@ def kept_steps(progress: Progress) -> list[StepDone]:
 
 
 def curves_of(run: Run, progress: Progress) -> tuple[Curve, ...]:
-    """Loss and learning rate over the steps; none before there is a step."""
+    """Losses, what was measured beside them, and the learning rate over the steps; none before there is a step."""
     if not progress.steps:
         return ()
-    losses = loss_series(progress, run.config)
-    rates = {"learning rate": [(step.step, step.learning_rate) for step in progress.steps]}
-    marks = tuple(stage_marks(run.config))
-    last = last_step(progress)
-    each = ((LOSS_TITLE, losses, _loss_in_words(progress)), ("Learning rate", rates, _rate_in_words(progress)))
+    rates = Lines("Learning rate", {"learning rate": [(step.step, step.learning_rate) for step in progress.steps]})
+    each = [(losses(progress, run.config), _loss_in_words(progress)), (rates, _rate_in_words(progress))]
+    each[1:1] = [(lines, _beside_in_words(lines)) for lines in measured_beside(progress, run.config)]
     return tuple(
         Curve(
-            title=title,
-            series={name: thinned(points) for name, points in series.items() if points},
-            last_step=last,
-            stages=marks,
+            title=lines.title,
+            series={name: thinned(points) for name, points in lines.series.items() if points},
+            last_step=last_step(progress),
+            stages=tuple(stage_marks(run.config)),
             said=f"{said} {_thinned_in_words(len(progress.steps))}".strip(),
         )
-        for title, series, said in each
+        for lines, said in each
     )
 
 
@@ -194,6 +192,12 @@ def _loss_in_words(progress: Progress) -> str:
             f"{measured[-1].heldout_loss:.3f} at the last measurement{base}."
         )
     return " ".join(parts)
+
+
+def _beside_in_words(lines: Lines) -> str:
+    (first, begins), (last, ends) = lines.series["tuned"][0], lines.series["tuned"][-1]
+    base = f"; the base's {lines.series['base'][-1][1]:.3f}" if "base" in lines.series else ""
+    return f"Tuned: {begins:.3f} at step {first:g}, {ends:.3f} at step {last:g}{base}."
 
 
 def _rate_in_words(progress: Progress) -> str:

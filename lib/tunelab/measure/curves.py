@@ -1,0 +1,88 @@
+"""What a run measured over its steps, as lines: for its charts, its run card and notebooks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from tunelab.config import RunConfig
+    from tunelab.run.progress import Progress
+
+Points = Sequence[tuple[float, float]]
+LOSS_TITLE = "Loss per scored token (nats)"
+Staged = Sequence[tuple[int, float | None]]  # a stage and the base's value there
+
+
+class Lines(NamedTuple):
+    """The lines of one chart, (step, value) by name."""
+
+    title: str
+    series: dict[str, Points]
+
+
+def losses(progress: Progress, config: RunConfig | None = None) -> Lines:
+    """Train and held-out loss, and the base's held-out loss on each stage's rows as a level line."""
+    series: dict[str, Points] = {
+        "train": [(e.step, e.loss) for e in progress.steps],
+        "held-out": [(e.step, e.heldout_loss) for e in progress.evaluations],
+    }
+    return _with_base(LOSS_TITLE, series, [(e.stage, e.base_loss) for e in progress.evaluations], progress, config)
+
+
+def measured_beside(progress: Progress, config: RunConfig | None = None) -> list[Lines]:
+    """Where they were measured: each metric of the answers, and the loss on general instructions, both beside the
+    base's."""
+    lines = _metrics(progress, config)
+    general = [e for e in progress.evaluations if e.general_loss is not None]
+    if general:
+        title = f"Forgetting: loss on {general[-1].general_rows} general instructions (nats)"
+        tuned = {"tuned": [(e.step, e.general_loss) for e in general if e.general_loss is not None]}
+        base = [(e.stage, e.base_general_loss) for e in general]
+        lines.append(_with_base(title, tuned, base, progress, config))
+    return lines
+
+
+def _metrics(progress: Progress, config: RunConfig | None) -> list[Lines]:
+    """The lines of each metric that some stage was measured by."""
+    from tunelab.measure.metrics import NAMED
+
+    lines = []
+    for name in dict.fromkeys(e.metric for e in progress.evaluations if e.metric and e.metric_value is not None):
+        measured = [e for e in progress.evaluations if e.metric == name]
+        known = NAMED.get(name)
+        what = f"{known.title} ({known.unit})" if known and known.unit else known.title if known else name
+        title = f"{what[0].upper()}{what[1:]}, {measured[-1].metric_rows} held-out rows"
+        tuned = {"tuned": [(e.step, e.metric_value) for e in measured if e.metric_value is not None]}
+        lines.append(_with_base(title, tuned, [(e.stage, e.base_metric) for e in measured], progress, config))
+    return lines
+
+
+def _with_base(
+    title: str, series: dict[str, Points], base: Staged, progress: Progress, config: RunConfig | None
+) -> Lines:
+    """These lines, and the base's values, each level over its stage."""
+    starts = [start for start, _name in _stage_starts(config)] if config else [0.0]
+    spans = list(zip(starts, [*starts[1:], last_step(progress)], strict=True))
+    known = [(*spans[stage], value) for stage, value in base if value is not None and stage < len(spans)]
+    levels = [point for start, end, value in known for point in ((start, value), (end, value))]
+    return Lines(title, {**series, "base": list(dict.fromkeys(levels))} if levels else series)
+
+
+def last_step(progress: Progress) -> float:
+    """Where the axis of steps ends."""
+    return float(progress.steps_total or (progress.steps[-1].step if progress.steps else 1))
+
+
+def stage_marks(config: RunConfig | None) -> list[tuple[float, str]]:
+    """Where the stages of a run begin, and their names; none where there is one, or no configuration."""
+    return _stage_starts(config) if config and len(config.stages) > 1 else []
+
+
+def _stage_starts(config: RunConfig) -> list[tuple[float, str]]:
+    """The step before each stage's first one, and the stage's name."""
+    starts, step = [], 0.0
+    for number, stage in enumerate(config.stages, 1):
+        starts.append((step, stage.name or f"stage {number}"))
+        step += stage.training.steps
+    return starts
