@@ -25,7 +25,17 @@ from tunelab.config import RunConfig
 from tunelab.errors import UserError, explain
 from tunelab.machine import hardware, libraries, processes
 from tunelab.machine.files import replacing
-from tunelab.run.events import Failed, Finished, Preparing, Resumed, Started, Stopped, TrainingEvent
+from tunelab.run.events import (
+    Evaluated,
+    Failed,
+    Finished,
+    Preparing,
+    Resumed,
+    Saved,
+    Started,
+    Stopped,
+    TrainingEvent,
+)
 from tunelab.run.reports import forget_report
 from tunelab.run.run import Run
 from tunelab.run.trained import TrainedRows, what_changed
@@ -369,6 +379,11 @@ class _Chain:
         from tunelab.train.checkpoints import trained_parameters
 
         self._choose_loss(self.stages[0].training)
+        if kept := self._kept():
+            each = sum(p.numel() * p.element_size() for p in trained_parameters(self.model).values())
+            self.notes.append(
+                f"keep_adapters: up to {kept} results of {each / 1e6:,.1f} MB are kept, {kept * each / 1e6:,.0f} MB"
+            )
         started = self._started()
         if processes.is_first():
             self.learned.write(self.run.path)
@@ -376,7 +391,11 @@ class _Chain:
         if self.checkpoint or self.run.progress().steps:
             # without a checkpoint it begins anew: what the log says of steps is void
             yield Resumed(step=self.checkpoint.position.step if self.checkpoint else 0)
-        _check_disk(self.run.path, trained_parameters(self.model))
+        _check_disk(self.run.path, trained_parameters(self.model), self._kept())
+
+    def _kept(self) -> int:
+        """How many results are kept at evaluations."""
+        return sum(stage.training.evaluations for stage in self.config.stages if stage.training.keep_adapters)
 
     def _stages_to_train(self) -> range:
         return range(self.checkpoint.position.stage if self.checkpoint else 0, len(self.stages))
@@ -385,7 +404,10 @@ class _Chain:
         """Train one stage; whether it was asked to stop before its end."""
         trainer = self._trainer(index)
         try:
-            yield from trainer.train()
+            for event in trainer.train():
+                yield event
+                if isinstance(event, Evaluated) and trainer.config.keep_adapters:
+                    yield self._keep(event.step)
         except GeneratorExit:
             with suppress(Exception):  # nobody reads any more; what was saved before is intact
                 list(trainer.save())
@@ -400,6 +422,13 @@ class _Chain:
         elif len(self.stages) > 1:
             self._save_adapter(self.run.stage_path(index))
         return trainer.stopped
+
+    def _keep(self, step: int) -> Saved:
+        """Keep what was trained up to this step beside what the run leaves at its end."""
+        folder = self.run.step_path(step)
+        self._save_adapter(folder)
+        size = sum(file.stat().st_size for file in folder.rglob("*")) if processes.is_first() else 0
+        return Saved(step=step, path=str(folder.relative_to(self.run.path)), bytes=size)
 
     def _trainer(self, index: int) -> Trainer:
         """What trains a stage, from its beginning or from the checkpoint that was taken in it."""
@@ -563,15 +592,17 @@ def _adapter_of(run: Run) -> str | None:
     return run.adapter_path.name if run.has_adapter else None
 
 
-def _check_disk(folder: Path, parameters: dict[str, Any]) -> None:
-    """Refuse to start a run whose checkpoints would not fit: parameters, best copy, two moments, three at a time."""
+def _check_disk(folder: Path, parameters: dict[str, Any], kept: int) -> None:
+    """Refuse to start a run whose checkpoints would not fit: parameters, best copy, two moments, three at a time; and
+    the results that are kept."""
     import shutil
 
-    needed = 3 * 4 * sum(p.numel() * 4 for p in parameters.values())
+    needed = (3 * 4 + kept) * sum(p.numel() * 4 for p in parameters.values())
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise UserError(
-            f"The disk has {free / 1e6:,.0f} MB free at {folder}; this run's checkpoints need up to "
+            f"The disk has {free / 1e6:,.0f} MB free at {folder}; this run's checkpoints"
+            f"{' and kept results' if kept else ''} need up to "
             f"{needed / 1e6:,.0f} MB. Free some space, or choose another directory with --runs DIR or TUNELAB_HOME."
         )
 

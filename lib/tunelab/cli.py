@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunelab import data_cli, evaluate_cli, report_cli, sweep_cli
-from tunelab.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError, explain
+from tunelab.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError, explain, shortened
 from tunelab.flags import (
     ROW_FLAGS,
     data_fields,
@@ -330,6 +330,8 @@ def describe(event: TrainingEvent) -> str | None:
     if isinstance(event, e.Evaluated):
         base = f" (base {event.base_loss:.4f})" if event.base_loss is not None else ""
         return f"step {event.step}: held-out loss {event.heldout_loss:.4f}{base}{_beside(event)}"
+    if isinstance(event, e.Sampled):
+        return f"step {event.step}, {shortened(event.prompt, 60)} → {shortened(event.answer, 120)}"
     if isinstance(event, e.RolledBack):
         return f"rolled back to the end of stage {event.stage + 1}"
     if isinstance(event, e.StageDone):
@@ -398,8 +400,9 @@ def _compare(options: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     from tunelab.answer.comparison import Comparer
+    from tunelab.run.run import Run
 
-    runs = [_opened(name, options) for name in options.run]
+    runs = [Run.open_to_ask(name, options.root) for name in options.run]
     prompts = [options.prompt] if options.prompt is not None else _prompts(Path(options.prompts))
     with Comparer(options.root) as comparer:
         for prompt in prompts:

@@ -359,6 +359,18 @@ class TrainConfig(Spec):
         description="What early stopping and keep_best look at: the held-out loss, or `metric` (of equal ones the "
         "lower loss).",
     )
+    samples: int = Field(
+        0,
+        ge=0,
+        le=20,
+        description="Held-out prompts (the first ones) whose answers are written down at each evaluation, to see how "
+        "they change. 0: none.",
+    )
+    keep_adapters: bool = Field(
+        False,
+        description="Keep what was trained at each evaluation, to ask it later: `tunelab compare RUN@STEP`. How much "
+        "space that takes is told before.",
+    )
     checkpoint_every: int = Field(20, ge=1, description="Steps between two checkpoints, from which a run can resume.")
     length_buckets: bool = Field(True, description="Put rows of similar length into one batch: less padding.")
     fast: bool = Field(True, description="Use the project's faster computation where the model allows it.")
@@ -381,6 +393,12 @@ class TrainConfig(Spec):
         if not self.keep_best and not self.early_stopping_patience:
             return 0
         return max(self.eval_rows, self.metric_rows) if self.choose_by == "metric" else self.eval_rows
+
+    @property
+    def evaluations(self) -> int:
+        """How often a stage with held-out rows is measured at most: after its first step, every `eval_every` steps, and
+        after its last one."""
+        return len({1, *range(self.eval_every, self.steps + 1, self.eval_every), self.steps})
 
     @property
     def resolved_warmup_steps(self) -> int:

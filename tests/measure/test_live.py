@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import torch
+from peft import PeftModel
 
 from tests.helpers import ROWS
 from tunelab import (
+    BottleneckAdapter,
     DataSpec,
     FullFineTuning,
     LoRA,
@@ -16,13 +19,27 @@ from tunelab import (
     Stage,
     TrainConfig,
     UserError,
+    evaluate,
+    export_adapter,
+    export_gguf,
+    export_merged,
     finetune,
+    import_adapter,
     train_run,
 )
 from tunelab.answer.comparison import Comparer
+from tunelab.cli import main
 from tunelab.data import read_data
+from tunelab.data.encode import encode_all
+from tunelab.measure import live
+from tunelab.measure.card import report
+from tunelab.measure.changes.scrub import answers_over_steps
 from tunelab.measure.metrics import metric_named
+from tunelab.measure.probe.read import instructions
+from tunelab.measure.settings import LONGEST_ANSWER
+from tunelab.model.load import load
 from tunelab.run.events import StepDone
+from tunelab.train.beside import Look
 
 HELDOUT = 4
 DATA = DataSpec(rows=ROWS, heldout=HELDOUT)
@@ -115,3 +132,139 @@ def test_plain_text_has_no_metric_and_says_so(tiny):
     assert note == "chrf is not measured: plain text has no answers; the held-out loss chooses the step"
     assert {e.metric for e in progress.evaluations} == {None}
     assert {e.best_by for e in progress.evaluations} == {"loss"}
+
+
+def test_plain_text_shows_no_answers_and_says_so(tiny):
+    progress = finetune(config(tiny, data=TEXT, learn="text", samples=2)).progress()
+    assert "no answers are shown: plain text has none" in progress.started.notes
+
+
+def scripted(monkeypatch, values):
+    """Have the tuned model's metric be these values, one evaluation after the other."""
+    left = iter(values)
+    monkeypatch.setattr(live._Looking, "__call__", lambda _self, tuned: Look(next(left) if tuned else 0.0))
+
+
+@pytest.mark.parametrize(
+    ("metric", "values", "best"), [("chrf", [10, 50, 50, 30], 50), ("length_ratio", [9, 3, 3, 4], None)]
+)
+def test_the_metric_chooses_and_of_equal_ones_the_loss(tiny, monkeypatch, metric, values, best):
+    scripted(monkeypatch, values)
+    by = "metric" if best else "loss"
+    run = finetune(config(tiny, metric=metric, choose_by=by, keep_adapters=True, steps=6))
+    every = run.progress().evaluations
+    assert [e.metric_value for e in every] == values
+    candidates = [e for e in every if e.metric_value == best] if best else every
+    kept = min(candidates, key=lambda e: e.heldout_loss)
+    assert run.progress().kept == kept
+    assert weights(run) == weights(run.at(kept.step))
+    what = f"the best {metric}" if best else "the lowest held-out loss"
+    said = f"the adapter of step {kept.step} had {what} and is kept"
+    assert (said in run.progress().message) == (kept is not every[-1])
+    assert {e.best_by for e in every} == {metric if best else "loss"}
+
+
+def test_a_metric_that_gets_no_better_ends_the_training(tiny, monkeypatch):
+    scripted(monkeypatch, [10, 50, 40, 30, 20, 10])
+    run = finetune(config(tiny, metric="chrf", choose_by="metric", early_stopping_patience=2, steps=10))
+    assert run.progress().step == 6
+    assert run.progress().message.startswith("finished early, after 6 of 10 steps: chrf got no better")
+
+
+def test_a_stopped_run_goes_on_with_the_best_metric_so_far(tiny, monkeypatch):
+    scripted(monkeypatch, [10, 50, 20, 30, 40])
+    run = Run.create(config(tiny, metric="chrf", choose_by="metric", keep_adapters=True, steps=8))
+    list(train_run(run, should_stop=lambda: run.progress().step >= 2))
+    assert run.progress().status == "stopped"
+    list(train_run(run))
+    assert [e.best for e in run.progress().evaluations] == [True, True, False, False, False]
+    assert run.progress().kept.step == 2
+    assert weights(run) == weights(run.at(2))
+
+
+def weights(run):
+    return (run.adapter_path / "adapter_model.safetensors").read_bytes()
+
+
+def test_forgetting_is_the_loss_on_the_probes_instructions(tiny):
+    run = finetune(config(tiny, forgetting_rows=3, keep_adapters=True, keep_best=False))
+    first, *_, last = run.progress().evaluations
+    every = instructions()
+    rows = [every[0], every[len(every) // 3], every[2 * len(every) // 3]]
+    assert (first.general_rows, last.general_rows) == (3, 3)
+    base = load(ModelSpec(repo_id=tiny, dtype="float32"))
+    assert first.base_general_loss == pytest.approx(plain_loss(base.model, base.tokenizer, rows), rel=1e-4)
+    tuned = PeftModel.from_pretrained(base.model, str(run.at(last.step).adapter_path)).eval()
+    assert last.general_loss == pytest.approx(plain_loss(tuned, base.tokenizer, rows), rel=1e-4)
+    assert last.general_loss != pytest.approx(first.base_general_loss, rel=1e-3)
+
+
+@torch.no_grad()
+def plain_loss(model, tokenizer, examples):
+    """Nats per scored token by transformers' own forward."""
+    total, count = 0.0, 0
+    for row in encode_all(examples, tokenizer, ModelSpec(repo_id="starter").max_length)[0]:
+        ids = torch.tensor([row.input_ids])
+        log_p = model(input_ids=ids).logits.float().log_softmax(-1)[0, :-1]
+        scored = torch.tensor(row.scored[1:])
+        total -= log_p[scored].gather(1, ids[0, 1:][scored].unsqueeze(1)).sum().item()
+        count += int(scored.sum())
+    return total / count
+
+
+def test_an_instruction_that_does_not_fit_is_left_out_and_none_is_said(tiny):
+    spec = ModelSpec(repo_id=tiny, dtype="float32", max_length=60)
+    data = DataSpec(rows=[{"prompt": "a", "completion": "b c"}] * 4 + [{"prompt": "c", "completion": "d"}], heldout=1)
+    stage = Stage(data=data, training=TrainConfig(steps=1, forgetting_rows=2))
+    progress = finetune(RunConfig(model=spec, technique=LoRA(r=4), stages=(stage,))).progress()
+    assert "forgetting is not measured: no general instruction fits into 60 tokens" in progress.started.notes
+    assert progress.evaluations[-1].general_loss is None
+
+
+TRAINED = [LoRA(r=4), PrefixTuning(), FullFineTuning(), BottleneckAdapter()]
+
+
+@pytest.mark.parametrize("technique", TRAINED, ids=["LoRA", "prefix", "full", "bottleneck"])
+def test_what_is_shown_at_a_step_is_what_the_kept_step_answers(tiny, technique):
+    run = finetune(config(tiny, technique, samples=2, keep_adapters=True, steps=5))
+    assert run.kept_steps == (1, 2, 4, 5)
+    (note,) = (note for note in run.progress().started.notes if "keep_adapters" in note)
+    assert note.startswith("keep_adapters: up to 4 results of ")
+    asked = [row.asked for row in read_data(DATA).heldout[:2]]
+    shown = answers_over_steps(run)
+    assert [one.prompt for one in shown] == [turns[-1].content for turns in asked]
+    with Comparer() as comparer:
+        for step in run.kept_steps:
+            answers = comparer.answers([run.at(step)], asked, max_new_tokens=LONGEST_ANSWER)
+            assert [one.at(0).answer for one in shown] == [base for base, _tuned in answers]
+            assert [one.at(step).answer for one in shown] == [tuned for _base, tuned in answers]
+    assert len({weights_of(run.at(step)) for step in run.kept_steps}) == 4
+
+
+def weights_of(run):
+    return b"".join(file.read_bytes() for file in sorted(run.adapter_path.glob("*.safetensors")))
+
+
+def test_a_step_can_be_asked_and_nothing_else(tiny, tmp_path, capsys):
+    run = finetune(config(tiny, keep_adapters=True), root=tmp_path)
+    step = run.at(2)
+    assert (step.id, step.name) == (f"{run.id}@2", f"{run.name} at step 2")
+    assert main(["compare", f"{run.id}@2", run.id, "--prompt", "hello", "--runs", str(tmp_path)]) == 0
+    assert f"adapter {run.id}@2 on" in capsys.readouterr().out
+    log = run.events_path.read_bytes()
+    for refused in (
+        lambda: evaluate(step),
+        lambda: export_adapter(step, tmp_path / "a.zip"),
+        lambda: export_merged(step, tmp_path / "merged"),
+        lambda: export_gguf(step, tmp_path / "a.gguf"),
+        lambda: report(step),
+        lambda: list(train_run(step)),
+    ):
+        with pytest.raises(UserError, match=r"tunelab import FOLDER.*steps/000002") as error:
+            refused()
+        assert len(str(error.value)) <= 400
+    assert run.events_path.read_bytes() == log
+    with pytest.raises(UserError, match=r"keeps no result of step 3. Kept are: 1, 2, 4"):
+        run.at(3)
+    imported = import_adapter(step.adapter_path, ModelSpec(repo_id=tiny, dtype="float32"), root=tmp_path)
+    assert weights(imported) == weights(step)

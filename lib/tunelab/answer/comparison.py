@@ -192,7 +192,7 @@ class Comparer:
             raise UserError("No run is chosen to compare with the base. Choose one; if there is none yet, train one.")
         if len(runs) >= MAX_COLUMNS:
             raise UserError(f"{len(runs)} runs: give 1 to {MAX_COLUMNS - 1} to compare with the base.")
-        opened = tuple(run if isinstance(run, Run) else Run.open(run, self.root) for run in runs)
+        opened = tuple(run if isinstance(run, Run) else Run.open_to_ask(run, self.root) for run in runs)
         _check_runs(opened)
         return opened
 
@@ -343,10 +343,7 @@ def _check_decoding(max_new_tokens: int, temperature: float) -> None:
 def _check_runs(runs: tuple[Run, ...]) -> None:
     for run in runs:
         _ = run.config  # one of another version says so
-        if not run.has_adapter:
-            raise UserError(
-                f"Run {run.id} has no adapter yet ({run.progress().message}). Choose a finished or stopped run."
-            )
+        run.check_result()
     specs = [run.base_spec for run in runs]
     if differing := base_differences(*specs):
         bases = (

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tunelab.errors import UserError
 from tunelab.export.card import model_card, peft_steps
-from tunelab.export.targets import Exported, check_run, new_file
+from tunelab.export.targets import Exported, new_file
 from tunelab.run.public import provenance, without_folders
 from tunelab.run.run import Run
 from tunelab.techniques import FullFineTuning
@@ -28,7 +28,8 @@ def export_adapter(run: Run, path: str | Path) -> Exported:
     Raises:
         UserError: the run has no adapter, or `path` is taken.
     """
-    check_run(run)
+    run.check_whole()
+    run.check_result()
     if isinstance(run.config.technique, FullFineTuning):
         raise UserError(
             f"Run {run.id} has no adapter: full fine-tuning makes a whole model. Export that with --to merged or gguf."

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tunelab.data import chat_format
 from tunelab.errors import UserError
 from tunelab.export.card import ends_note, model_card, model_steps
-from tunelab.export.targets import Exported, check_folder, check_run
+from tunelab.export.targets import Exported, check_folder
 from tunelab.machine.files import replacing
 from tunelab.run.public import provenance, without_folders
 from tunelab.run.run import Run
@@ -89,7 +89,8 @@ def check_mergeable(run: Run) -> None:
     Raises:
         UserError: with the reason and what to do instead.
     """
-    check_run(run)
+    run.check_whole()
+    run.check_result()
     technique = run.config.technique
     if technique.merge_refusal:
         raise UserError(

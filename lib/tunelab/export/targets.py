@@ -10,25 +10,12 @@ from pathlib import Path
 
 from tunelab.errors import UserError
 from tunelab.machine.files import flush
-from tunelab.run.run import Run
 
 
 @dataclass(frozen=True)
 class Exported:
     path: Path
     notes: tuple[str, ...] = ()  # what to know about it, a sentence each
-
-
-def check_run(run: Run) -> None:
-    """Refuse a run that has no result.
-
-    Raises:
-        UserError: with how far it is.
-    """
-    if not run.has_adapter:
-        raise UserError(
-            f"Run {run.id} has no adapter yet ({run.progress().message}). Choose a finished or stopped run."
-        )
 
 
 def check_folder(folder: Path) -> None:

@@ -87,7 +87,8 @@ def evaluate_all(
 
     settings.check()
     for run in runs:
-        _check_result(run)
+        run.check_whole()
+        run.check_result()
     first = runs[0]
     number = stage_of(first, None if stage is None else stage + 1)
     pool = pool_of(first, number, data, beside=runs[1:])
@@ -135,13 +136,6 @@ def _check_same_tokens(runs: Sequence[Run]) -> None:
         )
 
 
-def _check_result(run: Run) -> None:
-    if not run.has_adapter:
-        raise UserError(
-            f"Run {run.id} has no adapter yet ({run.progress().message}). Choose a finished or stopped run."
-        )
-
-
 def heldout_losses(run: Run, examples: Sequence[Example]) -> list[RowLoss]:
     """The losses of each example that has something scored within the run's `max_length`; a longer text is measured in
     blocks of that length.
@@ -153,7 +147,8 @@ def heldout_losses(run: Run, examples: Sequence[Example]) -> list[RowLoss]:
     from tunelab.measure.scoring import nothing_to_score
     from tunelab.measure.sides import Sides, longest_row
 
-    _check_result(run)
+    run.check_whole()
+    run.check_result()
     sides = Sides(run)
     by_example = [found for one in examples if (found := rows_alone(one, sides.base.tokenizer, longest_row(run)))]
     if not by_example:

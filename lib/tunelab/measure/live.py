@@ -67,19 +67,32 @@ def live_rows(stage: Stage, heldout: Sequence[Example], tokenizer: Any, max_leng
     general = _general(training.forgetting_rows, tokenizer, max_length)
     if training.forgetting_rows and not general:
         notes.append(f"forgetting is not measured: no general instruction fits into {max_length} tokens")
-    if training.metric is None:
-        return LiveRows(general=general, notes=tuple(notes))
     if stage.learn == "text":
-        chosen = "; the held-out loss chooses the step" if training.choose_by == "metric" else ""
-        notes.append(f"{training.metric} is not measured: plain text has no answers{chosen}")
-        return LiveRows(general=general, notes=tuple(notes))
-    first = heldout[: training.metric_rows]
-    answered = tuple(one for one in first if len(encode_prompt(one.asked, tokenizer)) < max_length)
-    metric = metric_named(training.metric)
-    _check_fit(metric, stage, [one.answer for one in answered])
-    if len(answered) < len(first):
-        notes.append(f"{metric.title} leaves out {len(first) - len(answered)} rows: their prompts fill max_length")
-    return LiveRows(metric, answered, (), general, tuple(notes))
+        return LiveRows(general=general, notes=(*notes, *_notes_of_plain_text(training)))
+    answered = _with_room(heldout[: training.metric_rows], tokenizer, max_length) if training.metric else []
+    shown = _with_room(heldout[: training.samples], tokenizer, max_length)
+    metric = metric_named(training.metric) if training.metric else None
+    if metric:
+        _check_fit(metric, stage, [one.answer for one in answered])
+    for what, kept, asked in (
+        (metric.title if metric else "", len(answered), training.metric_rows if metric else 0),
+        ("what is shown of answers", len(shown), training.samples),
+    ):
+        if left_out := min(asked, len(heldout)) - kept:
+            notes.append(f"{what} leaves out {left_out} held-out rows: their prompts fill max_length")
+    return LiveRows(metric, tuple(answered), tuple(shown), general, tuple(notes))
+
+
+def _with_room(examples: Sequence[Example], tokenizer: Any, max_length: int) -> list[Example]:
+    """Those whose prompts leave room for an answer."""
+    return [one for one in examples if len(encode_prompt(one.asked, tokenizer)) < max_length]
+
+
+def _notes_of_plain_text(training: TrainConfig) -> list[str]:
+    asked = [training.metric] if training.metric else []
+    chosen = "; the held-out loss chooses the step" if training.choose_by == "metric" else ""
+    notes = [f"{name} is not measured: plain text has no answers{chosen}" for name in asked]
+    return notes + ["no answers are shown: plain text has none"] * bool(training.samples)
 
 
 def _check_fit(metric: Metric, stage: Stage, references: list[str]) -> None:

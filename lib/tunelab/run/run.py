@@ -9,6 +9,7 @@
         checkpoints/     what a run resumes from
         adapter/         the result (model/ for full fine-tuning)
         stages/1 …       the result at the end of each stage, where there are several
+        steps/000040 …   the result at each evaluation, where they are kept
 
 Nothing else remembers a run, so a closed browser, a restarted app or a killed worker loses nothing.
 """
@@ -119,6 +120,16 @@ class Run(Beating):
         ids = ", ".join(r.id for r in found)
         raise UserError(f"{len(found)} runs are called '{name}': {ids}. Give one of these ids.")
 
+    @classmethod
+    def open_to_ask(cls, name: str | Path, root: str | Path | None = None) -> Run:
+        """As `open`; 'NAME@40' is `at(40)` of the run NAME.
+
+        Raises:
+            UserError: as `open` and `at`.
+        """
+        at = re.fullmatch(r"(.+)@(\d+)", str(name))
+        return cls.open(at[1], root).at(int(at[2])) if at else cls.open(name, root)
+
     @property
     def id(self) -> str:
         return self.path.name
@@ -139,6 +150,10 @@ class Run(Beating):
     def stage_path(self, stage: int) -> Path:
         """Where the result at the end of a stage is kept, counted from 0."""
         return self.path / "stages" / str(stage + 1)
+
+    def step_path(self, step: int) -> Path:
+        """Where the result of an evaluation is kept, if it is."""
+        return self.path / "steps" / f"{step:06d}"
 
     @property
     def checkpoints_path(self) -> Path:
@@ -305,6 +320,42 @@ class Run(Beating):
     def has_adapter(self) -> bool:
         return any((self.path / folder).is_dir() for folder in ("adapter", "model"))
 
+    def check_result(self) -> None:
+        """Refuse a run that has no result.
+
+        Raises:
+            UserError: with how far it is.
+        """
+        if not self.has_adapter:
+            raise UserError(
+                f"Run {self.id} has no adapter yet ({self.progress().message}). Choose a finished or stopped run."
+            )
+
+    def check_whole(self) -> None:
+        """Refuse what is only a step of a run (`at`): a whole run is measured, exported and trained.
+
+        Raises:
+            UserError: with what to do.
+        """
+
+    @property
+    def kept_steps(self) -> tuple[int, ...]:
+        """The steps whose results were kept (`TrainConfig.keep_adapters`), in their order."""
+        counts = {event.step for event in self.progress().evaluations}
+        return tuple(sorted(step for step in counts if self.step_path(step).is_dir()))
+
+    def at(self, step: int) -> Run:
+        """The run as it was at an evaluation whose result was kept: it can be asked as a run can.
+
+        Raises:
+            UserError: none was kept at this step.
+        """
+        if step not in self.kept_steps:
+            kept = ", ".join(map(str, self.kept_steps))
+            advice = f"Kept are: {kept}." if kept else "None is: train with keep_adapters (--keep-adapters)."
+            raise UserError(f"Run {self.id} keeps no result of step {step}. {advice}")
+        return _AtStep(self.path, step)
+
     @property
     def can_resume(self) -> bool:
         """Whether training can go on where it ended."""
@@ -359,6 +410,36 @@ class Run(Beating):
         if shutil.disk_usage(self.path).free < FULL_DISK_BYTES:  # its process had no room to say so
             return "lost", "the disk is full: free some space, then resume it to go on from its last checkpoint"
         return "lost", "the process that trained it is gone; resume it to go on from its last checkpoint"
+
+
+class _AtStep(Run):
+    """A run as it was at a kept step. It answers; what is measured, exported and written is the whole run's."""
+
+    def __init__(self, path: Path, step: int) -> None:
+        super().__init__(path)
+        self.step = step
+
+    @property
+    def id(self) -> str:
+        return f"{self.path.name}@{self.step}"
+
+    @property
+    def name(self) -> str:
+        return f"{super().name} at step {self.step}"
+
+    @property
+    def adapter_path(self) -> Path:
+        return self.step_path(self.step)
+
+    def append(self, event: TrainingEvent) -> None:
+        self.check_whole()
+
+    def check_whole(self) -> None:
+        raise UserError(
+            f"{super().id} at step {self.step} is a step of a run, which can only be asked. Make an adapter a run of "
+            "its own, and take that: `tunelab import FOLDER --model MODEL`. FOLDER is the run's "
+            f"{self.adapter_path.relative_to(self.path)}."
+        )
 
 
 def _with_absolute_files(stage: Stage) -> Stage:

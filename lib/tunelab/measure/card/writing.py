@@ -39,7 +39,9 @@ def report(
     if not 0 <= rows <= MOST_ROWS:
         raise UserError(f"rows = {rows}: of each kind 0 to {MOST_ROWS} rows are shown. Usual is {ROWS}.")
     path = _new_card(Path(out).expanduser()) if out is not None else None
-    card = card_of(run if isinstance(run, Run) else Run.open(run, root), rows=rows, on_progress=on_progress)
+    opened = run if isinstance(run, Run) else Run.open(run, root)
+    opened.check_whole()
+    card = card_of(opened, rows=rows, on_progress=on_progress)
     if path:
         write_card(card, path)
     return card

@@ -94,7 +94,4 @@ def _check(run: Run, prompt: str, strengths: Sequence[float], max_new_tokens: in
         )
     if not 1 <= max_new_tokens <= 4096:
         raise UserError(f"max_new_tokens = {max_new_tokens}: allowed are 1 to 4096.")
-    if not run.has_adapter:
-        raise UserError(
-            f"Run {run.id} has no adapter yet ({run.progress().message}). Choose a finished or stopped run."
-        )
+    run.check_result()

@@ -61,10 +61,7 @@ def token_changes(run: Run, text: str, *, prompt: str | None = None, system: str
 
     if not text.strip():
         raise UserError("text is empty: give one whose tokens can be scored.")
-    if not run.has_adapter:
-        raise UserError(
-            f"Run {run.id} has no adapter yet ({run.progress().message}). Choose a finished or stopped run."
-        )
+    run.check_result()
     base, model = loaded(run)
     technique = run.config.technique
     rows, notes = _rows(run, base, text, prompt, system)
