@@ -1,10 +1,12 @@
 """Every benchmark, one after the other, into `benchmarks/RESULTS.md`: `make bench` (about an hour).
 
-`python -m benchmarks NAME …` measures some of them anew and leaves the other sections as they are.
+`python -m benchmarks NAME …` measures some of them anew and leaves the other sections as they are. Those on files of
+your own are asked for alone, with their flags: `python -m benchmarks evaluation --data train.csv --heldout test.csv`.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -28,6 +30,7 @@ NAMES = (
     "probe",
     "verdict",
 )
+ON_FILES = ("evaluation", "forgetting")
 FOLDER = Path(__file__).parent
 RESULTS, LEFT_OUT = FOLDER / "RESULTS.md", FOLDER / "left_out.md"
 
@@ -42,9 +45,14 @@ def main() -> int:
     """Run the benchmarks named on the command line, or all; the exit code."""
     libraries.prepare()
     sections = _sections()
-    for name in sys.argv[1:] or NAMES:
+    names = list(itertools.takewhile(lambda word: not word.startswith("-"), sys.argv[1:]))
+    flags = sys.argv[1 + len(names) :]
+    for name in names or NAMES:
         lines = [f"Machine: {machine()}", "", "| figure | value | unit | low | high | n |", "|---|---|---|---|---|---|"]
-        command = [sys.executable, "-m", f"benchmarks.{name}", "--json"]
+        if flags:
+            shown = " ".join(Path(word).name for word in flags)
+            lines.insert(0, f"`python -m benchmarks.{name} {shown}`\n")
+        command = [sys.executable, "-m", f"benchmarks.{name}", "--json", *flags]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
             for line in process.stdout:
@@ -63,11 +71,11 @@ def _sections() -> dict[str, str]:
     """What was measured before, by benchmark."""
     text = RESULTS.read_text(encoding="utf-8") if RESULTS.is_file() else ""
     parts = (part.partition("\n") for part in text.split("\n## ")[1:])
-    return {name.strip(): body.strip() for name, _, body in parts if name.strip() in NAMES}
+    return {name.strip(): body.strip() for name, _, body in parts if name.strip() in (*NAMES, *ON_FILES)}
 
 
 def _write(sections: dict[str, str]) -> None:
-    parts = [HEADING, *(f"## {name}\n\n{sections[name]}" for name in NAMES if name in sections)]
+    parts = [HEADING, *(f"## {name}\n\n{sections[name]}" for name in (*NAMES, *ON_FILES) if name in sections)]
     RESULTS.write_text("\n\n".join([*parts, LEFT_OUT.read_text(encoding="utf-8").strip()]) + "\n", encoding="utf-8")
 
 

@@ -15,8 +15,26 @@ SOLUTIONS = [path for path in NOTEBOOKS if path.parent != FOLDER]
 SMALLER = {
     "00_quickstart": {
         "heldout=200": "heldout=24",
-        "TrainConfig(steps=60)": "TrainConfig(steps=10)",
+        "TrainConfig(steps=60)": "TrainConfig(steps=6, eval_rows=8, forgetting_rows=0)",
         "max_new_tokens=48": "max_new_tokens=16",
+    },
+    "03_lora_from_scratch": {
+        "batches(split.train, 40, 4)": "batches(split.train, 16, 4)",
+        "batches(split.heldout, 16, 8)": "batches(split.heldout, 8, 8)",
+    },
+    "05_reading_the_curves": {
+        "many[::50]": "many[::200]",
+        "short[1][:24]": "short[1][:8]",
+        "steps=30": "steps=6",
+        '"metric_rows": 24, "eval_rows": 24, "eval_every": 10}': '"metric_rows": 4, "eval_rows": 8, "eval_every": 3}',
+        "batch_size=4": "batch_size=2",
+    },
+    "06_is_it_better": {
+        "(split.heldout, 60)": "(split.heldout, 20)",
+        "steps=24, batch_size=4": "steps=8, batch_size=2",
+        "eval_every=24, eval_rows=16": "eval_every=8, eval_rows=4, forgetting_rows=0",
+        "max_new_tokens=8, examples=3, questions=40, instructions=12": "max_new_tokens=4, examples=1, questions=8",
+        "seeds=(0, 1, 2), rows=60, max_new_tokens=8, instructions=12": "seeds=(0, 1), rows=20, instructions=4",
     },
     "07_method_ladder": {
         "limit=400": "limit=60",
@@ -25,7 +43,7 @@ SMALLER = {
     },
     "08_multi_stage": {
         "heldout=24": "heldout=12",
-        "batch_size=8, eval_every=4, eval_rows=24": "batch_size=4, eval_every=6, eval_rows=12",
+        "batch_size=8, eval_every=4, eval_rows=24": "batch_size=4, eval_every=12, eval_rows=12",
         '"general": probe()': '"general": probe()[:20]',
     },
 }

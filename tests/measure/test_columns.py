@@ -74,6 +74,7 @@ def test_floors_answer_the_same_rows_and_tuned_is_compared_with_each(labelled):
 
 def test_the_base_is_asked_with_a_system_prompt_and_with_examples_as_it_would_be_by_hand(labelled):
     report = evaluate(labelled, rows=12, system="One word.", examples=2, **FEW)
+    assert report.asked == {"system": "One word.", "examples": "2"}
     by_name = {one.name: one for one in report.baselines}
     split = split_of(labelled)
     rows = rows_of(labelled)

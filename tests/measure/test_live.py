@@ -27,6 +27,7 @@ from tunelab import (
     import_adapter,
     train_run,
 )
+from tunelab.answer import generation
 from tunelab.answer.comparison import Comparer
 from tunelab.cli import main
 from tunelab.data import read_data
@@ -268,3 +269,21 @@ def test_a_step_can_be_asked_and_nothing_else(tiny, tmp_path, capsys):
         run.at(3)
     imported = import_adapter(step.adapter_path, ModelSpec(repo_id=tiny, dtype="float32"), root=tmp_path)
     assert weights(imported) == weights(step)
+
+
+@pytest.mark.parametrize(("metric", "whole"), [("exact_match", False), ("chrf", True)])
+def test_where_only_right_answers_count_none_is_written_much_longer_than_the_right_one(
+    tiny, monkeypatch, metric, whole
+):
+    asked, answer_many = [], generation.answer_many
+
+    def watched(prompts, *others, max_new_tokens, **more):
+        asked.append(max_new_tokens)
+        return answer_many(prompts, *others, max_new_tokens=max_new_tokens, **more)
+
+    monkeypatch.setattr(generation, "answer_many", watched)
+    finetune(config(tiny, metric=metric, samples=1))
+    (rights,) = {tuple(len(row.answer) for row in read_data(DATA).heldout)}  # a byte is a token
+    shown, *others = asked[0]
+    assert shown == LONGEST_ANSWER
+    assert others == [LONGEST_ANSWER if whole else length + live.TOO_LONG for length in rights[1:]]

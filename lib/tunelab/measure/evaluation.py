@@ -99,7 +99,7 @@ def evaluate_all(
     found: list[tuple[Report, Judged]] = []
     for run in runs:
         measured = MeasuredRun(run, picked, task, settings, on_progress)
-        report = measured.report(pool)
+        report = measured.report(pool, _flags(run, runs, number))
         if report.answers_file:
             write_rows(measured.answered_rows(), run.path / report.answers_file)
         found.append((report, measured.judged()))
@@ -108,6 +108,14 @@ def evaluate_all(
     for run, report in zip(runs, reports, strict=True):
         report.write(keep if keep and run is first else run.path / REPORT_FILE)
     return reports
+
+
+def _flags(run: Run, runs: Sequence[Run], stage: int) -> dict[str, str]:
+    """The stage, where it is not the last one, and the runs measured beside this one, whose verdicts were corrected
+    together with its own."""
+    found = {} if stage == len(run.config.stages) - 1 else {"stage": str(stage + 1)}
+    others = [one.id for one in runs if one is not run]
+    return found | ({"against": " ".join(others)} if others else {})
 
 
 def _with_verdicts(found: Sequence[tuple[Report, Judged]]) -> list[Report]:

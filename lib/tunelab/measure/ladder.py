@@ -78,9 +78,10 @@ class LadderConfig(SeriesConfig):
             steps=self.steps,
             batch_size=self.batch_size,
             seed=self.seed,
-            # what is measured on the way costs no more than what is measured at the end
-            eval_every=max(2, self.steps // 8),
+            # what is measured on the way costs no more than what is measured at the end, forgetting among it
+            eval_every=max(4, self.steps // 4),
             eval_rows=min(self.rows, TrainConfig().eval_rows),
+            forgetting_rows=0,
             # a checkpoint of every weight is 2 GB, so a ladder keeps few
             checkpoint_every=max(20, self.steps // 4),
         )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tunelab.data import Example, chat_format, encode_prompt
 from tunelab.errors import UserError, shown_name
 from tunelab.machine import processes
-from tunelab.measure.metrics import NAMED, Metric, metric_named, metrics_for
+from tunelab.measure.metrics import NAMED, Accuracy, ExactMatch, Metric, metric_named, metrics_for
 from tunelab.measure.probe.read import instructions
 from tunelab.measure.settings import LONGEST_ANSWER
 from tunelab.measure.task import words_asked
@@ -26,7 +26,12 @@ if TYPE_CHECKING:
     from tunelab.model.load import Base
     from tunelab.techniques import Technique
 
-FEWEST_AT_ONCE = 4  # rows that are answered together, whatever the batch
+FEWEST_AT_ONCE, MOST_AT_ONCE = 4, 32  # rows that are answered together, whatever the batch
+ROWS_FOR_ONE = (
+    4  # so many answered rows keep less (keys and values) than one that is trained, unless that is recomputed
+)
+EXACT = (ExactMatch.name, Accuracy.name)
+TOO_LONG = 16  # tokens: what is longer than the right answer by so many is another one
 
 
 @dataclass(frozen=True)
@@ -129,7 +134,7 @@ def beside(
         return None
     answers = rows.answered or rows.shown
     return Beside(
-        look=_Looking(rows, base, technique, model, loss, training.batch_size) if answers else None,
+        look=_Looking(rows, base, technique, model, loss, _at_once(training)) if answers else None,
         metric=rows.metric.name if rows.metric else None,
         metric_rows=len(rows.answered),
         higher_is_better=rows.metric is None or rows.metric.higher_is_better is not False,
@@ -137,13 +142,18 @@ def beside(
     )
 
 
+def _at_once(training: TrainConfig) -> int:
+    """How many rows are answered at once: as many as training has room for."""
+    rows = training.batch_size * (1 if training.gradient_checkpointing is True else ROWS_FOR_ONE)
+    return min(max(FEWEST_AT_ONCE, rows), MOST_AT_ONCE)
+
+
 class _Looking:
     """Answers, as `Beside.look` gives them: greedy ones of at most `LONGEST_ANSWER` tokens, by the decoders that
-    compare as well. Several processes share the rows."""
+    compare as well; those that are only asked whether they are right end where they can't be any more. Several
+    processes share the rows."""
 
-    def __init__(
-        self, rows: LiveRows, base: Base, technique: Technique, model: Any, loss: Loss, batch_size: int
-    ) -> None:
+    def __init__(self, rows: LiveRows, base: Base, technique: Technique, model: Any, loss: Loss, at_once: int) -> None:
         from tunelab.answer.generation import end_ids
         from tunelab.fast.llama import FastLoss
         from tunelab.model.positions import answer_length
@@ -153,11 +163,21 @@ class _Looking:
         self.examples = list({id(one): one for one in (*rows.answered, *rows.shown)}.values())
         self.prompts = [encode_prompt(one.asked, base.tokenizer) for one in self.examples]
         config, taken = base.model.config, technique.positions_taken
-        self.longest = [answer_length(config, len(ids), LONGEST_ANSWER, taken) for ids in self.prompts]
+        self.longest = [
+            answer_length(config, len(ids), self._most_tokens(example), taken)
+            for example, ids in zip(self.examples, self.prompts, strict=True)
+        ]
         self.ends = end_ids(base.tokenizer, base.model)
         self.words = chat_format(base.tokenizer).words
         self.references = [self.words(one.answer) for one in rows.answered]
-        self.at_once = max(FEWEST_AT_ONCE, batch_size)  # no more than training has room for
+        self.at_once = at_once
+
+    def _most_tokens(self, example: Example) -> int:
+        metric = self.rows.metric
+        if metric is None or metric.name not in EXACT or any(example is one for one in self.rows.shown):
+            return LONGEST_ANSWER
+        right = self.tokenizer(example.answer, add_special_tokens=False).input_ids
+        return min(LONGEST_ANSWER, len(right) + TOO_LONG)
 
     def __call__(self, tuned: bool) -> Look:
         answers = self._answers(tuned)

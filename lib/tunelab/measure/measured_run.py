@@ -188,8 +188,8 @@ class MeasuredRun:
             self.tuned.ended.count(False) / len(self.answered),
         )
 
-    def report(self, pool: Pool) -> Report:
-        """What all of it says."""
+    def report(self, pool: Pool, flags: dict[str, str]) -> Report:
+        """What all of it says; `flags` are those that only the caller knows of."""
         beside = {"ability": self.ability(), "memorisation": self.memorisation(pool), "safety": self.safety()}
         of_metrics = [note for one in self.scored for note in one.notes]
         return compare_sides(
@@ -204,6 +204,7 @@ class MeasuredRun:
             too_long=len(self.picked.examples) - len(self.answered),
             notes=(*self.picked.notes, *self.task.notes, *of_metrics, *self.notes),
             max_new_tokens=self.settings.max_new_tokens,
+            asked=self.settings.flags | flags,
             answers_file=answers_file(pool.name) if self.answered else None,
             seconds=time.perf_counter() - self.began,
         )

@@ -40,6 +40,17 @@ class Measuring:
     canaries: Path | None = None
     safety: bool = False
 
+    @property
+    def flags(self) -> dict[str, str]:
+        """Those of `tunelab evaluate` that no figure of a report tells; files by their names alone."""
+        files = {name: getattr(self, name) for name in ("probe", "metric", "canaries")}
+        found = {name: Path(file).name for name, file in files.items() if file}
+        return (
+            found
+            | ({"system": self.system} if self.system else {})
+            | ({"examples": str(self.examples)} if self.examples else {})
+        )
+
     def check(self) -> None:
         """
         Raises:

@@ -197,6 +197,7 @@ class Report(BaseModel):
     baselines: tuple[Baseline, ...] = ()  # who else answered these rows
     ability: Ability | None = None  # questions of general ability, before and after; None: they were not asked
     by: Literal["answer", "likelihood"] = "answer"  # whether answers were written, or the likeliest label was taken
+    asked: dict[str, str] = {}  # further flags of `tunelab evaluate` it was measured with; files by their names alone
     answers_file: str | None = None  # the rows with all answers and scores, in the run's folder
     memorisation: Memorisation | None = None  # None: it was not looked for
     safety: Safety | None = None

@@ -120,7 +120,6 @@ def repeat_of(run: Run, stages: tuple[StageData, ...], report: Report | None) ->
     notes = ["Files stand there without their folders: put yours in their place."]
     if report:
         commands.append(_measured_by(report))
-        notes.append("Other prompts for the base, and a metric of one's own, are further flags of `tunelab evaluate`.")
     if any(stage.data.rows is not None for stage in config.stages):
         notes.append("Rows that were in memory are not in it: name the file they came from.")
     for stage in stages:
@@ -143,5 +142,9 @@ def _measured_by(report: Report) -> str:
         f"--instructions {report.probe_rows}",
         "--memorisation" if report.memorisation else "",
         "--safety" if report.safety else "",
+        *(
+            f"--{name} {value if name == 'against' else shlex.quote(one_line(value))}"
+            for name, value in report.asked.items()
+        ),
     ]
     return " ".join(["tunelab evaluate latest", *filter(None, flags)])
