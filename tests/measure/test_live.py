@@ -6,6 +6,7 @@ import pytest
 import torch
 from peft import PeftModel
 
+from playground import views
 from tests.helpers import ROWS
 from tunelab import (
     BottleneckAdapter,
@@ -35,6 +36,7 @@ from tunelab.data.encode import encode_all
 from tunelab.measure import live
 from tunelab.measure.card import report
 from tunelab.measure.changes.scrub import answers_over_steps
+from tunelab.measure.charts import STYLES, training_charts
 from tunelab.measure.metrics import metric_named
 from tunelab.measure.probe.read import instructions
 from tunelab.measure.settings import LONGEST_ANSWER
@@ -211,6 +213,26 @@ def plain_loss(model, tokenizer, examples):
         total -= log_p[scored].gather(1, ids[0, 1:][scored].unsqueeze(1)).sum().item()
         count += int(scored.sum())
     return total / count
+
+
+def test_chart_table_and_card_show_it_beside_the_base(tiny):
+    run = finetune(config(tiny, metric="exact_match", forgetting_rows=2))
+    progress, last = run.progress(), run.progress().evaluations[-1]
+    loss, metric, general = training_charts(progress, run.config).split("<svg")[1:]
+    assert "Exact match (%), 4 held-out rows" in metric
+    assert "Forgetting: loss on 2 general instructions (nats)" in general
+    assert ">100<" in metric  # per cent, all of them
+    (held_out, _width, _dashes), (base, *_) = STYLES[1:3]  # one thing looks alike in all of them
+    assert all(chart.count(colour) for chart in (loss, metric, general) for colour in (held_out, base))
+    assert not any(STYLES[0][0] in chart for chart in (metric, general))
+    step, _train, _heldout, told, meter, _mark = views.curve_text(progress)[-1]
+    assert (step, told) == (str(last.step), f"exact_match {last.metric_value:.1f}")
+    assert meter == f"{last.general_loss:.3f}"
+    titles = [curve.title for curve in report(run).curves]
+    assert [title.partition(" (")[0] for title in titles[1:-1]] == [
+        "Exact match",
+        "Forgetting: loss on 2 general instructions",
+    ]
 
 
 def test_an_instruction_that_does_not_fit_is_left_out_and_none_is_said(tiny):

@@ -27,6 +27,7 @@ LEFT, RIGHT, TOP, BOTTOM = 52, 112, 28, 54
 NAMES, LETTER = 190, 6.5  # at least so wide are the names of an interval chart; a letter's mean width
 # (colour, width, dashes) of the first, second, … series, and from the start again: their names tell them apart
 STYLES = (("#94a3b8", 1.5, ""), ("#ea580c", 2.5, ""), ("#0d9488", 2.5, "7 4"), ("#7c3aed", 2.5, "2 4"))
+ROLES = {"train": 0, "held-out": 1, "tuned": 1, "base": 2}  # which of them, in charts of nothing else
 
 
 def loss_chart(progress: Progress, config: RunConfig | None = None) -> Markup:
@@ -48,7 +49,15 @@ def training_charts(progress: Progress, config: RunConfig | None = None) -> Mark
 
 def _over_steps(lines: Lines, progress: Progress, config: RunConfig | None, height: int) -> Markup:
     limits, marks = (0, last_step(progress)), stage_marks(config)
-    return line_chart(lines.series, title=lines.title, x_title="step", x_limits=limits, marks=marks, height=height)
+    return line_chart(
+        lines.series,
+        title=lines.title,
+        x_title="step",
+        x_limits=limits,
+        y_limits=lines.limits,
+        marks=marks,
+        height=height,
+    )
 
 
 def line_chart(
@@ -57,6 +66,7 @@ def line_chart(
     title: str,
     x_title: str = "",
     x_limits: tuple[float, float] | None = None,
+    y_limits: tuple[float, float] | None = None,
     marks: Sequence[tuple[float, str]] = (),
     height: int = HEIGHT,
 ) -> Markup:
@@ -66,8 +76,8 @@ def line_chart(
     lines = {name: points for name, points in finite.items() if points}
     points = [p for line in lines.values() for p in line]
     x = _Axis(ticks(*(x_limits or _range([x for x, _ in points]))), LEFT, WIDTH - RIGHT)
-    y = _Axis(ticks(*_range([y for _, y in points])), height - BOTTOM, TOP)
-    styles = {name: style for name, style in zip(finite, cycle(STYLES), strict=False) if name in lines}
+    y = _Axis(ticks(*(y_limits or _range([y for _, y in points]))), height - BOTTOM, TOP)
+    styles = {name: style for name, style in _styles(list(finite)).items() if name in lines}
     return render(
         __package__,
         "lines.svg",
@@ -78,6 +88,13 @@ def line_chart(
         marks=[(x.at(place), name) for place, name in marks],
         lines=_drawn({name: [(x.at(a), y.at(b)) for a, b in lines[name]] for name in styles}, styles),
     )
+
+
+def _styles(names: Sequence[str]) -> dict[str, tuple[str, float, str]]:
+    """How each line is drawn: in all charts of a run what is of one kind is alike, elsewhere one after the other."""
+    if all(name in ROLES for name in names):
+        return {name: STYLES[ROLES[name]] for name in names}
+    return dict(zip(names, cycle(STYLES), strict=False))
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,10 +16,11 @@ Staged = Sequence[tuple[int, float | None]]  # a stage and the base's value ther
 
 
 class Lines(NamedTuple):
-    """The lines of one chart, (step, value) by name."""
+    """The lines of one chart, (step, value) by name; `limits`: the ends of the axis of values, if it has some."""
 
     title: str
     series: dict[str, Points]
+    limits: tuple[float, float] | None = None
 
 
 def losses(progress: Progress, config: RunConfig | None = None) -> Lines:
@@ -54,7 +56,9 @@ def _metrics(progress: Progress, config: RunConfig | None) -> list[Lines]:
         what = f"{known.title} ({known.unit})" if known and known.unit else known.title if known else name
         title = f"{what[0].upper()}{what[1:]}, {measured[-1].metric_rows} held-out rows"
         tuned = {"tuned": [(e.step, e.metric_value) for e in measured if e.metric_value is not None]}
-        lines.append(_with_base(title, tuned, [(e.stage, e.base_metric) for e in measured], progress, config))
+        of_metric = _with_base(title, tuned, [(e.stage, e.base_metric) for e in measured], progress, config)
+        bounded = known is not None and all(map(math.isfinite, known.range))
+        lines.append(of_metric._replace(limits=known.range if known and bounded else None))
     return lines
 
 

@@ -111,6 +111,7 @@ class Curve(Facts):
     title: str
     series: dict[str, tuple[tuple[float, float], ...]]
     last_step: float
+    limits: tuple[float, float] | None  # of the axis of values, if it has some
     stages: tuple[tuple[float, str], ...]
     said: str
 

@@ -159,6 +159,7 @@ def curves_of(run: Run, progress: Progress) -> tuple[Curve, ...]:
             title=lines.title,
             series={name: thinned(points) for name, points in lines.series.items() if points},
             last_step=last_step(progress),
+            limits=lines.limits,
             stages=tuple(stage_marks(run.config)),
             said=f"{said} {_thinned_in_words(len(progress.steps))}".strip(),
         )

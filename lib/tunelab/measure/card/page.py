@@ -98,7 +98,12 @@ def _interval(name: str, figure: Compared) -> tuple[str, float, float, float]:
 def curve_chart(curve: Curve) -> Markup:
     """A curve as an `<svg>`."""
     return line_chart(
-        curve.series, title=curve.title, x_title="step", x_limits=(0, curve.last_step), marks=curve.stages
+        curve.series,
+        title=curve.title,
+        x_title="step",
+        x_limits=(0, curve.last_step),
+        y_limits=curve.limits,
+        marks=curve.stages,
     )
 
 
