@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from peft import PeftModel
@@ -42,6 +44,7 @@ from tunelab.measure.probe.read import instructions
 from tunelab.measure.settings import LONGEST_ANSWER
 from tunelab.model.load import load
 from tunelab.run.events import StepDone
+from tunelab.train import loop
 from tunelab.train.beside import Look
 
 HELDOUT = 4
@@ -165,6 +168,17 @@ def test_the_metric_chooses_and_of_equal_ones_the_loss(tiny, monkeypatch, metric
     said = f"the adapter of step {kept.step} had {what} and is kept"
     assert (said in run.progress().message) == (kept is not every[-1])
     assert {e.best_by for e in every} == {metric if best else "loss"}
+
+
+def test_what_is_no_number_is_never_the_best(tiny, monkeypatch):
+    scripted(monkeypatch, [math.nan, 50, math.nan, 30])
+    run = finetune(config(tiny, metric="chrf", choose_by="metric", steps=6))
+    assert [e.best for e in run.progress().evaluations] == [True, True, False, False]
+    losses = iter([math.nan, 3.0, 2.0, math.nan, 4.0])  # tuned and base after the first step, then tuned
+    monkeypatch.setattr(loop, "heldout_loss", lambda *_asked: (next(losses), 1))
+    run = finetune(config(tiny, steps=6))
+    assert [e.best for e in run.progress().evaluations] == [True, True, False, False]
+    assert run.progress().kept.heldout_loss == 2.0
 
 
 def test_a_metric_that_gets_no_better_ends_the_training(tiny, monkeypatch):

@@ -39,7 +39,7 @@ def measured_beside(progress: Progress, config: RunConfig | None = None) -> list
     general = [e for e in progress.evaluations if e.general_loss is not None]
     if general:
         title = f"Forgetting: loss on {general[-1].general_rows} general instructions (nats)"
-        tuned = {"tuned": [(e.step, e.general_loss) for e in general if e.general_loss is not None]}
+        tuned: dict[str, Points] = {"tuned": [(e.step, e.general_loss) for e in general if e.general_loss is not None]}
         base = [(e.stage, e.base_general_loss) for e in general]
         lines.append(_with_base(title, tuned, base, progress, config))
     return lines
@@ -55,7 +55,7 @@ def _metrics(progress: Progress, config: RunConfig | None) -> list[Lines]:
         known = NAMED.get(name)
         what = f"{known.title} ({known.unit})" if known and known.unit else known.title if known else name
         title = f"{what[0].upper()}{what[1:]}, {measured[-1].metric_rows} held-out rows"
-        tuned = {"tuned": [(e.step, e.metric_value) for e in measured if e.metric_value is not None]}
+        tuned: dict[str, Points] = {"tuned": [(e.step, e.metric_value) for e in measured if e.metric_value is not None]}
         of_metric = _with_base(title, tuned, [(e.stage, e.base_metric) for e in measured], progress, config)
         bounded = known is not None and all(map(math.isfinite, known.range))
         lines.append(of_metric._replace(limits=known.range if known and bounded else None))

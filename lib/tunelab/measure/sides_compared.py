@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +51,7 @@ class ScoredMetric:
     notes: tuple[str, ...]
 
     @classmethod
-    def of(cls, metric: Metric, answers: dict[str, Sequence[str]], references: Sequence[str]) -> ScoredMetric:
+    def of(cls, metric: Metric, answers: Mapping[str, Sequence[str]], references: Sequence[str]) -> ScoredMetric:
         """Everybody's answers to the same rows.
 
         Raises:

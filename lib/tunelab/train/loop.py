@@ -312,10 +312,9 @@ class Trainer:
     def _is_best(self, loss: float, metric: float | None) -> bool:
         """Whether this step is better than all before; it is remembered then, with its parameters."""
         position = self.position
-        now, before = (-loss,), (-math.inf if position.best_loss is None else -position.best_loss,)
-        if self._best_by != "loss":  # of equal metrics the lower loss is better
-            now, before = (self.beside.rank(metric), *now), (self.beside.rank(position.best_metric), *before)
-        if position.best_step is not None and now <= before:
+        if position.best_step is not None and not self._rank(loss, metric) > self._rank(
+            position.best_loss, position.best_metric
+        ):
             position.evaluations_without_gain += 1
             return False
         position.best_loss, position.best_metric = loss, metric
@@ -323,6 +322,11 @@ class Trainer:
         if self.config.keep_best:
             self.best = copy_of(self.parameters)
         return True
+
+    def _rank(self, loss: float | None, metric: float | None) -> tuple[float, float]:
+        """A measurement as numbers that are higher where it is better; of equal metrics the lower loss is."""
+        of_loss = -math.inf if loss is None or math.isnan(loss) else -loss
+        return (0.0 if self._best_by == "loss" else self.beside.rank(metric)), of_loss
 
     def _out_of_patience(self) -> bool:
         patience = self.config.early_stopping_patience
