@@ -405,9 +405,12 @@ class _Chain:
         trainer = self._trainer(index)
         try:
             for event in trainer.train():
+                # before anybody hears of it: who leaves then, and goes on later, does not evaluate this step again
+                kept = isinstance(event, Evaluated) and trainer.config.keep_adapters
+                saved = self._keep(event.step) if kept else None
                 yield event
-                if isinstance(event, Evaluated) and trainer.config.keep_adapters:
-                    yield self._keep(event.step)
+                if saved:
+                    yield saved
         except GeneratorExit:
             with suppress(Exception):  # nobody reads any more; what was saved before is intact
                 list(trainer.save())

@@ -331,7 +331,8 @@ def describe(event: TrainingEvent) -> str | None:
         base = f" (base {event.base_loss:.4f})" if event.base_loss is not None else ""
         return f"step {event.step}: held-out loss {event.heldout_loss:.4f}{base}{_beside(event)}"
     if isinstance(event, e.Sampled):
-        return f"step {event.step}, {shortened(event.prompt, 60)} → {shortened(event.answer, 120)}"
+        who = "base" if event.of_base else f"step {event.step}"
+        return f"{who}, {shortened(event.prompt, 60)} → {shortened(event.answer, 120)}"
     if isinstance(event, e.RolledBack):
         return f"rolled back to the end of stage {event.stage + 1}"
     if isinstance(event, e.StageDone):

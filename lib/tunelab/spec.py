@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 STARTER = "starter"
+INSTRUCTION_TOKENS = 130  # of one of the probe's instructions and its answer, about
 # what a column can be: what is asked, what stands beside it, what is learned, what stands before, whose row it is
 ROLES = (
     *(
@@ -352,7 +353,7 @@ class TrainConfig(Spec):
         ge=0,
         le=60,
         description="General instructions whose loss is measured along with the held-out loss, to see what is "
-        "forgotten while it happens: each costs what a held-out row of 130 tokens does. 0: none.",
+        f"forgotten while it happens: each costs what a held-out row of {INSTRUCTION_TOKENS} tokens does. 0: none.",
     )
     choose_by: Literal["loss", "metric"] = Field(
         "loss",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import closing
 
 import pytest
 import torch
@@ -43,9 +44,10 @@ from tunelab.measure.metrics import metric_named
 from tunelab.measure.probe.read import instructions
 from tunelab.measure.settings import LONGEST_ANSWER
 from tunelab.model.load import load
-from tunelab.run.events import StepDone
+from tunelab.run.events import Evaluated, Resumed, Sampled, StepDone
 from tunelab.train import loop
 from tunelab.train.beside import Look
+from tunelab.train.memory import read_and_forecast
 
 HELDOUT = 4
 DATA = DataSpec(rows=ROWS, heldout=HELDOUT)
@@ -323,3 +325,68 @@ def test_where_only_right_answers_count_none_is_written_much_longer_than_the_rig
     shown, *others = asked[0]
     assert shown == LONGEST_ANSWER
     assert others == [LONGEST_ANSWER if whole else length + live.TOO_LONG for length in rights[1:]]
+
+
+def test_a_step_can_be_asked_while_the_run_goes_on(tiny):
+    run = Run.create(config(tiny, keep_adapters=True))
+    asked = [row.asked for row in read_data(DATA).heldout[:1]]
+    with closing(train_run(run)) as training:
+        while run.kept_steps != (1, 2):
+            next(training)
+        assert not run.has_adapter
+        with Comparer() as comparer:
+            ((_base, tuned),) = comparer.answers([run.at(2)], asked, max_new_tokens=4)
+    list(train_run(run))
+    with Comparer() as comparer:
+        assert comparer.answers([run.at(2)], asked, max_new_tokens=4)[0][1] == tuned
+
+
+def test_who_leaves_at_an_evaluation_and_goes_on_later_keeps_what_was_kept_and_shown(tiny):
+    settings = {"keep_adapters": True, "samples": 1, "steps": 6}
+    run = Run.create(config(tiny, **settings))
+    with closing(train_run(run)) as training:
+        for event in training:
+            if isinstance(event, Evaluated) and event.step == 4:
+                break
+    list(train_run(run))
+    alone = finetune(config(tiny, **settings))
+    assert run.kept_steps == alone.kept_steps == (1, 2, 4, 6)
+    assert answers_over_steps(run) == answers_over_steps(alone)
+
+
+def test_what_was_shown_before_a_run_began_anew_does_not_count(tiny):
+    run = Run.create(config(tiny, samples=1, steps=2))
+    run.append(Sampled(step=1, of_base=True, prompt="old", answer="old"))
+    run.append(Resumed(step=0))
+    assert answers_over_steps(run) == ()
+
+
+def test_a_step_changes_nothing_of_its_run(tiny, tmp_path):
+    data = DataSpec(rows=ROWS, heldout=4)
+    training = TrainConfig(steps=2, batch_size=4, keep_adapters=True, forgetting_rows=0)
+    stages = (Stage(data=data, training=training), Stage(data=data, training=training))
+    run = finetune(RunConfig(model=ModelSpec(repo_id=tiny, dtype="float32"), technique=LoRA(r=4), stages=stages))
+    step = run.at(2)
+    before = {file: file.read_bytes() for file in run.path.rglob("*") if file.is_file()}
+    for change in (lambda: step.roll_back(1), step.queue, step.request_stop, step.begin):
+        with pytest.raises(UserError, match="is a step of a run"):
+            change()
+    assert before == {file: file.read_bytes() for file in run.path.rglob("*") if file.is_file()}
+
+
+def test_a_name_may_end_like_a_step(tiny, tmp_path):
+    named = config(tiny).model_copy(update={"name": "mine@40"})
+    run = Run.create(named, tmp_path)
+    assert Run.open_to_ask("mine@40", tmp_path).id == run.id
+    with pytest.raises(UserError, match="keeps no result of step 2"):
+        Run.open_to_ask("mine@40@2", tmp_path)
+
+
+def test_the_forecast_counts_what_is_measured_beside_the_loss_and_says_what_it_does_not(tiny):
+    def told(**settings):
+        return read_and_forecast(config(tiny, steps=40, **settings))
+
+    plain, general, answers = told(), told(forgetting_rows=60), told(metric="chrf")
+    assert general.seconds_total > plain.seconds_total
+    assert "answers" not in plain.time_text
+    assert answers.time_text.endswith("and the time to write the answers that are measured or shown")

@@ -102,7 +102,9 @@ class Sampled(Event):
     """An answer during training, to see what the loss can't tell."""
 
     event: Literal["Sampled"] = "Sampled"
-    step: int  # 0: the base's
+    step: int
+    stage: int = 0
+    of_base: bool = False  # the base's, which is asked once in a stage
     prompt: str
     answer: str
 

@@ -128,7 +128,12 @@ class Run(Beating):
             UserError: as `open` and `at`.
         """
         at = re.fullmatch(r"(.+)@(\d+)", str(name))
-        return cls.open(at[1], root).at(int(at[2])) if at else cls.open(name, root)
+        if at is None:
+            return cls.open(name, root)
+        try:
+            return cls.open(name, root)  # a name may end so
+        except UserError:
+            return cls.open(at[1], root).at(int(at[2]))
 
     @property
     def id(self) -> str:
@@ -228,11 +233,13 @@ class Run(Beating):
 
     def queue(self) -> None:
         """Ask for the run to be trained, or resumed, when its turn comes; requests to stop from before are void."""
+        self.check_whole()
         (self.path / "stop").unlink(missing_ok=True)
         (self.path / "queued").touch()
 
     def request_stop(self) -> None:
         """Ask the process that trains to stop after the step it is in; a queued run leaves the queue."""
+        self.check_whole()
         # also where it seems to wait: a process may be starting on it
         (self.path / "stop").touch()
         if (self.path / "queued").exists() and not self.is_alive:
@@ -248,6 +255,7 @@ class Run(Beating):
         """Say that a process is about to train it. A request to stop that stands here was for the process that trained
         before, and is void, unless it was meant for this one as it started: it came while the run was queued, or took
         it out of the queue a moment ago."""
+        self.check_whole()
         if not (self.path / "queued").exists() and not self._was_just_taken_out():
             (self.path / "stop").unlink(missing_ok=True)
 
@@ -274,6 +282,7 @@ class Run(Beating):
         Raises:
             UserError: the run is training, or has no result of that stage.
         """
+        self.check_whole()
         done = {event.stage: event.step for event in self.progress().stages}
         kept = [number for number in done if self.stage_path(number).is_dir()]
         if stage not in kept:
@@ -430,6 +439,10 @@ class _AtStep(Run):
     @property
     def adapter_path(self) -> Path:
         return self.step_path(self.step)
+
+    @property
+    def has_adapter(self) -> bool:
+        return self.adapter_path.is_dir()  # while the run trains on, too
 
     def append(self, event: TrainingEvent) -> None:
         self.check_whole()

@@ -89,7 +89,9 @@ class Forecast:
     @property
     def time_text(self) -> str:
         """'about 2.1 s a step, 4 minutes in all'."""
-        return f"about {seconds_text(self.seconds_per_step)} a step, {seconds_text(self.seconds_total)} in all"
+        answers = any(route.training.metric or route.training.samples for route in self.routes)
+        more = ", and the time to write the answers that are measured or shown" if answers else ""
+        return f"about {seconds_text(self.seconds_per_step)} a step, {seconds_text(self.seconds_total)} in all{more}"
 
 
 def seconds_text(seconds: float) -> str:

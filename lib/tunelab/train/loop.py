@@ -269,6 +269,9 @@ class Trainer:
                 base = heldout_loss(self, rows)[0]
             of_base = beside.seen(False, self._loss_of_base)
         self.last_heldout_loss = loss
+        for of_it, looked in ((True, of_base), (False, seen)):
+            for prompt, answer in looked.look.samples:
+                yield Sampled(step=position.step, stage=position.stage, of_base=of_it, prompt=prompt, answer=answer)
         yield Evaluated(
             step=position.step,
             stage=position.stage,
@@ -289,10 +292,6 @@ class Trainer:
             general_rows=len(beside.general),
             general_seconds=seen.general_seconds + of_base.general_seconds,
         )
-        for prompt, answer in of_base.look.samples:
-            yield Sampled(step=0, prompt=prompt, answer=answer)
-        for prompt, answer in seen.look.samples:
-            yield Sampled(step=position.step, prompt=prompt, answer=answer)
         if notice := self.price.of(seen, position.step):
             yield notice
 

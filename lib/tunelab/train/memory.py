@@ -19,6 +19,7 @@ from weakref import WeakSet
 
 from tunelab.errors import UserError
 from tunelab.machine import hardware
+from tunelab.spec import INSTRUCTION_TOKENS
 from tunelab.train.forecast import EVAL_ROWS, LIBRARIES, Forecast, Route, Unforeseen
 
 if TYPE_CHECKING:
@@ -119,7 +120,9 @@ def _seconds(
         training, speed = route.training, pace(base, config.technique, train, held, route)
         saved = ((training.steps - 1) // training.checkpoint_every + 1) * checkpoint  # the result at the end too
         steps = training.steps + WARM_UP_STEPS
-        total += steps * speed.step + _evaluations(training) * speed.evaluation + saved / SAVED_PER_SECOND
+        evaluated = speed.evaluation * (1 + _general_share(training, held))
+        # once more after the first step: without the adapter
+        total += steps * speed.step + (training.evaluations + 1) * evaluated + saved / SAVED_PER_SECOND
         paces.append(speed)
     counts = [route.training.steps for route in ahead.routes]
     return {
@@ -130,11 +133,10 @@ def _seconds(
     }
 
 
-def _evaluations(training: TrainConfig) -> int:
-    """How often the held-out loss is measured: after the first step (twice, also without the adapter), after the last
-    one, and after each `eval_every` between them."""
-    after = {1, training.steps, *range(training.eval_every, training.steps, training.eval_every)}
-    return len(after) + 1
+def _general_share(training: TrainConfig, held: Sequence[Encoded]) -> float:
+    """Tokens of the general instructions over those of the held-out rows that are measured with them."""
+    tokens = sum(len(row.input_ids) for row in held[: training.eval_rows])
+    return training.forgetting_rows * INSTRUCTION_TOKENS / tokens if tokens else 0.0
 
 
 def read_and_forecast(config: RunConfig, *, time: bool = True) -> Forecast:

@@ -296,15 +296,16 @@ def test_a_run_that_was_trained_and_measured_here(tiny):
 
 def test_its_commands_repeat_what_was_done(tmp_path):
     run = finished(made_run(tmp_path, technique=LoRA(r=3)))
-    asked = {"system": "Be 'kind'; $(rm)", "examples": "3", "metric": "my metric.py", "against": "a b", "stage": "1"}
+    asked = {"system": "-x 'kind'; $(rm)", "examples": "3", "metric": "my metric.py", "against": "a b; $(rm)"}
+    asked |= {"stage": "1", "x; rm": "unknown"}
     measured(run, scored(SCORES), max_new_tokens=9, data="it's <b> $(rm).csv", asked=asked)
     repeat = report(run).repeat
     assert repeat.commands[0] == "tunelab train run.yaml"
     options = build_parser().parse_args(shlex.split(repeat.commands[1])[1:])
     assert (options.rows, options.max_new_tokens, options.questions, options.instructions) == (60, 9, 0, 7)
     assert options.data == "it's <b> $(rm).csv"
-    assert (options.system, options.examples, options.metric) == ("Be 'kind'; $(rm)", 3, "my metric.py")
-    assert (options.against, options.stage) == (["a", "b"], 1)
+    assert (options.system, options.examples, options.metric) == ("-x 'kind'; $(rm)", 3, "my metric.py")
+    assert (options.against, options.stage) == (["a", "b;", "$(rm)"], 1)
     written = yaml.safe_load(repeat.configuration)
     assert written["technique"] == {"kind": "lora", "r": 3}
     assert written["stages"][0]["data"]["rows"] == "16 rows in memory, not included"

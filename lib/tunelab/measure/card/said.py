@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tunelab.run.reports import Report
     from tunelab.run.run import Run
 
+FLAGS = ("system", "examples", "metric", "probe", "canaries", "stage")  # whose values a report keeps
 TONES: dict[str, Tone] = {"better": "better", "worse": "worse", "not enough evidence": "open"}
 STANDINGS = {
     "queued": "Not trained yet",
@@ -142,9 +143,9 @@ def _measured_by(report: Report) -> str:
         f"--instructions {report.probe_rows}",
         "--memorisation" if report.memorisation else "",
         "--safety" if report.safety else "",
-        *(
-            f"--{name} {value if name == 'against' else shlex.quote(one_line(value))}"
-            for name, value in report.asked.items()
-        ),
+        *(f"--{name}={shlex.quote(one_line(report.asked[name]))}" for name in FLAGS if name in report.asked),
+        " ".join(["--against", *map(shlex.quote, one_line(report.asked["against"]).split())])
+        if report.asked.get("against")
+        else "",
     ]
     return " ".join(["tunelab evaluate latest", *filter(None, flags)])

@@ -41,7 +41,7 @@ def answers_over_steps(run: Run) -> tuple[AnswersOverSteps, ...]:
     prompts: dict[str, dict[int, str]] = {}
     for event in history(run.events()):
         if isinstance(event, Sampled):
-            prompts.setdefault(event.prompt, {})[event.step] = event.answer
+            prompts.setdefault(event.prompt, {})[0 if event.of_base else event.step] = event.answer
     return tuple(
         AnswersOverSteps(prompt, tuple(StepAnswer(step, answers[step]) for step in sorted(answers)))
         for prompt, answers in prompts.items()
