@@ -406,8 +406,9 @@ class _Chain:
         try:
             for event in trainer.train():
                 # before anybody hears of it: who leaves then, and goes on later, does not evaluate this step again
-                kept = isinstance(event, Evaluated) and trainer.config.keep_adapters
-                saved = self._keep(event.step) if kept else None
+                saved = None
+                if isinstance(event, Evaluated) and trainer.config.keep_adapters:
+                    saved = self._keep(event.step)
                 yield event
                 if saved:
                     yield saved
