@@ -9,10 +9,13 @@ import socket
 import sys
 import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from playground import loopback
 from tunelab.machine import libraries
+
+ATTEMPTS = 4  # to open the page
 
 
 def main() -> int:
@@ -54,7 +57,7 @@ def serve(root: Path | None, port: int, open_browser: bool) -> int:
     page = app.build(jobs, Comparer(jobs.root))
     try:
         with loopback.without_proxies():
-            url = app.launch(page, loopback.HOST, free_port(port), open_browser)
+            url = opened(lambda free: app.launch(page, loopback.HOST, free, open_browser), port)
         jobs.watch()  # not before: workers take over the environment, and may need its proxies
         print(
             f"The playground is up: {url}\nRuns are kept in {jobs.root}. Ctrl-C ends the page, not a training.",
@@ -70,6 +73,20 @@ def serve(root: Path | None, port: int, open_browser: bool) -> int:
 def warm_up() -> None:
     """Import what the first preview or comparison needs, while the reader still reads."""
     import transformers  # noqa: F401
+
+
+def opened(launch: Callable[[int], str], first: int) -> str:
+    """The address of the page. A port can be lost between looking and taking it, and Gradio gives its server five
+    seconds to start, which a busy machine may need: then the next free one is tried."""
+    for _attempt in range(ATTEMPTS):
+        port = free_port(first)
+        try:
+            return launch(port)
+        except OSError:
+            first = port + 1
+    raise SystemExit(
+        f"The page did not open on port {port}. Wait until the machine is less busy, or give another --port."
+    )
 
 
 def free_port(first: int) -> int:
