@@ -105,5 +105,5 @@ def test_a_page_that_never_opens_says_what_to_do():
     def launch(_port):
         raise OSError
 
-    with pytest.raises(SystemExit, match="less busy, or take another --port"):
+    with pytest.raises(SystemExit, match="less busy, or give another --port"):
         opened(launch, 7985)

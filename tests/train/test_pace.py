@@ -166,11 +166,9 @@ def test_all_of_a_run_is_steps_evaluations_checkpoints_and_start_up(tiny, monkey
     given = {5: pace.Pace(2.0, 7.0, 2.0), 30: pace.Pace(1.0, 3.0, 1.5)}
     monkeypatch.setattr(pace, "pace", lambda base, technique, train, held, way: given[way.training.steps])
     monkeypatch.setattr(memory, "STARTUP_SECONDS", 100.0)
+    often = {"eval_every": 10, "checkpoint_every": 10, "forgetting_rows": 0}
     stages = [
-        Stage(
-            data=DataSpec(rows=ROWS, heldout=4), training=TrainConfig(steps=steps, eval_every=10, checkpoint_every=10)
-        )
-        for steps in (5, 30)
+        Stage(data=DataSpec(rows=ROWS, heldout=4), training=TrainConfig(steps=steps, **often)) for steps in (5, 30)
     ]
     ahead = memory.read_and_forecast(one_stage(tiny).model_copy(update={"stages": tuple(stages)}))
     assert ahead.step_seconds == (2.0, 1.0)
@@ -179,6 +177,19 @@ def test_all_of_a_run_is_steps_evaluations_checkpoints_and_start_up(tiny, monkey
     # the first step of a stage takes longer, and is followed by two evaluations, the second without the adapter
     assert ahead.seconds_total == pytest.approx(100 + (5 + 1) * 2 + (30 + 1) * 1 + 3 * 7 + 5 * 3, abs=0.1)
     assert "Time: about 1.1 s a step, 3.0 minutes in all" in ahead.note(10**12)
+
+
+def test_general_instructions_cost_an_evaluation_what_their_tokens_cost(tiny, monkeypatch):
+    monkeypatch.setattr(pace, "pace", lambda *_args: pace.Pace(0.0, 100.0, 0.0))
+    seconds = {}
+    for rows in (0, 4, 8):
+        training = TrainConfig(steps=10, eval_every=10, forgetting_rows=rows)
+        config = one_stage(tiny).model_copy(
+            update={"stages": (Stage(data=DataSpec(rows=ROWS, heldout=4), training=training),)}
+        )
+        seconds[rows] = memory.read_and_forecast(config).seconds_total
+    assert seconds[4] > seconds[0] + 100
+    assert seconds[8] - seconds[4] == pytest.approx(seconds[4] - seconds[0])
 
 
 def test_a_model_that_cannot_be_timed_is_told_of_and_trained(tiny, monkeypatch):
