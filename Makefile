@@ -33,7 +33,9 @@ help:
 playground: $(VENV)/starter
 	@$(BIN)/python -m playground --port $(PORT) $(if $(RUNS),--runs "$(RUNS)")
 
-test: $(VENV)/starter $(VENV)/test-tools check
+# the model is made while the checks run: both wait for the same packages only
+test:
+	@$(MAKE) --no-print-directory -j2 $(VENV)/starter check
 	@echo "running the tests: first those that can run side by side"
 	@$(PYTEST) -m "not alone"
 	@$(BIN)/python -m pytest -m alone

@@ -12,14 +12,19 @@ from tunelab.cli import main
 
 TEXT = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 SETUP = ("make ", "python -m venv", "pip ", ".venv", "python -m playground")
-# What is smaller when the commands are tested; each stands in the README exactly once.
+# What is smaller when commands and example are tested; each stands in the README exactly once.
 SMALLER = {
-    "--steps 60": "--steps 2 --eval-rows 8 --forgetting-rows 0",
-    "--prompt 'What does `textwrap.dedent` do in Python?'": "--prompt 'What does `textwrap.dedent` do in Python?' "
-    "--max-new-tokens 8",
-    "--rows 60 --max-new-tokens 48": "--rows 4 --max-new-tokens 4 --questions 8 --instructions 2",
-    "lora,ia3 --budget-steps 16 --rows 40 --max-new-tokens 48": "ia3 --budget-steps 2 --rows 4 --max-new-tokens 4 "
-    "--instructions 2",
+    "sh": {
+        "--steps 60": "--steps 2 --eval-rows 8",
+        "dedent` do in Python?'": "dedent` do in Python?' --max-new-tokens 8",
+        "--rows 60 --max-new-tokens 48": "--rows 4 --max-new-tokens 4 --questions 8 --instructions 2",
+        "lora,ia3 --budget-steps 16 --rows 40 --max-new-tokens 48": "ia3 --budget-steps 2 --rows 4 --max-new-tokens 4 "
+        "--instructions 2",
+    },
+    "python": {
+        "steps=60": "steps=2, eval_rows=8",
+        'dedent` do in Python?"': 'dedent` do in Python?", max_new_tokens=8',
+    },
 }
 
 
@@ -27,12 +32,17 @@ def blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", TEXT, re.DOTALL)
 
 
-def test_every_command_but_the_set_up_runs(starter, tmp_path, monkeypatch, capsys):
-    text = "\n".join(blocks("sh"))
-    for own, less in SMALLER.items():
-        assert text.count(own) == 1
+def smaller(language):
+    """The blocks of a language, with the sizes of SMALLER."""
+    text = "\n".join(blocks(language))
+    for own, less in SMALLER[language].items():
+        assert text.count(own) == 1, own
         text = text.replace(own, less)
-    commands = [line for line in text.splitlines() if line and not line.startswith(SETUP)]
+    return text
+
+
+def test_every_command_but_the_set_up_runs(starter, tmp_path, monkeypatch, capsys):
+    commands = [line for line in smaller("sh").splitlines() if line and not line.startswith(SETUP)]
     assert len(commands) >= 5
     monkeypatch.chdir(tmp_path)
     for command in commands:
@@ -48,7 +58,7 @@ def test_every_command_but_the_set_up_runs(starter, tmp_path, monkeypatch, capsy
 def test_the_example_runs(starter, tmp_path, capsys):
     (example,) = blocks("python")
     assert len([line for line in example.splitlines() if line]) <= 11
-    exec(compile(example, "README.md", "exec"), {})
+    exec(compile(smaller("python"), "README.md", "exec"), {})
     printed = capsys.readouterr().out
     assert "base →" in printed
     assert printed.count("→") == 2
