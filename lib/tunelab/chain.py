@@ -195,6 +195,8 @@ class _Chain:
     def events(self) -> Generator[TrainingEvent, None, None]:
         """The whole chain, a line for each of its steps."""
         self._check()
+        yield Preparing(message=f"loading {self.config.model.repo_id} and the data")
+        libraries.load()
         self._look_back()
         yield from self._load_and_read()
         self._attach()
@@ -224,7 +226,6 @@ class _Chain:
         """The base, and the rows of every stage, read and encoded while the weights are loaded and quantised."""
         from tunelab.model.load import find, load_tokenizer
 
-        yield Preparing(message=f"loading {self.config.model.repo_id} and the data")
         said: list[str] = []
         more: list[str] = []
         # what may take long comes first, with word of it on the way

@@ -42,3 +42,24 @@ def test_comparing_prints_nothing(tiny):
     run = finetune(RunConfig(model=nf4(tiny), technique=LoRA(r=4), stages=[stage]))
     asked = f"compare('{run.id}', 'say red', max_new_tokens=2)"
     assert printed_by(f"from tunelab import compare; assert {asked}.done") == ""
+
+
+LATER = """
+import gc, weakref
+from tunelab.machine import libraries
+libraries.load()
+kept = gc.get_freeze_count()
+libraries.load()
+assert gc.isenabled() and gc.get_freeze_count() == kept > 100_000
+class Cycle: pass
+cycle = Cycle(); cycle.itself = cycle; seen = weakref.ref(cycle)
+del cycle
+gc.collect()
+assert seen() is None
+print("done")
+"""
+
+
+def test_what_is_imported_is_not_looked_through_for_garbage_and_what_is_made_later_is():
+    result = subprocess.run([sys.executable, "-c", LATER], capture_output=True, text=True)
+    assert result.stdout == "done\n", result.stderr

@@ -211,9 +211,10 @@ class Comparer:
 
     def _own(self) -> None:
         """The owner thread: one request after the other."""
-        libraries.prepare()  # the first request imports torch
+        libraries.prepare()
         while (request := self._requests.get()) is not None:
             try:
+                libraries.load()
                 for update in request.work():
                     request.updates.put(update)
                 request.updates.put(_END)

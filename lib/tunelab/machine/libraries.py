@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
+import sys
 import warnings
 
 
@@ -24,3 +26,23 @@ def prepare() -> None:
     warnings.filterwarnings("ignore", message="IProgress not found")
     # bitsandbytes asks for the package `kernels`, which would run code from the Hub
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
+
+def load() -> None:
+    """Import what models are loaded, trained and asked with, unless that was done already.
+
+    These imports make half a million objects that stay to the end of the process. To look through them for garbage
+    takes a seventh of the time to start, and a third of a second in each `gc.collect()`: it is not done meanwhile, and
+    later collections leave them out.
+    """
+    if "peft" in sys.modules:
+        return
+    collecting = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        import peft  # noqa: F401  # and with it torch, transformers and bitsandbytes
+    finally:
+        if collecting:
+            gc.enable()
+    gc.freeze()

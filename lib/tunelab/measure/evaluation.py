@@ -89,6 +89,7 @@ def evaluate_all(
     for run in runs:
         run.check_whole()
         run.check_result()
+    libraries.load()
     first = runs[0]
     number = stage_of(first, None if stage is None else stage + 1)
     pool = pool_of(first, number, data, beside=runs[1:])
