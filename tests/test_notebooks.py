@@ -40,13 +40,16 @@ SMALLER = {
     },
     "07_method_ladder": {
         "limit=400": "limit=60",
-        "steps=16, batch_size=4": "steps=8, batch_size=2",
-        "max_new_tokens=24": "max_new_tokens=8, instructions=4",
+        "steps=16, batch_size=4": "steps=6, batch_size=2",
+        "max_new_tokens=24": "max_new_tokens=3, instructions=2",
+        "asked.prompt, max_new_tokens=40": "asked.prompt, max_new_tokens=8",
     },
     "08_multi_stage": {
         "heldout=24": "heldout=12",
-        "batch_size=8, eval_every=4, eval_rows=24": "batch_size=4, eval_every=12, eval_rows=12",
-        '"general": probe()': '"general": probe()[:20]',
+        "steps=12, batch_size=8, eval_every=4, eval_rows=24": "steps=12, batch_size=2, eval_every=12, eval_rows=12",
+        "early = compare(run, asked.prompt, max_new_tokens=40)": "early = compare(run, asked.prompt, max_new_tokens=8)",
+        "late = compare(run, asked.prompt, max_new_tokens=40)": "late = compare(run, asked.prompt, max_new_tokens=8)",
+        '"general": probe()': '"general": probe()[:24]',
     },
 }
 
