@@ -38,7 +38,7 @@ test:
 	@$(MAKE) --no-print-directory -j2 $(VENV)/starter check
 	@echo "running the tests: first those that can run side by side"
 	@$(PYTEST) -m "not alone"
-	@$(BIN)/python -m pytest -m alone
+	@$(BIN)/python -m pytest -m alone tests/browser
 
 test-fast: $(VENV)/test-tools check
 	@echo "running the quick tests"

@@ -39,7 +39,7 @@ settings.register_profile("project", deadline=None, derandomize=True, max_exampl
 settings.load_profile("project")
 
 REPOSITORY = Path(__file__).parent.parent
-ALONE = {"browser"}  # needs all cores: several programs that wait for each other
+ALONE = {"browser"}  # needs all cores: several programs that wait for each other; `make test` names this folder
 SPREAD = {"test_notebooks", "test_readme"}  # each of their tests is long, and needs none of the others
 SLOW = ALONE | SPREAD | {"test_families", "test_processes", "test_ladder", "test_sweep"}
 # what takes longest begins first, so that no process is left alone with it at the end

@@ -3,7 +3,7 @@ is shown is made in `views`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import gradio as gr
@@ -50,6 +50,14 @@ class _Order:
     start: gr.Button
     warnings: gr.Markdown  # what is wrong with the rows, and why Start can't be pressed
     message: gr.Markdown
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What a page shows already."""
+
+    state: Any = None  # of the jobs
+    shown: dict[int, str] = field(default_factory=dict)  # of each part, what it was given
 
 
 @dataclass(frozen=True)
@@ -204,18 +212,22 @@ def _emphasis(first_visit: bool) -> Literal["primary", "secondary"]:
 
 
 def _follow(room: _Room) -> gr.Timer:
-    """The clock by which the page follows the runs. Nothing is sent while nothing has changed."""
-    seen = gr.State(None)
+    """The clock by which the page follows the runs. Only what has changed is sent: what a browser draws anew takes time
+    from the training beside it."""
+    seen = gr.State(_Seen())
     timer = gr.Timer(POLL_SECONDS)
     watched, welcome = room.watched, room.welcome
     outputs: list[Any] = [seen, watched.status, watched.plot, watched.table, watched.notes, room.runs]
     outputs += [watched.stop, watched.resume, watched.to_compare, watched.result, welcome.box, welcome.quick]
 
-    def poll(run_id: str | None, before: Any) -> dict[Any, Any]:
+    def poll(run_id: str | None, before: _Seen) -> dict[Any, Any]:
         state = room.jobs.state(run_id)
-        if state == before:
+        if state == before.state:
             return {seen: gr.skip()}
-        return {seen: state, **_run_as_it_stands(room, run_id), **_runs_as_they_stand(room)}
+        values = {**_run_as_it_stands(room, run_id), **_runs_as_they_stand(room)}
+        now = {part._id: repr(value) for part, value in values.items()}
+        changed = {part: value for part, value in values.items() if before.shown.get(part._id) != now[part._id]}
+        return {seen: _Seen(state, now), **changed}
 
     for event in (timer.tick, room.selected.change):
         event(poll, [room.selected, seen], outputs, queue=False, **QUIET)
