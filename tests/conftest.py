@@ -41,7 +41,9 @@ settings.load_profile("project")
 REPOSITORY = Path(__file__).parent.parent
 ALONE = {"browser"}  # needs all cores: several programs that wait for each other; `make test` names this folder
 SPREAD = {"test_notebooks", "test_readme"}  # each of their tests is long, and needs none of the others
-SLOW = ALONE | SPREAD | {"test_families", "test_processes", "test_ladder", "test_sweep"}
+# whole runs: seconds each, and many
+RUNS = "test_invariants test_chain test_live test_evaluation test_trained_rows test_architectures test_families".split()
+SLOW = ALONE | SPREAD | {*RUNS, "test_processes", "test_ladder", "test_sweep"}
 # what takes longest begins first, so that no process is left alone with it at the end
 LONGEST_FIRST = (
     "test_notebooks",
@@ -75,6 +77,10 @@ def pytest_collection_modifyitems(items):
     items.sort(key=rank)
 
 
+def pytest_collection():
+    gc.disable()  # while modules are imported
+
+
 def pytest_collection_finish():
     """Objects of imported modules are kept to the end: loading a model collects garbage, and need not look at them."""
     import peft  # noqa: F401
@@ -82,6 +88,7 @@ def pytest_collection_finish():
 
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)

@@ -19,8 +19,8 @@ SMALLER = {
         "max_new_tokens=48": "max_new_tokens=16",
     },
     "03_lora_from_scratch": {
-        "batches(split.train, 40, 4)": "batches(split.train, 16, 4)",
-        "batches(split.heldout, 16, 8)": "batches(split.heldout, 8, 8)",
+        "batches(split.train, 40, 4)": "batches(split.train, 8, 2)",
+        "batches(split.heldout, 16, 8)": "batches(split.heldout, 4, 4)",
     },
     "05_reading_the_curves": {
         "many[::50]": "many[::200]",
