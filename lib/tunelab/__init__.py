@@ -9,7 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tunelab.answer.comparison import Answer, Comparer, Comparison, Provenance, compare
+    from tunelab.answer.comparison import Comparer, compare
+    from tunelab.answer.question import Answer, Comparison, Provenance
     from tunelab.chain import finetune, train_run
     from tunelab.config import RunConfig
     from tunelab.data import overview, preview, read_data
@@ -51,7 +52,8 @@ if TYPE_CHECKING:
     )
 
 _HOME = {
-    "answer.comparison": ("Answer", "Comparer", "Comparison", "Provenance", "compare"),
+    "answer.comparison": ("Comparer", "compare"),
+    "answer.question": ("Answer", "Comparison", "Provenance"),
     "chain": ("finetune", "train_run"),
     "config": ("RunConfig",),
     "data": ("overview", "preview", "read_data"),

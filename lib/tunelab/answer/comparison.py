@@ -1,91 +1,42 @@
 """Base and tuned, side by side, on one resident base.
 
-Exactly one thread touches a model (`Comparer` owns it; requests queue), because PEFT's switches are not thread-safe.
-LoRA answers come from one batch: row 0 without an adapter, row i with adapter i. Any other technique takes turns with
-the base, adapter off and on; where there are several, each of them has a pass of its own. Every answer says where it
-comes from.
+Exactly one thread touches a model (`Comparer` owns it), because PEFT's switches are not thread-safe. LoRA answers come
+from one batch: a row without an adapter, and one with each adapter; questions that come meanwhile join it, and leave it
+when they are answered. Any other technique takes turns with the base, adapter off and on, and has the model to itself
+until it is done: what has come later waits. Every answer says where it comes from.
 """
 
 from __future__ import annotations
 
 import queue
 import threading
-import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from tunelab.answer.question import Comparison, Question, Talk, check_decoding, positions_taken
 from tunelab.errors import UserError
 from tunelab.machine import libraries
-from tunelab.run.run import Run, list_runs
+from tunelab.run.run import Run
 from tunelab.spec import base_differences
 
 if TYPE_CHECKING:
     from tunelab.answer.decoders import Resident
+    from tunelab.answer.together import Asked, Together
     from tunelab.data import Message
-    from tunelab.model.load import Base
 
 MAX_COLUMNS = 9
-StopReason = Literal["end of turn", "length", "cancelled"]
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """Where an answer comes from, so that nobody has to believe it."""
-
-    base: str
-    base_sha256: str
-    adapter: str | None  # id of the run; None: the base alone
-    precision: str
-    template: str
-    decoding: str
-
-    @property
-    def text(self) -> str:
-        """One line for people."""
-        adapter = f"adapter {self.adapter} on" if self.adapter else "adapter off"
-        return (
-            f"{self.base} ({self.base_sha256[:8]}) · {adapter} · {self.precision} · {self.template} · {self.decoding}"
-        )
-
-
-@dataclass(frozen=True)
-class Answer:
-    label: str
-    text: str
-    tokens: int
-    stop_reason: StopReason | None
-    seconds: float
-    provenance: Provenance
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One prompt, the same decoding, one answer by the base and one by each adapter."""
-
-    prompt: str
-    system: str | None
-    answers: tuple[Answer, ...]
-    done: bool
-    note: str | None = None
+MAX_ROWS = 36  # of answers that are made together: four questions to as many columns as there can be
 
 
 @dataclass(frozen=True)
 class _Request:
-    work: Callable[[], Iterator[Any]]  # run by the owner thread
-    updates: queue.SimpleQueue[Any]  # what it yields, then _END or the exception it raised
-
-
-@dataclass(frozen=True)
-class _Question:
-    runs: tuple[Run, ...]
-    prompt: str
-    system: str | None
-    max_new_tokens: int
-    temperature: float
-    seed: int
-    cancel: threading.Event
+    updates: queue.SimpleQueue[Any]  # what it brings, then _END or an exception
+    work: Callable[[], Iterator[Any]] | None = None  # run by the owner thread, which has the model to itself meanwhile
+    question: Question | None = None  # or what is asked, together with others where that can be
 
 
 _END = object()
@@ -118,6 +69,8 @@ class Comparer:
         self._thread: threading.Thread | None = None
         self._start = threading.Lock()
         self._resident: Resident | None = None
+        self._together: Together | None = None  # what is answered together, on the resident base
+        self._answering: list[tuple[_Request, Talk, Asked]] = []
 
     def __enter__(self) -> Comparer:
         return self
@@ -150,14 +103,12 @@ class Comparer:
         Raises:
             UserError: a run has no adapter, the runs have different bases, or a setting is out of its range.
         """
-        if not prompt.strip():
-            raise UserError("The prompt is empty. Write a question, or choose one of the examples.")
-        opened = self._opened(runs)
-        _check_decoding(max_new_tokens, temperature)
         stop = cancel or threading.Event()
-        question = _Question(opened, prompt, system or None, max_new_tokens, temperature, seed, stop)
+        asked = (prompt, system or None, max_new_tokens, temperature, seed, stop)
+        Question((), *asked).check()
+        question = Question(self._opened(runs), *asked)
         try:
-            yield from self._submit(lambda: self._answer(question))
+            yield from self._submit(question=question)
         finally:
             stop.set()
 
@@ -177,7 +128,7 @@ class Comparer:
             UserError: a run has no adapter, or the runs have different bases.
         """
         opened = self._opened(runs)
-        _check_decoding(max_new_tokens, 0.0)
+        check_decoding(max_new_tokens, 0.0)
         everything: list[list[str]] = [[] for _ in prompts]
         done = 0
         for indices, answers in self._submit(lambda: self._answer_all(opened, prompts, max_new_tokens)):
@@ -196,13 +147,15 @@ class Comparer:
         _check_runs(opened)
         return opened
 
-    def _submit(self, work: Callable[[], Iterator[Any]]) -> Iterator[Any]:
-        """What `work` yields in the owner thread."""
+    def _submit(
+        self, work: Callable[[], Iterator[Any]] | None = None, question: Question | None = None
+    ) -> Iterator[Any]:
+        """What the owner thread brings."""
         with self._start:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._own, daemon=True, name="model owner")
                 self._thread.start()
-        request = _Request(work, queue.SimpleQueue())
+        request = _Request(queue.SimpleQueue(), work, question)
         self._requests.put(request)
         while (update := request.updates.get()) is not _END:
             if isinstance(update, BaseException):
@@ -210,75 +163,145 @@ class Comparer:
             yield update
 
     def _own(self) -> None:
-        """The owner thread: one request after the other."""
+        """The owner thread: in the order they came, each by itself or together with those before it."""
         libraries.prepare()
-        while (request := self._requests.get()) is not None:
-            try:
-                libraries.load()
-                for update in request.work():
-                    request.updates.put(update)
-                request.updates.put(_END)
-            except BaseException as error:
-                self._forget()  # whatever state it is in, do not answer from it again
-                request.updates.put(error)
+        waiting: deque[_Request] = deque()
+        while self._take(waiting):
+            together = [waiting.popleft() for _ in range(self._joining(waiting))]
+            if together or self._answering:
+                self._go_on(together)
+            else:
+                self._alone(waiting)
         self._forget()
 
-    def _forget(self) -> None:
-        self._resident = None
+    def _take(self, waiting: deque[_Request]) -> bool:
+        """Add what has come; where there is nothing to do, wait for it. False: the comparer is closed."""
+        while not self._requests.empty() or not (waiting or self._answering):
+            request = self._requests.get()
+            if request is None:
+                return False
+            waiting.append(request)
+        return True
 
-    def _answer(self, asked: _Question) -> Iterator[Comparison]:
+    def _joining(self, waiting: deque[_Request]) -> int:
+        """How many of those that wait longest can be answered together with what is being answered."""
+        rows = self._together.rows if self._together else 0
+        count = 0
+        for request in waiting:
+            question = request.question
+            if self._resident is None or question is None or not self._resident.in_one_batch(question.runs):
+                break
+            rows += 1 + len(question.runs)
+            if rows > MAX_ROWS and (count or self._answering):
+                break
+            count += 1
+        return count
+
+    def _go_on(self, joining: Sequence[_Request]) -> None:
+        """The next token of every answer that is made together, and the first ones of those that join."""
+        from tunelab.answer.together import Together
+
+        try:
+            assert self._resident is not None
+            if self._together is None:
+                self._together = Together(self._resident.llama())
+            if joining:
+                self._join(self._together, self._resident, joining)
+            else:
+                self._together.step()
+            for request, talk, asked in [one for one in self._answering if not one[2].going or one[2].is_cancelled()]:
+                talk.end()
+                request.updates.put(_END)
+                self._answering.remove((request, talk, asked))
+        except BaseException as error:
+            for request in (*(request for request, *_ in self._answering), *joining):
+                request.updates.put(error)
+            self._forget()  # whatever state it is in, do not answer from it again
+
+    def _join(self, together: Together, resident: Resident, joining: Sequence[_Request]) -> None:
         from tunelab.answer.decoders import Result
-        from tunelab.answer.generation import decode, end_ids, text_of
-        from tunelab.data import Message, encode_prompt, prompt_notes
-        from tunelab.model.positions import answer_length
+        from tunelab.answer.together import Asked
 
-        spec = asked.runs[0].base_spec
+        begun = []
+        for request in joining:
+            question = request.question
+            assert question is not None
+            try:
+                self._check_bases(question.runs)
+                talk = Talk(question, resident.base, request.updates.put)
+                adapters = [None, *(resident.factors(Result.of(run)) for run in question.runs)]
+            except Exception as error:  # of this question alone
+                request.updates.put(error)
+                continue
+            asked = Asked(
+                talk.prompt,
+                adapters,
+                talk.longest,
+                talk.end_ids,
+                tell=partial(talk.hear, range(len(adapters))),
+                is_cancelled=question.cancel.is_set,
+                temperature=question.temperature,
+                seed=question.seed,
+            )
+            begun.append((request, talk, asked))
+        self._answering += begun
+        if begun:
+            together.join([asked for _request, _talk, asked in begun])
+
+    def _alone(self, waiting: deque[_Request]) -> None:
+        """The first of those that wait, with nobody beside it. A question that others can join waits again, at the
+        front, once its base is there."""
+        request = waiting.popleft()
+        try:
+            libraries.load()  # the first one imports torch
+            if request.question is None:
+                assert request.work is not None
+                for update in request.work():
+                    request.updates.put(update)
+            else:
+                question, tell = request.question, request.updates.put
+                resident = self._announced(question, tell)
+                if resident.in_one_batch(question.runs):
+                    waiting.appendleft(request)
+                    return
+                self._take_turns(Talk(question, resident.base, tell), resident)
+            request.updates.put(_END)
+        except BaseException as error:
+            self._forget()
+            request.updates.put(error)
+
+    def _announced(self, question: Question, tell: Callable[[Comparison], None]) -> Resident:
+        """The base of a question, with word of it where it has to be loaded."""
+        spec = question.runs[0].base_spec
         before = self._resident.base if self._resident else None
         if before is None or base_differences(before.spec, spec):
             swapping = f", in place of {before.spec.repo_id} ({before.precision})" if before else ""
-            yield Comparison(asked.prompt, asked.system, (), False, f"loading {spec.repo_id}{swapping} …")
-        resident = self._made_resident(asked.runs)
-        base = resident.base
-        turns = [Message("user", asked.prompt)]
-        system = asked.system or _system_of(asked.runs[0])
-        if system:
-            turns.insert(0, Message("system", system))
-        prompt = encode_prompt(turns, base.tokenizer)
-        taken = _positions_taken(asked.runs)
-        longest = answer_length(base.model.config, len(prompt), asked.max_new_tokens, taken)
-        answers = _blank_answers(base, asked)
-        cut = f"an answer ends after {longest} tokens: the model has no positions for more"
-        said = [*prompt_notes(turns, base.tokenizer), *_notes(asked.runs), *base.notes]
-        note = _sentences(*said, cut if longest < asked.max_new_tokens else None)
-        stops = end_ids(base.tokenizer, base.model)
-        for together in resident.passes([Result.of(run) for run in asked.runs]):
-            generated: dict[int, list[int]] = {column: [] for column in together.columns}
-            started = time.perf_counter()
+            tell(Comparison(question.prompt, question.system, (), False, f"loading {spec.repo_id}{swapping} …"))
+        return self._made_resident(question.runs)
+
+    def _take_turns(self, talk: Talk, resident: Resident) -> None:
+        """Answers of techniques that do not share a batch."""
+        from tunelab.answer.decoders import Result
+        from tunelab.answer.generation import decode
+
+        question = talk.question
+        for together in resident.passes([Result.of(run) for run in question.runs]):
+            talk.begin()
             for step in decode(
-                together.decoders(1, len(prompt) + longest),
-                [prompt],
-                end_ids=stops,
-                max_new_tokens=longest,
-                temperature=asked.temperature,
-                seed=asked.seed,
-                cancelled=asked.cancel.is_set,
+                together.decoders(1, len(talk.prompt) + talk.longest),
+                [talk.prompt],
+                end_ids=talk.end_ids,
+                max_new_tokens=talk.longest,
+                temperature=question.temperature,
+                seed=question.seed,
+                cancelled=question.cancel.is_set,
             ):
-                for column, token in zip(together.columns, step, strict=True):
-                    if token is None:
-                        continue
-                    if token not in stops:
-                        generated[column].append(token)
-                    answers[column] = replace(
-                        answers[column],
-                        text=text_of(base.tokenizer, generated[column]),
-                        tokens=len(generated[column]),
-                        stop_reason="end of turn" if token in stops else None,
-                        seconds=time.perf_counter() - started,
-                    )
-                yield Comparison(asked.prompt, system, tuple(answers), False, note)
-        ending: StopReason = "cancelled" if asked.cancel.is_set() else "length"
-        final = tuple(replace(a, stop_reason=a.stop_reason or ending) for a in answers)
-        yield Comparison(asked.prompt, system, final, True, note)
+                talk.hear(together.columns, step)
+        talk.end()
+
+    def _forget(self) -> None:
+        self._resident = self._together = None
+        self._answering = []
 
     def _answer_all(
         self, runs: tuple[Run, ...], prompts: Sequence[Sequence[Message]], max_new_tokens: int
@@ -292,7 +315,7 @@ class Comparer:
         resident = self._made_resident(runs)
         base = resident.base
         encoded = [encode_prompt(turns, base.tokenizer) for turns in prompts]
-        taken = _positions_taken(runs)
+        taken = positions_taken(runs)
         longest = [answer_length(base.model.config, len(ids), max_new_tokens, taken) for ids in encoded]
         answers = [[""] * (1 + len(runs)) for _ in prompts]
         waiting = [1 + len(runs)] * len(prompts)
@@ -318,27 +341,13 @@ class Comparer:
         if self._resident is None or base_differences(self._resident.base.spec, spec):
             self._forget()  # release the old one before the new one is loaded
             self._resident = Resident(load(spec))
-        for run in runs:
-            run.check_base(spec.repo_id, self._resident.base.sha256)
+        self._check_bases(runs)
         return self._resident
 
-
-def _positions_taken(runs: tuple[Run, ...]) -> int:
-    """The most that any run's own tokens take: every column has the same room for its answer."""
-    return max(run.config.technique.positions_taken for run in runs)
-
-
-def _sentences(*notes: str | None) -> str | None:
-    """Notes as sentences, one after the other; None where there is none."""
-    sentences = [note if note.endswith(".") else f"{note[0].upper()}{note[1:]}." for note in notes if note]
-    return " ".join(sentences) or None
-
-
-def _check_decoding(max_new_tokens: int, temperature: float) -> None:
-    if not 1 <= max_new_tokens <= 4096:
-        raise UserError(f"max_new_tokens = {max_new_tokens}: allowed are 1 to 4096.")
-    if not 0 <= temperature <= 5:
-        raise UserError(f"temperature = {temperature}: allowed are 0 (greedy) to 5.")
+    def _check_bases(self, runs: tuple[Run, ...]) -> None:
+        assert self._resident is not None
+        for run in runs:
+            run.check_base(runs[0].base_spec.repo_id, self._resident.base.sha256)
 
 
 def _check_runs(runs: tuple[Run, ...]) -> None:
@@ -352,33 +361,3 @@ def _check_runs(runs: tuple[Run, ...]) -> None:
             for run, spec in zip(runs, specs, strict=True)
         )
         raise UserError(f"These runs stand on different bases: {'; '.join(bases)}. Compare runs of one base.")
-
-
-def _system_of(run: Run) -> str | None:
-    return run.config.stages[run.progress().stage].data.system
-
-
-def _blank_answers(base: Base, request: _Question) -> list[Answer]:
-    decoding = "greedy" if request.temperature == 0 else f"temperature {request.temperature:g}, seed {request.seed}"
-    provenance = Provenance(
-        base=base.spec.repo_id,
-        base_sha256=base.sha256,
-        adapter=None,
-        precision=base.precision,
-        template="the model's chat template" if base.tokenizer.chat_template else "plain template",
-        decoding=decoding,
-    )
-    blank = Answer("base", "", 0, None, 0.0, provenance)
-    tuned = [replace(blank, label=run.name, provenance=replace(provenance, adapter=run.id)) for run in request.runs]
-    return [blank, *tuned]
-
-
-def _notes(runs: tuple[Run, ...]) -> list[str]:
-    notes = []
-    for run in runs:
-        if run.config.technique.changes_nothing(run.adapter_path):
-            notes.append(f"{run.name} changes nothing: its adapter adds zero. Train it for more steps.")
-    training = next((r for r in list_runs(runs[0].root) if r.is_alive), None)
-    if training:
-        notes.append(f"{training.name} is training on this machine, so answers come slower.")
-    return notes

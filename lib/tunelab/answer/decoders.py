@@ -15,15 +15,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunelab.answer.generation import Decoder, PlainDecoder
-from tunelab.fast.decode import FastDecoder
+from tunelab.fast.decode import Factors, FastDecoder
 from tunelab.fast.llama import FastLlama
 from tunelab.fast.structure import Unsupported
 from tunelab.machine import hardware
+from tunelab.spec import base_differences
 from tunelab.techniques import LoRA, Technique
 
 if TYPE_CHECKING:
     from tunelab.model.load import Base
     from tunelab.run.run import Run
+
+KEPT_FACTORS = 32  # adapters whose factors are kept as they were read
 
 MakeDecoders = Callable[[int, int], list[Decoder]]  # for so many prompts of up to so many tokens
 
@@ -58,6 +61,7 @@ class Resident:
         self._llama: FastLlama | None = None
         self._knows_llama = False
         self._attached: tuple[Result, Any] | None = None
+        self._factors: dict[Result, Factors] = {}
 
     @classmethod
     def measured(cls, base: Base, result: Result, model: Any, llama: FastLlama | None) -> Resident:
@@ -84,6 +88,27 @@ class Resident:
                 beside = results[group[-1] - 1] if group[-1] else None
                 padded = all(result is None or result.technique.rows_can_be_padded for result in of_group)
                 yield Pass(asked, self._alternating(beside, [column > 0 for column in asked]), padded)
+
+    def in_one_batch(self, runs: Sequence[Run]) -> bool:
+        """Whether base and all these runs' results answer in one batch, on this base as it is loaded."""
+        apart = base_differences(self.base.spec, *(run.base_spec for run in runs))
+        return not apart and all(run.config.technique.rows_can_differ for run in runs) and self._fast() is not None
+
+    def llama(self) -> FastLlama:
+        """The base as it decodes rows of different adapters."""
+        llama = self._fast()
+        assert llama is not None
+        return llama
+
+    def factors(self, result: Result) -> Factors:
+        """Those of a LoRA adapter; questions to the same one share them."""
+        if result not in self._factors:
+            technique = result.technique
+            assert isinstance(technique, LoRA), technique
+            while len(self._factors) >= KEPT_FACTORS:
+                self._factors.pop(next(iter(self._factors)))
+            self._factors[result] = technique.factors(result.folder)
+        return self._factors[result]
 
     def detach(self) -> None:
         """Take an attached result off the base."""

@@ -48,7 +48,7 @@ class FastDecoder:
 
     @torch.inference_mode()
     def __init__(self, llama: FastLlama, adapters: Sequence[Factors | None], capacity: int) -> None:
-        self.llama, self.rows, self.length = llama, len(adapters), 0
+        self.llama, self.rows, self.length, self.adapters = llama, len(adapters), 0, list(adapters)
         self.padding: Tensor | None = None
         self.last_hidden = llama.embedding.new_empty(0)  # (rows, C) of the last tokens, before the last norm
         heads = llama.heads
@@ -59,6 +59,27 @@ class FastDecoder:
             tuple(_mix(*part, adapters, llama) for part in zip(layer.linears, weights, strict=True))
             for layer, weights in zip(llama.layers, llama.weights(), strict=True)
         ]
+
+    @classmethod
+    @torch.inference_mode()
+    def of_rows(cls, parts: Sequence[tuple[FastDecoder, Sequence[int]]], room: int) -> FastDecoder:
+        """One decoder that goes on with rows of others, in this order, for up to `room` tokens. What a row has read is
+        copied and nothing is computed again; shorter rows are padded on the left."""
+        rows = [(decoder, row) for decoder, chosen in parts for row in chosen]
+        own = [decoder.length - (0 if decoder.padding is None else int(decoder.padding[row])) for decoder, row in rows]
+        longest = max(own)
+        made = cls(parts[0][0].llama, [decoder.adapters[row] for decoder, row in rows], longest + room)
+        for layer, (keys, values) in enumerate(zip(made.keys, made.values, strict=True)):
+            keys[:, :, :longest] = values[:, :, :longest] = 0
+            for place, ((decoder, row), count) in enumerate(zip(rows, own, strict=True)):
+                read = slice(decoder.length - count, decoder.length)
+                keys[place, :, longest - count : longest] = decoder.keys[layer][row, :, read]
+                values[place, :, longest - count : longest] = decoder.values[layer][row, :, read]
+        made.length = longest
+        made.last_hidden = torch.stack([decoder.last_hidden[row] for decoder, row in rows])
+        missing = torch.tensor([longest - count for count in own], device=made.last_hidden.device)
+        made.padding = missing if missing.any() else None
+        return made
 
     @torch.inference_mode()
     def __call__(self, input_ids: Tensor, padding: Tensor | None = None) -> Tensor:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from tests.measure.votes.voting import ballot
 from tunelab import LoRA, ModelSpec, Run, RunConfig, Stage, UserError, runs_root
-from tunelab.answer.comparison import Answer, Comparison, Provenance
+from tunelab.answer.question import Answer, Comparison, Provenance
 from tunelab.measure.votes import Ballot, Column, VoteStore, ballot_of, new_voter
 from tunelab.spec import DataSpec
 

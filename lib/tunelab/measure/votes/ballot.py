@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tunelab.errors import UserError, listed, shortened
 
 if TYPE_CHECKING:
-    from tunelab.answer.comparison import Comparison
+    from tunelab.answer.question import Comparison
 
 Choice = Literal["winner", "tie", "skip"]
 MOST_COLUMNS = 26  # they are shown as A to Z
