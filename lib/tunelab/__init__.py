@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tunelab.answer.comparison import Comparer, compare
     from tunelab.answer.question import Answer, Comparison, Provenance
+    from tunelab.as_code import as_command, as_notebook, as_python
     from tunelab.chain import finetune, train_run
     from tunelab.config import RunConfig
     from tunelab.data import overview, preview, read_data
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
 _HOME = {
     "answer.comparison": ("Comparer", "compare"),
     "answer.question": ("Answer", "Comparison", "Provenance"),
+    "as_code": ("as_command", "as_notebook", "as_python"),
     "chain": ("finetune", "train_run"),
     "config": ("RunConfig",),
     "data": ("overview", "preview", "read_data"),
@@ -130,6 +132,9 @@ __all__ = [
     "UserError",
     "Verdict",
     "VoteStore",
+    "as_command",
+    "as_notebook",
+    "as_python",
     "ballot_of",
     "climb",
     "compare",

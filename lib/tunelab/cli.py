@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from tunelab import data_cli, evaluate_cli, report_cli, sweep_cli
 from tunelab.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError, explain, shortened
 from tunelab.flags import (
+    MODEL_FLAGS,
     ROW_FLAGS,
     data_fields,
     data_flags,
@@ -87,13 +88,14 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument(
         "config", nargs="?", metavar="RUN.YAML", help="a RunConfig as YAML or JSON; flags override what it says"
     )
+    train.add_argument("--again", metavar="RUN", help="a run whose settings are taken; flags override them")
     data_flags(train)
     train.add_argument("--technique", choices=sorted(TECHNIQUES), help="how to adapt the model (default: lora)")
     described = ModelSpec.model_fields["repo_id"].description
     train.add_argument("--model", dest="repo_id", help=f"{described} (default: starter)")
     train.add_argument("--name", help="a name to recognise the run by")
     spec_flags(train, DataSpec, (*ROW_FLAGS, "template", "system", "limit"))
-    spec_flags(train, ModelSpec, ("quantization", "max_length", "dtype", "device"))
+    spec_flags(train, ModelSpec, MODEL_FLAGS)
     train.add_argument("--start-from", metavar="RUN", help=RunConfig.model_fields["start_from"].description)
     train.add_argument("--learn", choices=("instructions", "text"), help=Stage.model_fields["learn"].description)
     train.add_argument("--replay", metavar="FILE", help=Stage.model_fields["replay"].description)
@@ -155,9 +157,10 @@ def build_parser() -> argparse.ArgumentParser:
     export.add_argument("run", help="id or name of the run, or 'latest'")
     export.add_argument(
         "--to",
-        choices=("adapter", "merged", "gguf"),
+        choices=("adapter", "merged", "gguf", "notebook"),
         required=True,
-        help="adapter: a zip that PEFT loads; merged: a model of its own; gguf: one file for llama.cpp",
+        help="adapter: a zip that PEFT loads; merged: a model of its own; gguf: one file for llama.cpp; notebook: "
+        "cells that train the run again",
     )
     export.add_argument("--out", metavar="PATH", required=True, help="new zip, folder or file")
     export.add_argument("--dtype", choices=("bfloat16", "float32"), help="of a merged model (default: bfloat16)")
@@ -180,8 +183,8 @@ def _config(options: argparse.Namespace) -> tuple[RunConfig, list[str]]:
     from tunelab.config import RunConfig, changed, differences
 
     changes = _changes(options)
-    if options.config:
-        config = RunConfig.from_file(options.config)
+    if options.config or options.again:
+        config = _given_config(options)
         if len(config.stages) > 1:
             _check_flags_of_one_stage(options, config)
         overridden = changed(config, changes)
@@ -193,6 +196,22 @@ def _config(options: argparse.Namespace) -> tuple[RunConfig, list[str]]:
     model = {"repo_id": "starter", "quantization": "none" if technique["kind"] == "full" else "nf4", **changes.model}
     stage = {**changes.stage, "data": changes.data, "training": changes.training}
     return RunConfig.model_validate({**changes.run, "model": model, "technique": technique, "stages": [stage]}), []
+
+
+def _given_config(options: argparse.Namespace) -> RunConfig:
+    """What the file says, or what a run was trained by."""
+    from tunelab.config import RunConfig
+
+    if not options.again:
+        return RunConfig.from_file(options.config)
+    if options.config:
+        raise UserError(f"--again {options.again}: {options.config} says what to train as well. Give one of them.")
+    run = _opened(options.again, options)
+    if run.imported_from:
+        raise UserError(
+            f"--again {options.again}: its adapter was made elsewhere, how is not known. Give flags instead."
+        )
+    return run.config
 
 
 def _changes(options: argparse.Namespace) -> Changes:
@@ -234,9 +253,10 @@ def _check_flags_of_one_stage(options: argparse.Namespace, config: RunConfig) ->
     if flags := [flag for flag, value in of_one.items() if value]:
         named = ", ".join(stage.name or stage.data.title for stage in config.stages)
         shown = named if len(named) < 100 else f"{named[:100]} …"
+        where = options.again or Path(options.config).name
         raise UserError(
-            f"{', '.join(flags)}: {Path(options.config).name} has {len(config.stages)} stages ({shown}), each with "
-            "rows of its own. Write it into the file, at its stage; flags of the training go to every stage."
+            f"{', '.join(flags)}: {where} has {len(config.stages)} stages ({shown}), each with rows of its "
+            "own. Write it into the file, at its stage; flags of the training go to every stage."
         )
 
 
@@ -494,6 +514,7 @@ def _ladder(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
+    from tunelab.as_code import export_notebook
     from tunelab.export import export_adapter, export_gguf, export_merged
 
     for flag, value, target in (("--dtype", options.dtype, "merged"), ("--gguf-type", options.gguf_type, "gguf")):
@@ -504,6 +525,8 @@ def _export(options: argparse.Namespace) -> int:
         made = export_adapter(run, options.out)
     elif options.to == "merged":
         made = export_merged(run, options.out, options.dtype or "bfloat16", say)
+    elif options.to == "notebook":
+        made = export_notebook(run, options.out)
     else:
         made = export_gguf(run, options.out, options.gguf_type or "f16", say)
     print(f"Exported: {made.path}", *made.notes, sep="\n")

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 # how the rows of a file or a Hub data set are found
 ROW_FLAGS = ("header", "subset", "split")
+MODEL_FLAGS = ("quantization", "max_length", "dtype", "device")
+TEXTS = ("template", "system", "init_text")  # are taken as they are written
 
 
 def data_flags(parser: argparse.ArgumentParser, name: str = "--data") -> None:
@@ -74,8 +76,18 @@ def spec_flags(parser: argparse.ArgumentParser, spec: type[BaseModel], names: tu
 def given(options: argparse.Namespace, spec: str) -> dict[str, Any]:
     """The fields of a spec that were given as flags."""
     values = {key.partition(".")[2]: value for key, value in vars(options).items() if key.startswith(f"{spec}.")}
-    texts = {"template", "system", "init_text"}
-    return {k: v if k in texts else _value(v) for k, v in values.items() if v is not None}
+    return {k: v if k in TEXTS else _value(v) for k, v in values.items() if v is not None}
+
+
+def flag_value(name: str, value: Any) -> str | None:
+    """The text of a flag that `given` reads as `value` (as JSON has it); None where it would read another one."""
+    import yaml
+
+    if name in TEXTS:
+        return value if isinstance(value, str) else None
+    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10**6)
+    text = value if isinstance(value, str) else text.removesuffix("\n").removesuffix("\n...")
+    return text if _value(text) == value and not text.startswith("-") else None
 
 
 def _value(text: str) -> Any:
