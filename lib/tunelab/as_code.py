@@ -11,6 +11,7 @@ attention, threads) it chooses again.
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -165,8 +166,8 @@ def _code(value: Any, indent: int, named: Mapping[int, str]) -> str:
     if isinstance(value, str):
         shown = repr(value)
         return f'"{shown[1:-1]}"' if shown[0] == "'" and '"' not in value else shown
-    if isinstance(value, float) and value != value:
-        return 'float("nan")'
+    if isinstance(value, float) and not math.isfinite(value):
+        return f'float("{value}")'
     return repr(value)
 
 

@@ -19,9 +19,8 @@ from tunelab.measure.charts import training_charts
 from tunelab.train.forecast import Unforeseen
 from tunelab.train.memory import read_and_forecast
 
-POLL_SECONDS = (
-    2.0  # each look takes browser and app together a quarter of a second of a core, from the training beside them
-)
+# each look takes browser and app together a quarter of a second of a core, from the training beside them
+POLL_SECONDS = 2.0
 # another run is shown: have its status on the screen, wherever on the page it was started or chosen
 BRING_INTO_VIEW = "() => document.getElementById('status')?.scrollIntoView({block: 'nearest', behavior: 'smooth'})"
 
