@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 
 import pytest
 
@@ -89,6 +90,20 @@ def test_who_cancels_is_not_answered_any_more_and_frees_the_rows(base, runs):
     assert heard[1] == alone(llama, [None], ids, 50, frozenset(), 0.0, 0)
 
 
+@pytest.mark.parametrize("look", range(1, 7))
+def test_at_whichever_look_somebody_is_found_to_have_cancelled_the_others_are_answered(base, runs, look):
+    llama, ids, looks = FastLlama(base.model), ids_of(base, PROMPTS[0]), itertools.count(1)
+    heard: list[list] = [[], []]
+    together = Together(llama)
+    leaving = Asked(ids, [None, None], 9, frozenset(), heard[0].append, lambda: next(looks) >= look)
+    together.join([leaving, Asked(ids, [None], 9, frozenset(), heard[1].append)])
+    while together.asked:
+        together.step()
+    assert len(heard[0]) == look
+    assert not leaving.going
+    assert heard[1] == alone(llama, [None], ids, 9, frozenset(), 0.0, 0)
+
+
 def asked_at_once(comparer, questions):
     """What each of several threads was told, in order; an error where there was one."""
     told: list[list] = [[] for _ in questions]
@@ -162,3 +177,23 @@ def test_a_reader_who_leaves_frees_the_rows(runs):
         *_, last = comparer.stream([runs[0]], "say blue", max_new_tokens=8)
         assert last.done
         assert comparer._together.rows == 0
+
+
+def test_what_was_asked_before_the_comparer_is_closed_is_answered(runs):
+    comparer = Comparer(runs[0].root)
+    told: list[list] = [[] for _ in range(3)]
+    threads = [
+        threading.Thread(
+            target=lambda one=one: one.extend(comparer.stream([runs[0]], "say red", max_new_tokens=40)), daemon=True
+        )
+        for one in told
+    ]
+    for thread in threads:
+        thread.start()
+    while not all(told):
+        time.sleep(0.01)
+    comparer.close()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+    assert all(one[-1].done for one in told)

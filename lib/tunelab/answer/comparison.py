@@ -67,6 +67,7 @@ class Comparer:
         self.root = root
         self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._closed = False  # nothing that comes later is taken
         self._start = threading.Lock()
         self._resident: Resident | None = None
         self._together: Together | None = None  # what is answered together, on the resident base
@@ -103,10 +104,12 @@ class Comparer:
         Raises:
             UserError: a run has no adapter, the runs have different bases, or a setting is out of its range.
         """
+        if not prompt.strip():
+            raise UserError("The prompt is empty. Write a question, or choose one of the examples.")
+        opened = self._opened(runs)
+        check_decoding(max_new_tokens, temperature)
         stop = cancel or threading.Event()
-        asked = (prompt, system or None, max_new_tokens, temperature, seed, stop)
-        Question((), *asked).check()
-        question = Question(self._opened(runs), *asked)
+        question = Question(opened, prompt, system or None, max_new_tokens, temperature, seed, stop)
         try:
             yield from self._submit(question=question)
         finally:
@@ -165,6 +168,7 @@ class Comparer:
     def _own(self) -> None:
         """The owner thread: in the order they came, each by itself or together with those before it."""
         libraries.prepare()
+        self._closed = False
         waiting: deque[_Request] = deque()
         while self._take(waiting):
             together = [waiting.popleft() for _ in range(self._joining(waiting))]
@@ -175,13 +179,15 @@ class Comparer:
         self._forget()
 
     def _take(self, waiting: deque[_Request]) -> bool:
-        """Add what has come; where there is nothing to do, wait for it. False: the comparer is closed."""
-        while not self._requests.empty() or not (waiting or self._answering):
+        """Add what has come; where there is nothing to do, wait for it. False: the comparer is closed, and what came
+        before is done."""
+        while not self._closed and (not self._requests.empty() or not (waiting or self._answering)):
             request = self._requests.get()
             if request is None:
-                return False
-            waiting.append(request)
-        return True
+                self._closed = True
+            else:
+                waiting.append(request)
+        return bool(waiting or self._answering)
 
     def _joining(self, waiting: deque[_Request]) -> int:
         """How many of those that wait longest can be answered together with what is being answered."""
@@ -189,10 +195,12 @@ class Comparer:
         count = 0
         for request in waiting:
             question = request.question
-            if self._resident is None or question is None or not self._resident.in_one_batch(question.runs):
+            if self._resident is None or question is None:
                 break
             rows += 1 + len(question.runs)
             if rows > MAX_ROWS and (count or self._answering):
+                break
+            if not self._resident.in_one_batch(question.runs, question.spec):
                 break
             count += 1
         return count
@@ -209,10 +217,11 @@ class Comparer:
                 self._join(self._together, self._resident, joining)
             else:
                 self._together.step()
-            for request, talk, asked in [one for one in self._answering if not one[2].going or one[2].is_cancelled()]:
-                talk.end()
-                request.updates.put(_END)
-                self._answering.remove((request, talk, asked))
+            for request, talk, asked in self._answering:
+                if not asked.going:
+                    talk.end()
+                    request.updates.put(_END)
+            self._answering = [one for one in self._answering if one[2].going]
         except BaseException as error:
             for request in (*(request for request, *_ in self._answering), *joining):
                 request.updates.put(error)
@@ -261,7 +270,7 @@ class Comparer:
             else:
                 question, tell = request.question, request.updates.put
                 resident = self._announced(question, tell)
-                if resident.in_one_batch(question.runs):
+                if resident.in_one_batch(question.runs, question.spec):
                     waiting.appendleft(request)
                     return
                 self._take_turns(Talk(question, resident.base, tell), resident)
@@ -272,7 +281,7 @@ class Comparer:
 
     def _announced(self, question: Question, tell: Callable[[Comparison], None]) -> Resident:
         """The base of a question, with word of it where it has to be loaded."""
-        spec = question.runs[0].base_spec
+        spec = question.spec
         before = self._resident.base if self._resident else None
         if before is None or base_differences(before.spec, spec):
             swapping = f", in place of {before.spec.repo_id} ({before.precision})" if before else ""

@@ -25,8 +25,9 @@ from tunelab.techniques import LoRA, Technique
 if TYPE_CHECKING:
     from tunelab.model.load import Base
     from tunelab.run.run import Run
+    from tunelab.spec import ModelSpec
 
-KEPT_FACTORS = 32  # adapters whose factors are kept as they were read
+KEPT_FACTORS = 8  # adapters whose factors are kept as they were read; questions to more of them read them again
 
 MakeDecoders = Callable[[int, int], list[Decoder]]  # for so many prompts of up to so many tokens
 
@@ -89,10 +90,10 @@ class Resident:
                 padded = all(result is None or result.technique.rows_can_be_padded for result in of_group)
                 yield Pass(asked, self._alternating(beside, [column > 0 for column in asked]), padded)
 
-    def in_one_batch(self, runs: Sequence[Run]) -> bool:
-        """Whether base and all these runs' results answer in one batch, on this base as it is loaded."""
-        apart = base_differences(self.base.spec, *(run.base_spec for run in runs))
-        return not apart and all(run.config.technique.rows_can_differ for run in runs) and self._fast() is not None
+    def in_one_batch(self, runs: Sequence[Run], spec: ModelSpec) -> bool:
+        """Whether base and the results of these runs, which stand on `spec`, answer in one batch."""
+        together = all(run.config.technique.rows_can_differ for run in runs)
+        return together and not base_differences(self.base.spec, spec) and self._fast() is not None
 
     def llama(self) -> FastLlama:
         """The base as it decodes rows of different adapters."""

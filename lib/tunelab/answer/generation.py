@@ -126,6 +126,24 @@ class PlainDecoder:
         return {"attention_mask": mask, "position_ids": own[:, -ids.shape[1] :]}
 
 
+def padded_left(prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor | None]:
+    """Prompts (rows, T), padded on the left, and how many tokens of each row are none; None where all are as long."""
+    longest = max(map(len, prompts))
+    missing = torch.tensor([longest - len(prompt) for prompt in prompts])
+    ids = torch.tensor([[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts])
+    return ids, missing if missing.any() else None
+
+
+def chosen_tokens(logits: Tensor, temperature: float, noise: torch.Generator) -> Tensor:
+    """The next token (rows,) by logits (rows, V). `temperature` 0 is greedy. Above it, token i is the argmax of
+    logits / temperature + Gumbel noise, which samples from the softmax exactly (Maddison et al. 2014); all rows draw
+    the same noise."""
+    if temperature > 0:
+        uniform = torch.rand(logits.shape[1], generator=noise).clamp_(min=1e-20)
+        logits = logits / temperature - uniform.log().neg_().log_()
+    return logits.argmax(-1)
+
+
 def decode(
     decoders: Sequence[Decoder],
     prompts: Sequence[list[int]],
@@ -141,16 +159,12 @@ def decode(
     Every decoder has a row for each prompt, or several. Prompts of different lengths are padded on the left.
     `max_new_tokens`: of every answer, or of the one to each prompt.
 
-    `temperature` 0 is greedy. Above it, token i is the argmax of logits / temperature + Gumbel noise, which samples
-    from the softmax exactly (Maddison et al. 2014), with one noise vector per step for all rows.
+    `temperature` and `seed`: as in `chosen_tokens`, one noise vector per step for all rows.
     """
-    device = torch.device("cpu")
-    noise = torch.Generator(device).manual_seed(seed)
-    longest = max(map(len, prompts))
-    missing = torch.tensor([longest - len(prompt) for prompt in prompts])
-    padded = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts])
+    noise = torch.Generator().manual_seed(seed)
+    padded, missing = padded_left(prompts)
     inputs = [padded.repeat(decoder.rows // len(prompts), 1) for decoder in decoders]
-    padding = [missing.repeat(decoder.rows // len(prompts)) if missing.any() else None for decoder in decoders]
+    padding = [None if missing is None else missing.repeat(decoder.rows // len(prompts)) for decoder in decoders]
     longest_answers = _of_each(max_new_tokens, len(prompts)) * (sum(d.rows for d in decoders) // len(prompts))
     ended = [False] * len(longest_answers)
     for made in range(1, max(longest_answers) + 1):
@@ -158,10 +172,7 @@ def decode(
             return
         logits = torch.cat([d(ids, pad).float().cpu() for d, ids, pad in zip(decoders, inputs, padding, strict=True)])
         padding = [None] * len(decoders)
-        if temperature > 0:
-            uniform = torch.rand(logits.shape[1], generator=noise).clamp_(min=1e-20)
-            logits = logits / temperature - uniform.log().neg_().log_()
-        chosen = logits.argmax(-1)
+        chosen = chosen_tokens(logits, temperature, noise)
         step: list[int | None] = [None if over else int(t) for over, t in zip(ended, chosen, strict=True)]
         yield step
         ended = [

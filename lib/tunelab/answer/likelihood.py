@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from tunelab.answer.generation import padded_left
 from tunelab.data import Example, Message, encode, encode_prompt
 from tunelab.errors import UserError, shortened
 from tunelab.fast.tree import Tree
@@ -102,11 +103,9 @@ def _read(
     """Indices of prompts that share a tree, the tree, and a decoder that has read them."""
     for indices in _batches(prompts, trees, padded):
         tree = trees[indices[0]]
-        longest = max(len(prompts[index]) for index in indices)
-        (decoder,) = decoders(len(indices), longest + len(tree.tokens))
-        missing = torch.tensor([longest - len(prompts[index]) for index in indices])
-        ids = torch.tensor([[0] * (longest - len(prompts[index])) + list(prompts[index]) for index in indices])
-        decoder(ids, missing if missing.any() else None)
+        ids, missing = padded_left([prompts[index] for index in indices])
+        (decoder,) = decoders(len(indices), ids.shape[1] + len(tree.tokens))
+        decoder(ids, missing)
         yield indices, tree, decoder
 
 

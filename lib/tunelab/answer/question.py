@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from tunelab.errors import UserError
@@ -13,6 +14,7 @@ from tunelab.run.run import Run, list_runs
 
 if TYPE_CHECKING:
     from tunelab.model.load import Base
+    from tunelab.spec import ModelSpec
 
 StopReason = Literal["end of turn", "length", "cancelled"]
 
@@ -70,15 +72,10 @@ class Question:
     seed: int
     cancel: threading.Event
 
-    def check(self) -> None:
-        """Refuse what can't be answered.
-
-        Raises:
-            UserError: nothing is asked, or a setting is out of its range.
-        """
-        if not self.prompt.strip():
-            raise UserError("The prompt is empty. Write a question, or choose one of the examples.")
-        check_decoding(self.max_new_tokens, self.temperature)
+    @cached_property
+    def spec(self) -> ModelSpec:
+        """The base of all its runs; looked up once, for it is asked before every token while others answer."""
+        return self.runs[0].base_spec
 
 
 def check_decoding(max_new_tokens: int, temperature: float) -> None:

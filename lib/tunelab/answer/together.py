@@ -15,11 +15,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from tunelab.answer.generation import chosen_tokens, padded_left
 from tunelab.fast.decode import Factors, FastDecoder
 from tunelab.fast.llama import FastLlama
 
 
-@dataclass
+@dataclass(eq=False)
 class Asked:
     """A prompt, and a column for the base and each adapter that answers it."""
 
@@ -32,17 +33,15 @@ class Asked:
     temperature: float = 0.0
     seed: int = 0
     made: int = field(default=0, init=False)  # tokens so far
-    going: list[int] = field(default_factory=list, init=False)  # columns that have not ended
-    noise: torch.Generator | None = field(default=None, init=False)
+    going: list[int] = field(init=False)  # columns that have not ended
+
+    def __post_init__(self) -> None:
+        self.going = list(range(len(self.adapters)))
+        self._noise = torch.Generator().manual_seed(self.seed)
 
     def choose(self, logits: Tensor) -> list[int]:
-        """The next token of each column that goes on, from its logits (columns, V); as in `generation.decode`."""
-        if self.temperature > 0:
-            if self.noise is None:
-                self.noise = torch.Generator().manual_seed(self.seed)
-            uniform = torch.rand(logits.shape[1], generator=self.noise).clamp_(min=1e-20)
-            logits = logits / self.temperature - uniform.log().neg_().log_()
-        chosen = [int(token) for token in logits.argmax(-1)]
+        """The next token of each column that goes on, from its logits (columns, V)."""
+        chosen: list[int] = chosen_tokens(logits, self.temperature, self._noise).tolist()
         self.made += 1
         step: list[int | None] = [None] * len(self.adapters)
         for column, token in zip(self.going, chosen, strict=True):
@@ -66,41 +65,35 @@ class Together:
 
     def join(self, questions: Sequence[Asked]) -> None:
         """Read prompts and give each question its first token; from then on `step` gives the next ones."""
-        for one in questions:
-            one.going = list(range(len(one.adapters)))
-        longest = max(len(one.prompt) for one in questions)
-        rows = [(one, adapter) for one in questions for adapter in one.adapters]
-        missing = torch.tensor([longest - len(one.prompt) for one, _adapter in rows])
-        ids = torch.tensor([[0] * (longest - len(one.prompt)) + one.prompt for one, _adapter in rows])
-        reading = FastDecoder(self.llama, [adapter for _one, adapter in rows], longest)
-        logits = reading(ids, missing if missing.any() else None)
-        before = [(self._decoder, list(range(self.rows)))] if self._decoder else []
+        rows = [(one.prompt, adapter) for one in questions for adapter in one.adapters]
+        ids, missing = padded_left([prompt for prompt, _adapter in rows])
+        reading = FastDecoder(self.llama, [adapter for _prompt, adapter in rows], ids.shape[1])
+        logits = reading(ids, missing)
+        before = list(range(self.rows))
         self.asked += questions
         kept, last = self._chosen(questions, logits)
         self._last += last
-        self._go_on([*before, (reading, kept)])
+        self._go_on([(self._decoder, before), (reading, kept)])
 
     def step(self) -> None:
         """The next token of every answer; who has cancelled leaves first."""
-        if any(one.is_cancelled() for one in self.asked):
-            kept, row = [], 0
-            for one in self.asked:
-                kept += [] if one.is_cancelled() else list(range(row, row + len(one.going)))
-                row += len(one.going)
-            self.asked = [one for one in self.asked if not one.is_cancelled()]
-            self._keep(kept)
+        kept, row = list[int](), 0
+        for one in self.asked:
+            rows = range(row, row + len(one.going))
+            row = rows.stop
+            if one.is_cancelled():  # asked once: it may change at any moment
+                one.going = []
+            else:
+                kept += rows
+        if len(kept) < row:
+            self._last = [self._last[place] for place in kept]
+            self._go_on([(self._decoder, kept)])
         if self._decoder is None:
             return
         logits = self._decoder(torch.tensor(self._last)[:, None])
         kept, self._last = self._chosen(self.asked, logits)
-        self.asked = [one for one in self.asked if one.going]
         if len(kept) < self._decoder.rows:
             self._go_on([(self._decoder, kept)])
-
-    def _keep(self, rows: list[int]) -> None:
-        assert self._decoder is not None
-        self._last = [self._last[row] for row in rows]
-        self._go_on([(self._decoder, rows)])
 
     def _chosen(self, questions: Sequence[Asked], logits: Tensor) -> tuple[list[int], list[int]]:
         """The rows whose answers go on after their next token, and that token."""
@@ -115,9 +108,9 @@ class Together:
             one.going = [one.going[n] for n in going]
         return kept, last
 
-    def _go_on(self, parts: list[tuple[FastDecoder, list[int]]]) -> None:
+    def _go_on(self, rows_of: Sequence[tuple[FastDecoder | None, list[int]]]) -> None:
         """With these rows, and room for what is left of their answers."""
         self.asked = [one for one in self.asked if one.going]
-        parts = [(decoder, rows) for decoder, rows in parts if rows]
+        parts = [(decoder, rows) for decoder, rows in rows_of if decoder and rows]
         room = max((one.longest - one.made for one in self.asked), default=0)
         self._decoder = FastDecoder.of_rows(parts, room) if parts else None
