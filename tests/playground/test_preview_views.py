@@ -7,7 +7,7 @@ from html import unescape
 
 import pytest
 
-from playground import preview_views
+from playground.views import preview as preview_views
 from tests.measure.test_pages import Read
 from tests.train.test_loop import config
 from tunelab import DataSpec, ModelSpec, Stage, overview

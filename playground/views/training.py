@@ -1,19 +1,21 @@
-"""What the page shows, as plain data made from runs and comparisons. Knows nothing of Gradio."""
+"""How a run goes: its status, figures, charts and notes."""
 
 from __future__ import annotations
 
-import html
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from tunelab import Answer, Ladder, ModelSpec, Progress, Run
-from tunelab.measure.ladder import PAGE_FILE
+from playground.views.texts import duration, plain_markdown
+from tunelab import Progress, Run
+from tunelab.measure.changes.scrub import answers_over_steps
+from tunelab.measure.charts import training_charts
 from tunelab.measure.markup import render
-from tunelab.measure.pages import ladder_body
 from tunelab.run.events import Evaluated, Finished, RolledBack
 
 if TYPE_CHECKING:
     from markupsafe import Markup
+
+    from playground.jobs import Jobs
 
 # word and sign together: nothing is told by colour alone
 SIGNS = {
@@ -25,8 +27,8 @@ SIGNS = {
     "lost": "? lost",
     "unreadable": "✕ unreadable",
 }
+
 CURVE_COLUMNS = ["Step", "Train loss (mean)", "Held-out loss", "Metric", "General loss", ""]
-RUN_COLUMNS = ["Run", "Status", "Held-out loss", "Method", "Data", "Started", "Id"]
 
 
 @dataclass(frozen=True)
@@ -71,12 +73,6 @@ def status_line(progress: Progress, place: int | None) -> str:
     return f"{sign} {word} · {progress.message}"
 
 
-def duration(seconds: float) -> str:
-    """Time for people: '40 s', '3 min 20 s'."""
-    whole = round(seconds)
-    return f"{whole} s" if whole < 90 else f"{whole // 60} min {whole % 60:02d} s"
-
-
 def progress_html(run: Run | None, progress: Progress | None, place: int | None) -> Markup:
     """The status line, the progress bar and the figures of one run."""
     if run is None or progress is None:
@@ -91,6 +87,30 @@ def progress_html(run: Run | None, progress: Progress | None, place: int | None)
         shown.append(("time left", values.left, ""))
     status = status_line(progress, place)
     return render("playground", "progress.html", run=run, status=status, share=share, figures=shown)
+
+
+def status_html(jobs: Jobs, run: Run | None) -> Markup:
+    """How a run goes, with its place in the queue."""
+    if run is None:
+        return progress_html(None, None, None)
+    return progress_html(run, run.progress(), jobs.place(run))
+
+
+def chosen_html(jobs: Jobs, run: Run | None) -> Markup:
+    """The run that is chosen and its status, for the head of every room."""
+    status = status_line(run.progress(), jobs.place(run)) if run else ""
+    return render("playground", "chosen.html", run=run, status=status)
+
+
+def chart_html(jobs: Jobs, run: Run | None) -> Markup:
+    """What a run measured over its steps."""
+    progress = run.progress() if run else Progress("queued", "")
+    return training_charts(progress, run.config if run and run.readable else None)
+
+
+def samples_html(jobs: Jobs, run: Run | None) -> Markup:
+    """Answers of a run while it trains: the base's and the newest, prompt by prompt."""
+    return render("playground", "samples.html", prompts=answers_over_steps(run) if run else ())
 
 
 def curve_text(progress: Progress) -> list[list[str]]:
@@ -156,72 +176,3 @@ def memory_text(progress: Progress) -> str:
     taken = ending.gpu_peak_memory_bytes or ending.peak_memory_bytes  # as the forecast: of the device
     ahead = f" ({started.forecast_bytes / 1e9:.2f} GB were forecast)" if started.forecast_bytes else ""
     return f"memory taken: {taken / 1e9:.2f} GB{ahead}"
-
-
-def plain_markdown(text: str) -> str:
-    """Text that Markdown shows as it is."""
-    return html.escape("".join(f"\\{c}" if c in r"\`*_{}[]()#+!|~<>" else c for c in text), quote=False)
-
-
-def run_table(runs: list[Run], places: dict[str, int]) -> list[list[str]]:
-    """One row per run, in the order given; columns as RUN_COLUMNS."""
-    rows = []
-    for run in runs:
-        progress = run.progress()
-        base, best = progress.base_loss, progress.heldout_loss
-        change = "–" if best is None else (f"{base:.2f} → " if base is not None else "") + f"{best:.2f}"
-        place = places.get(run.id)
-        rows.append(
-            [
-                run.name,
-                f"{SIGNS['queued']} ({place})" if place else SIGNS[progress.status],
-                change,
-                run.config.method if run.readable else "–",
-                run.config.stages[0].data.title if run.readable else "–",
-                moment(run.id),
-                run.id,
-            ]
-        )
-    return rows
-
-
-def moment(identity: str) -> str:
-    """When something was made, from its id: '11-24 10:15'."""
-    if not identity[:8].isdigit():
-        return identity
-    return f"{identity[4:6]}-{identity[6:8]} {identity[9:11]}:{identity[11:13]}"
-
-
-def run_choices(runs: list[Run]) -> list[tuple[str, str]]:
-    """Label and id of each run, for a dropdown."""
-    readable = [run for run in runs if run.readable]
-    # a run without a name of its own is called by its method already
-    methods = [f" · {run.config.method}" if run.config.name else "" for run in readable]
-    return [(f"{run.name}{method} · {moment(run.id)}", run.id) for run, method in zip(readable, methods, strict=True)]
-
-
-def answer_footer(answer: Answer) -> str:
-    """What stands under an answer, as Markdown."""
-    state = {None: "…", "end of turn": "ended by itself", "length": "cut at the length", "cancelled": "cancelled"}
-    speed = f"{answer.tokens} tokens in {answer.seconds:.1f} s" if answer.tokens else ""
-    facts = " · ".join(part for part in (speed, state[answer.stop_reason]) if part)
-    return f"{facts}  \n{plain_markdown(answer.provenance.text)}"
-
-
-def rung_choices(rungs: dict[str, Any]) -> list[tuple[str, str]]:
-    """Label and name of each rung of a ladder, for a choice."""
-    spec = ModelSpec(repo_id="starter")
-    return [
-        (technique.title_on(spec.model_copy(update={"quantization": quantization})), name)
-        for name, (technique, quantization) in rungs.items()
-    ]
-
-
-def ladder_choices(ladders: list[Ladder]) -> list[tuple[str, str]]:
-    """Label and id of each ladder, for a dropdown."""
-    return [(f"{one.config.data.title} · {one.config.steps} steps · {moment(one.id)}", one.id) for one in ladders]
-
-
-def ladder_html(ladder: Ladder) -> Markup:
-    """Chart and table of a ladder as it stands, and where its page lies."""
-    return render("playground", "ladder.html", body=ladder_body(ladder), page_file=ladder.path / PAGE_FILE)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from playground.views import plain_markdown
+from playground.views.texts import plain_markdown
 from tunelab.data.lengths import Lengths
 from tunelab.data.pieces import Piece
 from tunelab.data.previews import Overview, PreviewRow

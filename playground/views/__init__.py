@@ -1,0 +1,47 @@
+"""What the page shows, as text, HTML and plain data made from runs, rows and answers. Knows nothing of Gradio: HTML comes
+from `playground/templates`, which escape what they are given; Markdown goes through `plain_markdown`.
+"""
+
+from playground.views.answers import answer_footer
+from playground.views.ladders import ladder_choices, ladder_html, rung_choices
+from playground.views.runs import RUN_COLUMNS, run_choices, run_table
+from playground.views.texts import duration, moment, plain_markdown
+from playground.views.training import (
+    CURVE_COLUMNS,
+    chart_html,
+    chosen_html,
+    curve_text,
+    figures,
+    memory_text,
+    notes_text,
+    progress_html,
+    samples_html,
+    stage_results,
+    status_html,
+    status_line,
+)
+
+__all__ = [
+    "CURVE_COLUMNS",
+    "RUN_COLUMNS",
+    "answer_footer",
+    "chart_html",
+    "chosen_html",
+    "curve_text",
+    "duration",
+    "figures",
+    "ladder_choices",
+    "ladder_html",
+    "memory_text",
+    "moment",
+    "notes_text",
+    "plain_markdown",
+    "progress_html",
+    "run_choices",
+    "run_table",
+    "rung_choices",
+    "samples_html",
+    "stage_results",
+    "status_html",
+    "status_line",
+]

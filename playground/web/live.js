@@ -1,0 +1,82 @@
+// Keeps what a page shows of its run up to date. Elements with `data-live="NAME"` are filled with the server's HTML
+// (server-made and escaped there); Gradio hears of it only when a run begins, ends, comes or goes.
+(() => {
+    const EVERY = 1000;
+    const have = {}, html = {};
+    let key = "", moment = null, boot = null, run = null, failures = 0, busy = false;
+
+    const chosen = () => document.querySelector("#chosen-run [data-run]")?.dataset.run ?? "";
+    const places = () => [...document.querySelectorAll("[data-live]")].filter((place) => place.offsetParent !== null);
+
+    const fill = () => {
+        for (const place of places()) {
+            const name = place.dataset.live;
+            if (name in html && place.dataset.has !== have[name]) {
+                place.innerHTML = html[name];
+                place.dataset.has = have[name];
+            }
+        }
+    };
+
+    const remember = () => {
+        const url = new URL(window.location);
+        if (run && url.searchParams.get("run") !== run) {
+            url.searchParams.set("run", run);
+            window.history.replaceState({}, "", url);
+        }
+    };
+
+    const offline = (is) => document.documentElement.classList.toggle("playground-offline", is);
+
+    const look = async () => {
+        if (busy || document.hidden || !document.querySelector("#chosen-run")) return;
+        busy = true;
+        try {
+            if (run !== chosen()) {
+                run = chosen();
+                remember();
+                key = "";
+            }
+            const shown = [...new Set(places().map((place) => place.dataset.live))];
+            if (shown.some((name) => !(name in have))) key = "";
+            const query = new URLSearchParams({ run, key, have: shown.map((name) => `${name}:${have[name] ?? ""}`).join(",") });
+            const answer = await fetch(`live?${query}`);
+            failures = 0;
+            offline(false);
+            if (answer.status === 200) {
+                const news = await answer.json();
+                if (boot !== null && news.boot !== boot) return window.location.reload();
+                boot = news.boot;
+                key = news.key;
+                for (const [name, [hash, text]] of Object.entries(news.parts)) {
+                    have[name] = hash;
+                    html[name] = text;
+                }
+                if (moment !== null && news.moment !== moment) document.querySelector("#refresh")?.click();
+                moment = news.moment;
+            }
+            fill();
+        } catch {
+            if (++failures > 2) offline(true);
+        } finally {
+            busy = false;
+        }
+    };
+
+    // a press on something that stands for a run chooses that run
+    const choose = (id) => {
+        const field = document.querySelector("#choose-run textarea, #choose-run input");
+        if (!field) return;
+        const set = Object.getOwnPropertyDescriptor(Object.getPrototypeOf(field), "value").set;
+        set.call(field, `${id} ${Date.now()}`);
+        field.dispatchEvent(new Event("input", { bubbles: true }));
+    };
+    document.addEventListener("click", (event) => {
+        const pressed = event.target.closest?.("[data-choose]");
+        if (pressed) choose(pressed.dataset.choose);
+    });
+
+    setInterval(look, EVERY);
+    document.addEventListener("visibilitychange", look);
+    window.playground = { look, choose };
+})();
