@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 from benchmarks.report import Figure, run
 from playground import loopback
-from playground.rooms.train import quick_config
+from playground.quick import quick_config
 from tunelab import Run
 from tunelab.machine import libraries
 

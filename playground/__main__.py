@@ -5,17 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+import webbrowser
 from pathlib import Path
 
 from playground import loopback
 from tunelab.machine import libraries
-
-ATTEMPTS = 4  # to open the page
 
 
 def main() -> int:
@@ -44,7 +41,8 @@ def prepare(uploads: str) -> None:
 def serve(root: Path | None, port: int, open_browser: bool) -> int:
     """The exit code, once the page has been closed with Ctrl-C."""
     with loopback.without_proxies():
-        from playground import app
+        from playground import app, look, server
+    from playground.door import Door
     from playground.jobs import Jobs
     from tunelab import Comparer
 
@@ -54,48 +52,33 @@ def serve(root: Path | None, port: int, open_browser: bool) -> int:
     except OSError as error:
         print(f"Runs can't be kept in {jobs.root}: {error.strerror}. Choose another folder with --runs DIR.")
         return 2
+    listener = server.listener(loopback.HOST, port)
+    url = f"http://{loopback.HOST}:{listener.getsockname()[1]}"
     page = app.build(jobs, Comparer(jobs.root))
+    web = Door(server.application(page, jobs, look.look()))
+    running = server.Server(web, listener)
     try:
-        with loopback.without_proxies():
-            url = opened(lambda free: app.launch(page, loopback.HOST, free, open_browser), port)
-        jobs.watch()  # not before: workers take over the environment, and may need its proxies
+        running.start()
+        jobs.watch()
         print(
             f"The playground is up: {url}\nRuns are kept in {jobs.root}. Ctrl-C ends the page, not a training.",
             flush=True,
         )
+        if open_browser:
+            webbrowser.open(url)
         threading.Thread(target=warm_up, daemon=True, name="warm-up").start()
-        page.block_thread()
+        running.wait()
+    except KeyboardInterrupt:
+        print("The page is closed.")
     finally:
         jobs.end()
+        running.stop()
     return 0
 
 
 def warm_up() -> None:
     """Import what the first preview or comparison needs, while the reader still reads."""
     import transformers  # noqa: F401
-
-
-def opened(launch: Callable[[int], str], first: int) -> str:
-    """The address of the page. A port can be lost between looking and taking it, and Gradio gives its server five
-    seconds to start, which a busy machine may need: then the next free one is tried."""
-    for _attempt in range(ATTEMPTS):
-        port = free_port(first)
-        try:
-            return launch(port)
-        except OSError:
-            first = port + 1
-    raise SystemExit(
-        f"The page did not open on port {port}. Wait until the machine is less busy, or give another --port."
-    )
-
-
-def free_port(first: int) -> int:
-    """The first free port from `first` on."""
-    for port in range(first, first + 100):
-        with socket.socket() as probe:
-            if probe.connect_ex((loopback.HOST, port)) != 0:
-                return port
-    raise SystemExit(f"No free port from {first} to {first + 99}. Give another one with --port.")
 
 
 if __name__ == "__main__":

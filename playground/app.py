@@ -2,189 +2,171 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from playground.errors import LeftPages
+from playground import quick, views
+from playground.english import page as say
+from playground.errors import shown
 from playground.jobs import Jobs
-from playground.parts import PRIVATE, QUIET
-from playground.rooms import compare, methods, train
+from playground.material import Material
+from playground.parts.callers import caller_of
+from playground.parts.events import PRIVATE, QUIET
+from playground.parts.shared import Shared
+from playground.rooms import compare, methods, runs, train
 from tunelab import Comparer, Run, list_runs
 
-TITLE = "Fine-tuning Playground"
-STYLE = (Path(__file__).parent / "style.css").read_text()
-# the run shown stands in the address, so that reloading it, or opening it again, re-attaches to that run; read from the
-# page, because the browser never sees the values of a State
-REMEMBER = """() => {
-    const id = document.querySelector('.run-status')?.dataset.run, url = new URL(window.location);
-    if (id && url.searchParams.get('run') !== id) {
-        url.searchParams.set('run', id);
-        window.history.replaceState({}, '', url);
-    }
-}"""
-
-
-def theme() -> Any:
-    return gr.themes.Soft(
-        primary_hue=gr.themes.colors.orange,
-        neutral_hue=gr.themes.colors.slate,
-        font=["system-ui", "sans-serif"],
-        font_mono=["ui-monospace", "monospace"],
-    ).set(
-        # what can be filled in stands out from the page: white boxes with an edge on grey
-        body_background_fill="*neutral_50",
-        block_border_width="1px",
-        block_border_width_dark="1px",
-        input_background_fill="*neutral_50",
-        input_border_width="1px",
-        input_border_width_dark="1px",
-        input_border_color="*neutral_300",
-        input_border_color_dark="*neutral_600",
-        input_shadow="none",
-        button_secondary_shadow="none",
-        button_secondary_shadow_hover="none",
-        button_secondary_border_color="*neutral_300",
-        button_secondary_background_fill_hover_dark="*neutral_500",
-        body_text_color_subdued="*neutral_500",
-        block_info_text_color="*neutral_500",
-        block_info_text_color_dark="*neutral_400",
-        block_label_border_width="0px",
-        block_label_shadow="none",
-        # labels are read before their values, they need not shout
-        block_title_background_fill="transparent",
-        block_title_background_fill_dark="transparent",
-        block_title_text_color="*body_text_color",
-        block_title_text_color_dark="*body_text_color",
-        block_title_padding="0",
-        block_label_background_fill="transparent",
-        block_label_background_fill_dark="transparent",
-        block_label_text_color="*body_text_color",
-        block_label_text_color_dark="*body_text_color",
-    )
+DARK = "() => document.body.classList.toggle('dark')"
+PROJECTOR = "() => document.documentElement.classList.toggle('projector')"
+LOOK = "() => window.playground?.look()"
 
 
 @dataclass(frozen=True)
-class _App:
-    """What the rooms have to do with each other happens between these."""
+class _Head:
+    """What stands above the rooms."""
 
-    jobs: Jobs
-    page: gr.Blocks
-    selected: gr.State  # the id of the run that is shown in Train
-    awaited: gr.State  # the quick adapter's id, while its end is waited for to show it in Compare; after a reload too
-    tabs: gr.Tabs
-    compare_tab: gr.Tab
+    chosen_run: gr.HTML
+    choose: gr.Textbox  # filled by the page's script when something that stands for a run is pressed
+    awaited: gr.State  # the quick adapter's id, while its end is waited for to show it in Compare
+    first: gr.Column
+    quick: gr.Button
+    own: gr.Button
+    message: gr.Markdown
+
+
+@dataclass(frozen=True)
+class _Rooms:
     training: train.TrainRoom
     comparing: compare.CompareRoom
+    compare_tab: gr.Tab
 
 
 def build(jobs: Jobs, comparer: Comparer) -> gr.Blocks:
     """The page of one runs root."""
-    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 86400)) as page:
-        app = _lay_out(page, jobs, comparer)
-        _open(app)
-        _lead_to_compare(app)
+    with gr.Blocks(title=say.TITLE, analytics_enabled=False, delete_cache=(3600, 86400)) as page:
+        head = _lay_out_head(first_visit=not list_runs(jobs.root))
+        chosen, material = gr.State(None), gr.State(Material())
+        refresh = gr.Button(visible="hidden", elem_id="refresh")
+        with gr.Tabs(selected="train", elem_id="rooms") as tabs:
+            shared = Shared(jobs, comparer, tabs, chosen, material, refresh)
+            rooms = _lay_out_rooms(shared)
+        _open(page, shared, head)
+        _choose(shared, head)
+        _first_visit(shared, head, rooms)
+        _lead_on(shared, head, rooms)
     return page
 
 
-def _lay_out(page: gr.Blocks, jobs: Jobs, comparer: Comparer) -> _App:
-    gr.Markdown(
-        f"# {TITLE}\nTune a language model on your own examples, on this machine, and read base and tuned answers "
-        "side by side.",
-        elem_id="header",
-    )
-    selected, awaited = gr.State(None), gr.State(None)
-    with gr.Tabs(selected="train") as tabs:
-        with gr.Tab("Train", id="train"):
-            training = train.build(jobs, selected)
-        with gr.Tab("Compare", id="compare") as compare_tab:
-            comparing = compare.build(jobs, comparer)
-        with gr.Tab("Methods", id="methods"):
-            methods.build(jobs)
-    return _App(jobs, page, selected, awaited, tabs, compare_tab, training, comparing)
+def _lay_out_head(first_visit: bool) -> _Head:
+    with gr.Row(elem_id="head", elem_classes="tight"):
+        gr.HTML(f"<h1>{say.TITLE}</h1>", elem_id="title")
+        chosen_run = gr.HTML(views.chosen_run_html(None), elem_id="chosen-run")
+        for words, script, name in ((say.PROJECTOR, PROJECTOR, "projector"), (say.DARK, DARK, "dark")):
+            gr.Button(words, size="sm", min_width=60, scale=0, elem_id=name).click(None, None, None, js=script)
+    gr.HTML(f'<p role="alert">{say.OFFLINE}</p>', elem_id="offline")
+    choose = gr.Textbox(visible="hidden", elem_id="choose-run", label="run")
+    with gr.Column(visible=first_visit, elem_id="first-visit") as first:
+        gr.HTML(f"<h2>{say.FIRST_TITLE}</h2><p>{say.FIRST_WORDS}</p>")
+        with gr.Row(elem_classes="tight"):
+            quick_button = gr.Button(say.FIRST_BUTTON, variant="primary", elem_id="quick", scale=0, min_width=220)
+            own = gr.Button(say.FIRST_OWN, elem_id="own", scale=0, min_width=180)
+        message = gr.Markdown("", elem_id="first-message", elem_classes="message")
+        _tour()
+    return _Head(chosen_run, choose, gr.State(None), first, quick_button, own, message)
 
 
-def _open(app: _App) -> None:
-    """The page finds its run when it is opened, and Compare its runs whenever it is entered."""
-    jobs, chosen = app.jobs, app.comparing.run
+def _tour() -> None:
+    """What is where, step by step."""
+    with gr.Accordion(say.TOUR, open=False), gr.Walkthrough(selected=0, elem_id="tour") as tour:
+        for number, (title, words) in enumerate(say.TOUR_STEPS):
+            with gr.Step(title, id=number):
+                gr.Markdown(words)
+                if number + 1 < len(say.TOUR_STEPS):
+                    on = gr.Button(say.TOUR_NEXT, size="sm", scale=0, min_width=100)
+                    on.click(lambda number=number: gr.Walkthrough(selected=number + 1), None, tour, **QUIET)
+
+
+def _lay_out_rooms(shared: Shared) -> _Rooms:
+    with gr.Tab(say.ROOMS["train"], id="train"):
+        training = train.build(shared)
+    with gr.Tab(say.ROOMS["compare"], id="compare") as compare_tab:
+        comparing = compare.build(shared)
+    with gr.Tab(say.ROOMS["measure"], id="measure"):
+        methods.build(shared.jobs)
+    with gr.Tab(say.ROOMS["runs"], id="runs"):
+        runs.build(shared)
+    return _Rooms(training, comparing, compare_tab)
+
+
+def _open(page: gr.Blocks, shared: Shared, head: _Head) -> None:
+    """The page finds its run when it is opened."""
 
     def attach(request: gr.Request) -> dict[Any, Any]:
-        run = _run_to_show(jobs, request.query_params.get("run"))
-        known = compare.choices(jobs)
-        ids = [value for _label, value in known]
-        return {
-            app.selected: run.id if run else None,
-            app.awaited: run.id if run and run.status in ("running", "queued") and train.is_quick(run) else None,
-            chosen: gr.update(choices=known, value=[run.id] if run and run.id in ids else ids[:1]),
-        }
+        run = _run_to_show(shared.jobs, request.query_params.get("run"))
+        waiting = run and run.status in ("running", "queued") and quick.is_quick(run)
+        return {shared.chosen: run.id if run else None, head.awaited: run.id if run and waiting else None}
 
-    def fresh_choices(runs: list[str]) -> Any:
-        known = compare.choices(jobs)
-        return gr.update(choices=known, value=runs or [value for _label, value in known[:1]])
-
-    def fresh_examples(runs: list[str]) -> Any:
-        return compare.fresh_examples(jobs, runs)
-
-    for filled in (
-        app.page.load(attach, None, [app.selected, app.awaited, chosen], **QUIET),
-        app.compare_tab.select(fresh_choices, chosen, chosen, **QUIET),
-    ):
-        # examples come second: reading them can take a second, and nobody should wait for them
-        # not queued: a page that is left meanwhile must not leave a stream behind
-        filled.then(fresh_examples, chosen, app.comparing.examples, queue=False, **QUIET)
-    app.training.timer.tick(None, None, None, js=REMEMBER)
+    page.load(attach, None, [shared.chosen, head.awaited], **QUIET)
 
 
-def _lead_to_compare(app: _App) -> None:
+def _choose(shared: Shared, head: _Head) -> None:
+    """The run that is chosen stands in the head of every room."""
+
+    def named(run_id: str | None) -> Any:
+        return views.chosen_run_html(shared.jobs.find(run_id))
+
+    def chosen_by_hand(written: str) -> str | None:
+        run = shared.jobs.find(written.partition(" ")[0])
+        return run.id if run else None
+
+    event = shared.chosen.change(named, shared.chosen, head.chosen_run, queue=False, **QUIET)
+    event.then(None, None, None, js=LOOK)
+    head.choose.input(chosen_by_hand, head.choose, shared.chosen, **QUIET)
+
+
+def _first_visit(shared: Shared, head: _Head, rooms: _Rooms) -> None:
+    """One press, and the answers are shown when it is done."""
+
+    @shown(head.message)
+    def begin(request: gr.Request) -> dict[Any, Any]:
+        run = shared.jobs.start(quick.quick_config(), caller_of(request))
+        return {shared.chosen: run.id, head.awaited: run.id, head.message: "", **shared.go("train")}
+
+    outputs = [shared.chosen, head.awaited, head.message, shared.tabs]
+    head.quick.click(begin, None, outputs, **PRIVATE)
+
+    def stand() -> Any:
+        return gr.update(visible=not list_runs(shared.jobs.root))
+
+    shared.refresh.click(stand, None, head.first, queue=False, **QUIET)
+    shared.chosen.change(stand, None, head.first, queue=False, **QUIET)
+
+
+def _lead_on(shared: Shared, head: _Head, rooms: _Rooms) -> None:
     """From a run to its answers: when its button is pressed, and by itself when the quick adapter is done."""
+    comparing = rooms.comparing
 
     def arrive(run: Run) -> dict[Any, Any]:
-        return {app.tabs: gr.Tabs(selected="compare"), **compare.show(app.jobs, app.comparing, run)}
+        return {**shared.go("compare"), **compare.show(shared.jobs, comparing, run)}
 
-    def pressed(run_id: str) -> dict[Any, Any]:
-        return arrive(Run(app.jobs.root / run_id))
+    def pressed(run_id: str | None) -> dict[Any, Any]:
+        return arrive(shared.run(run_id))
 
     def land(run_id: str | None) -> dict[Any, Any]:
-        run = Run(app.jobs.root / run_id) if run_id else None
+        run = shared.jobs.find(run_id)
         if run is None or run.status in ("running", "queued"):
-            return {app.awaited: gr.skip()}
+            return {head.awaited: gr.skip()}
         if run.status != "finished":
-            return {app.awaited: None}
-        return {app.awaited: None, **arrive(run), app.comparing.arrived: run.id}
+            return {head.awaited: None}
+        return {head.awaited: None, **arrive(run), comparing.arrived: run.id}
 
-    arrival = [app.tabs, *app.comparing.arrival]
-    app.training.quick_done.then(lambda run_id: run_id, app.selected, app.awaited, **QUIET)
-    app.training.to_compare.click(pressed, app.selected, arrival, **PRIVATE)
-    landed = [app.awaited, *arrival, app.comparing.arrived]
-    # queued, unlike other ticks: only then does the change of a State reach its listeners
-    app.training.timer.tick(land, app.awaited, landed, concurrency_limit=8, **QUIET)
-
-
-def launch(page: gr.Blocks, host: str, port: int, open_browser: bool) -> str:
-    """The address the page can be seen at from now on."""
-    page.queue(api_open=False, default_concurrency_limit=4)
-    logging.getLogger("uvicorn.error").addFilter(LeftPages())
-    server, url, _ = page.launch(
-        server_name=host,
-        server_port=port,
-        share=False,
-        inbrowser=open_browser,
-        prevent_thread_lock=True,
-        quiet=True,
-        theme=theme(),
-        css=STYLE,
-        max_file_size="200mb",
-        footer_links=[],
-        enable_monitoring=False,
-        run_history=False,
-        show_error=False,
-    )
-    # deep links would write every value of a page into a file that others can fetch
-    server.router.routes[:] = [r for r in server.router.routes if not getattr(r, "path", "").endswith("/deep_link")]
-    return url
+    arrival = [shared.tabs, *comparing.arrival]
+    rooms.training.to_compare.click(pressed, shared.chosen, arrival, **PRIVATE)
+    rooms.training.to_measure.click(lambda: gr.Tabs(selected="measure"), None, shared.tabs, **QUIET)
+    # queued: only then does the change of a State reach its listeners
+    shared.refresh.click(land, head.awaited, [head.awaited, *arrival, comparing.arrived], concurrency_limit=8, **QUIET)
 
 
 def _run_to_show(jobs: Jobs, run_id: str | None) -> Run | None:

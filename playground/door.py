@@ -1,7 +1,7 @@
 """Who comes in. Plain ASGI, before everything the server answers, Gradio's own routes included.
 
 - Each browser gets a session cookie: a run belongs to the session that started it (`owners`).
-- The address that the terminal prints carries the server's key; whoever opens it is known as the one who runs the server.
+- The address that the terminal prints carries the server's key; whoever opens it is known as who runs the server.
 - On this machine alone, only names of this machine are answered, so that no page of elsewhere can pose as this one.
 - In a network (`--lan`) nobody gets in without the password, and who guesses has to wait.
 """

@@ -56,6 +56,14 @@ def widget(spec: type[BaseModel], name: str) -> Any:
     return gr.Textbox(value="" if default is None else as_text(default), max_lines=1, **options)
 
 
+def shown_value(spec: type[BaseModel], name: str, given: BaseModel) -> Any:
+    """What the widget of a field shows for the value it has in `given`."""
+    value, kind = getattr(given, name), spec.model_fields[name].annotation
+    if kind in (bool, int, float) or literal_choices(spec.model_fields[name]):
+        return value
+    return "" if value is None else as_text(value)
+
+
 def as_text(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
 

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from playground.owners import Caller
 from tunelab import Ladder, LadderConfig, Run, RunConfig, list_runs
 from tunelab.chain import check_lineage
 from tunelab.errors import UserError
@@ -46,7 +47,7 @@ class Jobs:
         """Stop starting runs; the one that trains goes on."""
         self._ended.set()
 
-    def start(self, config: RunConfig) -> Run:
+    def start(self, config: RunConfig, caller: Caller | None = None) -> Run:
         """A new run of `config`, training now or when its turn comes.
 
         Raises:
@@ -59,7 +60,7 @@ class Jobs:
         self.start_next()
         return run
 
-    def resume(self, run: Run) -> None:
+    def resume(self, run: Run, caller: Caller | None = None) -> None:
         """Go on with a run that was stopped, failed or got lost.
 
         Raises:
@@ -70,11 +71,15 @@ class Jobs:
         run.queue()
         self.start_next()
 
-    def stop(self, run: Run) -> None:
+    def stop(self, run: Run, caller: Caller | None = None) -> None:
         """Ask the run to stop after its step, or take it out of the queue."""
         if run.status not in ("running", "queued"):
             raise UserError(f"Run {run.name} is not training: it is {run.status}.")
         run.request_stop()
+
+    def roll_back(self, run: Run, stage: int, caller: Caller | None = None) -> None:
+        """Make the end of another stage the run's result."""
+        run.roll_back(stage)
 
     def queued(self) -> list[Run]:
         """Runs that wait, the next one first."""
@@ -97,6 +102,10 @@ class Jobs:
         logs = [[one.id, _size(one.events_path)] for one in list_runs(self.root)]
         alive = run is not None and run.is_alive
         return [run_id, _size(run.events_path) if run else 0, alive, logs, [one.id for one in self.queued()]]
+
+    def moment(self) -> list[Any]:
+        """What pages follow at once: which runs there are and how they stand, without how far they are."""
+        return [[run.id, run.status, run.has_adapter] for run in list_runs(self.root)]
 
     def start_next(self) -> None:
         """Start a worker for the oldest queued run, unless one trains."""

@@ -1,7 +1,8 @@
-"""What a page shows of a run while it grows, without Gradio: the page asks for the parts it shows (`web/live.js`), and gets
-those that have changed. A look at a run in which nothing is new costs some file sizes.
+"""What a page shows of a run while it grows, without Gradio: the page asks for the parts it shows (`web/live.js`), and
+gets those that have changed. A look at a run in which nothing is new costs some file sizes.
 
-    GET /live?run=ID&have=status:HASH,chart:HASH&key=KEY  →  204, or {"key", "moment", "boot", "parts": {name: [hash, html]}}
+    GET /live?run=ID&key=KEY&have=status:HASH,chart:HASH
+    204, or {"key", "moment", "boot", "parts": {name: [hash, html]}}
 
 `moment` changes when the rest of the page has to follow: a run began, ended, came or went.
 """
@@ -35,6 +36,7 @@ PARTS: Mapping[str, Part] = {
     "status": views.status_html,
     "chart": views.chart_html,
     "samples": views.samples_html,
+    "runs": views.runs_html,
 }
 
 

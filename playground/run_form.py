@@ -1,17 +1,22 @@
-"""The form of a run: a widget for every field of its configuration, and the configuration its values describe."""
+"""The form of a run: the few choices that matter, the rest in one drawer made from the specs; and the configuration
+that the widgets' values describe.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 
-from playground import forms, parts, views
+from playground import forms, views
+from playground.english import train as say
 from playground.jobs import Jobs
-from playground.parts import QUIET
-from tunelab import TECHNIQUES, DataSpec, ModelSpec, RunConfig, Stage, TrainConfig, list_runs
+from playground.material import Material
+from playground.parts.choices import model_choice
+from playground.parts.events import QUIET
+from tunelab import PACES, TECHNIQUES, ModelSpec, RunConfig, Stage, TrainConfig, list_runs
 
-VISIBLE = ("steps", "learning_rate", "batch_size")
 # the settings of each technique that matter most; the rest is folded
 FIRST = {
     "lora": ("r",),
@@ -21,126 +26,135 @@ FIRST = {
     "bottleneck": ("size", "placement"),
     "ia3": (),
 }
-NOTHING_BEFORE = ("a fresh start", "")
+VISIBLE = ("steps", "learning_rate", "batch_size")
 REGULARISATION = ("weight_decay", "label_smoothing", "neftune_alpha", "kl_weight", "replay_share")
 FOLDED_TRAINING = tuple(n for n in TrainConfig.model_fields if n not in (*VISIBLE, *REGULARISATION))
+FOLDED_MODEL = ("max_length", "dtype", "device", "keep_dequantized", "revision")
 SPECS: dict[str, Any] = {"TrainConfig": TrainConfig, "ModelSpec": ModelSpec, **TECHNIQUES}
+OWN_PACE = "own"
 
 
-def build(jobs: Jobs) -> dict[str, Any]:
-    """The widgets by name; 'TrainConfig.steps' sets the field `steps` of that spec."""
-    widgets = {**_model(), **_data()}
-    widgets |= _technique(widgets["ModelSpec.quantization"])
-    return widgets | _start_from(jobs) | _settings()
+@dataclass(frozen=True)
+class Choices:
+    """The widgets by name ('TrainConfig.steps' sets the field `steps` of that spec), and what stands beside them."""
+
+    widgets: dict[str, Any]
+    technique_words: gr.HTML
 
 
-def config(jobs: Jobs, values: dict[str, Any]) -> RunConfig:
-    """The configuration the widgets' values describe.
+def lay_out(jobs: Jobs) -> Choices:
+    """The form's widgets, with what happens between them."""
+    widgets = _model()
+    words = gr.HTML(views.technique_html("lora", "nf4"), elem_id="technique-words")
+    widgets["technique"] = gr.Radio(
+        [(technique.title, kind) for kind, technique in TECHNIQUES.items()],
+        value="lora",
+        label=say.TECHNIQUE,
+        info=say.TECHNIQUE_HELP,
+        elem_id="technique",
+    )
+    widgets["pace"] = gr.Radio(
+        [(title, name) for name, title in say.PACES.items()],
+        value="quick",
+        label=say.PACE,
+        info=say.PACE_HELP,
+        elem_id="pace",
+    )
+    with gr.Accordion(say.ALL_SETTINGS, open=False, elem_id="drawer"):
+        widgets |= _drawer(jobs, widgets["technique"], widgets["ModelSpec.quantization"], words)
+    _set_by_pace(widgets)
+    return Choices(widgets, words)
+
+
+def config(values: dict[str, Any], material: Material, before: tuple[Stage, ...] = ()) -> RunConfig:
+    """The configuration that the widgets' values describe: the stages that were kept, then the data in hand.
 
     Raises:
         pydantic.ValidationError: a value is not one that its field can have.
     """
-
-    def given(spec: str) -> dict[str, Any]:
-        fields = {k.partition(".")[2]: v for k, v in values.items() if k.startswith(f"{spec}.")}
-        return forms.values_for(SPECS[spec], fields)
-
-    stage = {"data": _data_values(jobs, values), "learn": values["learn"], "training": given("TrainConfig")}
     return RunConfig.model_validate(
         {
             "name": values["name"] or None,
-            "model": {**given("ModelSpec"), "repo_id": values["repo_id"] or "starter"},
-            "technique": {"kind": values["technique"], **given(values["technique"])},
-            "stages": [stage],
+            "model": {**_given(values, "ModelSpec"), "repo_id": values["repo_id"] or "starter"},
+            "technique": {"kind": values["technique"], **_given(values, values["technique"])},
+            "stages": [*before, stage(values, material)],
             "start_from": values["start_from"] or None,
         }
     )
 
 
-def _data_values(jobs: Jobs, values: dict[str, Any]) -> dict[str, Any]:
-    data = {
-        "template": values["template"] or None,
-        "system": values["system"] or None,
-        "columns": {role: values[role] for role in ("prompt", "completion") if values[role]} or None,
-    }
-    if values["header"]:
-        data["header"] = values["header"]
-    if values["heldout"]:
-        data["heldout"] = forms.from_text(values["heldout"])
-    return data | parts.data_values(jobs, values)
+def stage(values: dict[str, Any], material: Material) -> Stage:
+    """The data in hand with the settings of the form.
+
+    Raises:
+        pydantic.ValidationError: a value is not one that its field can have.
+    """
+    training = TrainConfig.model_validate(_given(values, "TrainConfig"))
+    return Stage(data=material.data, learn=material.learn, training=training)
+
+
+def _given(values: dict[str, Any], spec: str) -> dict[str, Any]:
+    fields = {k.partition(".")[2]: v for k, v in values.items() if k.startswith(f"{spec}.")}
+    return forms.values_for(SPECS[spec], fields)
 
 
 def _model() -> dict[str, Any]:
+    with gr.Row():
+        repo_id = model_choice(say.MODEL)
+        quantization = forms.widget(ModelSpec, "quantization")
+    quantization.value = "nf4"
+    return {"repo_id": repo_id, "ModelSpec.quantization": quantization}
+
+
+def _drawer(jobs: Jobs, technique: Any, quantization: Any, words: Any) -> dict[str, Any]:
     widgets: dict[str, Any] = {
-        "name": gr.Textbox(label="Name", info="To recognise the run by.", max_lines=1, placeholder="my adapter"),
-        "repo_id": parts.model_choice("Model"),
-        "ModelSpec.quantization": forms.widget(ModelSpec, "quantization"),
+        "name": gr.Textbox(label=say.NAME, info=say.NAME_HELP, max_lines=1, placeholder=say.NAME_EXAMPLE)
     }
-    widgets["ModelSpec.quantization"].value = "nf4"
+    with gr.Row(elem_classes="settings"):
+        for name in VISIBLE:
+            widgets[f"TrainConfig.{name}"] = forms.widget(TrainConfig, name)
+    widgets |= _technique_settings(technique, quantization, words)
+    widgets |= _start_from(jobs)
+    with gr.Accordion(say.FORGETTING, open=False):
+        for name in REGULARISATION:
+            widgets[f"TrainConfig.{name}"] = forms.widget(TrainConfig, name)
+    with gr.Accordion(say.MORE, open=False):
+        for name in FOLDED_TRAINING:
+            widgets[f"TrainConfig.{name}"] = forms.widget(TrainConfig, name)
+        for name in FOLDED_MODEL:
+            widgets[f"ModelSpec.{name}"] = forms.widget(ModelSpec, name)
     return widgets
 
 
-def _data() -> dict[str, Any]:
-    widgets: dict[str, Any] = {"source": parts.builtin_choice(), "file": parts.rows_file(elem_id="file")}
-    with gr.Accordion("Rows, columns and held-out rows", open=False):
-        widgets["learn"] = gr.Radio(
-            [("questions and answers", "instructions"), ("plain text", "text")],
-            value="instructions",
-            label="What the rows are",
-            info=Stage.model_fields["learn"].description,
-        )
-        widgets["prompt"] = gr.Textbox(label="Prompt column", info="Empty: detected.", max_lines=1)
-        widgets["completion"] = gr.Textbox(label="Completion column", info="Empty: detected.", max_lines=1)
-        widgets["template"] = gr.Textbox(
-            label="Prompt template", info=DataSpec.model_fields["template"].description, max_lines=3
-        )
-        widgets["system"] = gr.Textbox(label="System prompt", info=DataSpec.model_fields["system"].description)
-        widgets["header"] = forms.widget(DataSpec, "header")
-        widgets["heldout"] = gr.Textbox(
-            value="auto",
-            label="Held out",
-            info="A share (0.1) or a number of rows (200); auto: the data's own test part if it has one, else a tenth.",
-            max_lines=1,
-        )
-        widgets["heldout_file"] = parts.rows_file("Or a held-out file of its own")
-    return widgets
-
-
-def _technique(quantization: Any) -> dict[str, Any]:
-    """The choice of a technique, and the settings of the one that is chosen."""
-    choice = gr.Radio(
-        [(technique.title, kind) for kind, technique in TECHNIQUES.items()],
-        value="lora",
-        label="Technique",
-        info="LoRA on a quantised base is QLoRA.",
-        elem_id="technique",
-    )
-    widgets: dict[str, Any] = {"technique": choice}
+def _technique_settings(choice: Any, quantization: Any, words: Any) -> dict[str, Any]:
+    """The settings of each technique; those of the one that is chosen are shown."""
+    widgets: dict[str, Any] = {}
     groups = {}
     for kind in TECHNIQUES:
         with gr.Column(visible=kind == "lora") as groups[kind]:
-            widgets |= _technique_settings(kind)
+            widgets |= _settings_of(kind)
 
     def choose(chosen: str, quantized: str) -> dict[Any, Any]:
         # every weight of a quantised base can't be trained
         fitting = "none" if chosen == "full" else quantized
-        shown_groups = {group: gr.update(visible=kind == chosen) for kind, group in groups.items()}
-        return {**shown_groups, quantization: fitting}
+        shown = {group: gr.update(visible=kind == chosen) for kind, group in groups.items()}
+        return {**shown, quantization: fitting, words: views.technique_html(chosen, fitting)}
 
-    choice.change(choose, [choice, quantization], [*groups.values(), quantization], **QUIET)
+    outputs = [*groups.values(), quantization, words]
+    choice.change(choose, [choice, quantization], outputs, **QUIET)
+    quantization.input(views.technique_html, [choice, quantization], words, **QUIET)
     return widgets
 
 
-def _technique_settings(kind: str) -> dict[str, Any]:
+def _settings_of(kind: str) -> dict[str, Any]:
     technique = TECHNIQUES[kind]
-    gr.Markdown(technique.summary, elem_classes="muted")
     widgets = {}
     with gr.Row():
         for name in FIRST[kind]:
             widgets[f"{kind}.{name}"] = forms.widget(technique, name)
     folded = [name for name in technique.model_fields if name not in ("kind", *FIRST[kind])]
     if folded:
-        with gr.Accordion(f"More about {technique.title}", open=False):
+        with gr.Accordion(say.MORE_OF.format(technique=technique.title), open=False):
             for name in folded:
                 widgets[f"{kind}.{name}"] = forms.widget(technique, name)
     return widgets
@@ -148,34 +162,45 @@ def _technique_settings(kind: str) -> dict[str, Any]:
 
 def _start_from(jobs: Jobs) -> dict[str, Any]:
     """The run to go on from, for training in several stages."""
+    nothing = (say.FRESH, "")
 
     def known() -> Any:
         every = [run for run in list_runs(jobs.root) if run.has_adapter]
-        return gr.update(choices=[NOTHING_BEFORE, *views.run_choices(every)])
+        return gr.update(choices=[nothing, *views.run_choices(every)])
 
-    chosen = gr.Dropdown(
-        [NOTHING_BEFORE],
-        value="",
-        label="Start from",
-        info="A fresh adapter, or the result of another run of the same technique and base (multi-stage fine-tuning).",
-        elem_id="start-from",
-    )
+    chosen = gr.Dropdown([nothing], value="", label=say.START_FROM, info=say.START_FROM_HELP, elem_id="start-from")
     chosen.focus(known, None, chosen, **QUIET)
     return {"start_from": chosen}
 
 
-def _settings() -> dict[str, Any]:
-    widgets = {}
-    with gr.Row(elem_classes="settings"):
-        for name in VISIBLE:
-            widgets[f"TrainConfig.{name}"] = forms.widget(TrainConfig, name)
-        widgets["ModelSpec.max_length"] = forms.widget(ModelSpec, "max_length")
-    with gr.Accordion("Against overfitting and forgetting", open=False):
-        for name in REGULARISATION:
-            widgets[f"TrainConfig.{name}"] = forms.widget(TrainConfig, name)
-    with gr.Accordion("More settings", open=False):
-        for name in FOLDED_TRAINING:
-            widgets[f"TrainConfig.{name}"] = forms.widget(TrainConfig, name)
-        for name in ("dtype", "device", "keep_dequantized"):
-            widgets[f"ModelSpec.{name}"] = forms.widget(ModelSpec, name)
-    return widgets
+def _set_by_pace(widgets: dict[str, Any]) -> None:
+    """A pace sets the fields of its `TrainConfig`; a field that is set by hand makes the pace one's own."""
+    pace = widgets["pace"]
+    fields = {name.partition(".")[2]: w for name, w in widgets.items() if name.startswith("TrainConfig.")}
+
+    def take(chosen: str) -> dict[Any, Any]:
+        if chosen == OWN_PACE:
+            return {}
+        training = PACES[chosen].training
+        return {widget: forms.shown_value(TrainConfig, name, training) for name, widget in fields.items()}
+
+    pace.input(take, pace, list(fields.values()), **QUIET)
+    gr.on([widget.input for widget in fields.values()], lambda: OWN_PACE, None, pace, queue=False, **QUIET)
+
+
+def fill(choices: Choices, given: RunConfig) -> dict[Any, Any]:
+    """Updates that make the form say what a configuration says (its last stage): to train it again with a change."""
+    specs = {"TrainConfig": given.stages[-1].training, "ModelSpec": given.model, given.technique.kind: given.technique}
+    updates = {
+        choices.widgets["repo_id"]: given.model.repo_id,
+        choices.widgets["technique"]: given.technique.kind,
+        choices.widgets["pace"]: OWN_PACE,
+        choices.widgets["name"]: given.name or "",
+        choices.widgets["start_from"]: given.start_from or "",
+        choices.technique_words: views.technique_html(given.technique.kind, given.model.quantization),
+    }
+    for name, widget in choices.widgets.items():
+        spec, _dot, field = name.partition(".")
+        if field and spec in specs:
+            updates[widget] = forms.shown_value(SPECS[spec], field, specs[spec])
+    return updates

@@ -76,6 +76,11 @@ class Server:
                 raise SystemExit("The page did not open. Wait until the machine is less busy, then start it again.")
             time.sleep(0.01)
 
+    def wait(self) -> None:
+        """Until it ends; Ctrl-C gets through."""
+        while self._thread.is_alive():
+            self._thread.join(1.0)
+
     def stop(self) -> None:
         self._server.should_exit = True
         self._thread.join(5)

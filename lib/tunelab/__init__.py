@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         win_rate,
     )
     from tunelab.model.load import Base, load
+    from tunelab.paces import PACES
     from tunelab.run.progress import Progress
     from tunelab.run.reports import Report, read_report
     from tunelab.run.run import Run, list_runs, runs_root
@@ -80,6 +81,7 @@ _HOME = {
         "win_rate",
     ),
     "model.load": ("Base", "load"),
+    "paces": ("PACES",),
     "run.progress": ("Progress",),
     "run.reports": ("Report", "read_report"),
     "run.run": ("Run", "list_runs", "runs_root"),
@@ -100,6 +102,7 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
     "IA3",
+    "PACES",
     "TECHNIQUES",
     "Answer",
     "Ballot",

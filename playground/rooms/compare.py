@@ -12,7 +12,8 @@ import gradio as gr
 from playground import views
 from playground.errors import as_message
 from playground.jobs import Jobs
-from playground.parts import PRIVATE, QUIET
+from playground.parts.events import PRIVATE, QUIET
+from playground.parts.shared import Shared
 from tunelab import Comparer, Comparison, Run, UserError, heldout_examples, list_runs
 
 COLUMNS = 4  # the base and up to three runs
@@ -66,12 +67,13 @@ class _Answers:
     columns: list[gr.Column]
 
 
-def build(jobs: Jobs, comparer: Comparer) -> CompareRoom:
+def build(shared: Shared) -> CompareRoom:
     """The room's components and what they do."""
     question = _lay_out_question()
     answers = _lay_out_answers()
-    arrived = _answer(comparer, question, answers)
-    _keep_examples_and_prompt_together(jobs, question)
+    arrived = _answer(shared.comparer, question, answers)
+    _keep_examples_and_prompt_together(shared.jobs, question)
+    _keep_choices(shared, question)
     return CompareRoom(question.run, question.prompt, question.examples, question.reference, arrived)
 
 
@@ -211,6 +213,25 @@ def _keep_examples_and_prompt_together(jobs: Jobs, question: _Question) -> None:
     prompt.input(prompt_written, [prompt, examples], [examples, reference], trigger_mode="always_last", **QUIET)
     # only what people choose: code that sets the runs sets their examples as well
     run.input(runs_chosen, run, [examples, reference], **PRIVATE)
+
+
+def _keep_choices(shared: Shared, question: _Question) -> None:
+    """The runs to choose from are those that are there; the run that is chosen is asked unless others are."""
+
+    def known(run_id: str | None, asked: list[str]) -> dict[Any, Any]:
+        there = choices(shared.jobs)
+        ids = [value for _label, value in there]
+        kept = [one for one in asked if one in ids] or [one for one in (run_id, *ids) if one in ids][:1]
+        return {question.run: gr.update(choices=there, value=kept)}
+
+    def examples(asked: list[str]) -> Any:
+        return fresh_examples(shared.jobs, asked)
+
+    for event in (shared.refresh.click, shared.chosen.change):
+        filled = event(known, [shared.chosen, question.run], question.run, queue=False, **QUIET)
+        # examples come second: reading them can take a second, and nobody should wait for them
+        # not queued: a page that is left meanwhile must not leave a stream behind
+        filled.then(examples, question.run, question.examples, queue=False, **QUIET)
 
 
 # what other parts of the page ask of it

@@ -7,10 +7,11 @@ from typing import Any
 
 import gradio as gr
 
-from playground import forms, parts, views
+from playground import forms, views
 from playground.errors import shown
 from playground.jobs import Jobs
-from playground.parts import PRIVATE, QUIET, by_name
+from playground.parts import choices as parts
+from playground.parts.events import PRIVATE, QUIET, by_name
 from tunelab import DataSpec, Ladder, LadderConfig, ModelSpec, list_ladders
 from tunelab.errors import UserError
 from tunelab.measure.ladder import RUNGS

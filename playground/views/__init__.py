@@ -1,37 +1,48 @@
-"""What the page shows, as text, HTML and plain data made from runs, rows and answers. Knows nothing of Gradio: HTML comes
-from `playground/templates`, which escape what they are given; Markdown goes through `plain_markdown`.
+"""What the page shows, as text, HTML and plain data made from runs, rows and answers. Knows nothing of Gradio: HTML
+comes from `playground/templates`, which escape what they are given; Markdown goes through `plain_markdown`.
 """
 
 from playground.views.answers import answer_footer
 from playground.views.ladders import ladder_choices, ladder_html, rung_choices
-from playground.views.runs import RUN_COLUMNS, run_choices, run_table
+from playground.views.runs import RUN_COLUMNS, chosen_run_html, run_choices, run_table, runs_html
 from playground.views.texts import duration, moment, plain_markdown
 from playground.views.training import (
     CURVE_COLUMNS,
+    Ahead,
     chart_html,
     chosen_html,
     curve_text,
     figures,
+    forecast_html,
+    forecast_of,
+    material_html,
     memory_text,
     notes_text,
     progress_html,
     samples_html,
     stage_results,
+    stages_html,
     status_html,
     status_line,
+    technique_html,
 )
 
 __all__ = [
     "CURVE_COLUMNS",
     "RUN_COLUMNS",
+    "Ahead",
     "answer_footer",
     "chart_html",
     "chosen_html",
+    "chosen_run_html",
     "curve_text",
     "duration",
     "figures",
+    "forecast_html",
+    "forecast_of",
     "ladder_choices",
     "ladder_html",
+    "material_html",
     "memory_text",
     "moment",
     "notes_text",
@@ -40,8 +51,11 @@ __all__ = [
     "run_choices",
     "run_table",
     "rung_choices",
+    "runs_html",
     "samples_html",
     "stage_results",
+    "stages_html",
     "status_html",
     "status_line",
+    "technique_html",
 ]

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from playground.views.texts import moment
 from playground.views.training import SIGNS
-from tunelab import Run
+from tunelab import Run, list_runs
+from tunelab.measure.markup import render
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+    from playground.jobs import Jobs
 
 RUN_COLUMNS = ["Run", "Status", "Held-out loss", "Method", "Data", "Started", "Id"]
 
@@ -29,6 +37,19 @@ def run_table(runs: list[Run], places: dict[str, int]) -> list[list[str]]:
             ]
         )
     return rows
+
+
+def runs_html(jobs: Jobs, run: Run | None) -> Markup:
+    """All runs as a list; the one that is chosen is marked. Pressing one chooses it."""
+    every = list_runs(jobs.root)
+    places = {one.id: place for place, one in enumerate(jobs.queued(), 1)}
+    rows = [(row, row[-1] == (run.id if run else None)) for row in run_table(every, places)]
+    return render("playground", "runs.html", columns=RUN_COLUMNS, rows=rows)
+
+
+def chosen_run_html(run: Run | None) -> Markup:
+    """The place of the run that is chosen in the head; `live` fills in how it goes."""
+    return render("playground", "chosen_run.html", run=run)
 
 
 def run_choices(runs: list[Run]) -> list[tuple[str, str]]:

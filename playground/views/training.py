@@ -6,16 +6,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from playground.views.texts import duration, plain_markdown
-from tunelab import Progress, Run
+from tunelab import TECHNIQUES, ModelSpec, Progress, Run, RunConfig, Stage
+from tunelab.machine import hardware
 from tunelab.measure.changes.scrub import answers_over_steps
 from tunelab.measure.charts import training_charts
 from tunelab.measure.markup import render
 from tunelab.run.events import Evaluated, Finished, RolledBack
+from tunelab.train.forecast import Unforeseen
+from tunelab.train.memory import read_and_forecast
 
 if TYPE_CHECKING:
     from markupsafe import Markup
 
     from playground.jobs import Jobs
+    from playground.material import Material
 
 # word and sign together: nothing is told by colour alone
 SIGNS = {
@@ -176,3 +180,53 @@ def memory_text(progress: Progress) -> str:
     taken = ending.gpu_peak_memory_bytes or ending.peak_memory_bytes  # as the forecast: of the device
     ahead = f" ({started.forecast_bytes / 1e9:.2f} GB were forecast)" if started.forecast_bytes else ""
     return f"memory taken: {taken / 1e9:.2f} GB{ahead}"
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """What training will take, in words; or why it can't begin."""
+
+    words: str = ""
+    details: str = ""
+    refusal: str = ""
+
+
+def forecast_of(config: RunConfig, *, time: bool) -> Ahead:
+    """What a configuration will take on this machine; with `time` some steps of it are computed. Reads its rows.
+
+    Raises:
+        UserError: data or model can't be read.
+    """
+    try:
+        ahead = read_and_forecast(config, time=time)
+    except Unforeseen as reason:
+        return Ahead(words=str(reason))
+    free = hardware.available_memory_bytes(ahead.device)
+    words = f"{ahead.total / 1e9:.1f} GB of memory ({free / 1e9:.1f} GB are free)"
+    if time and not ahead.untimed:
+        words += f", {ahead.time_text}"
+    if ahead.total > free:
+        words += ". That is more than is free: choose a smaller batch size or shorter rows"
+    return Ahead(words=words, details=ahead.note(free))
+
+
+def forecast_html(ahead: Ahead, *, waiting: bool = False) -> Markup:
+    """A forecast; `waiting`: that of the time is still worked out."""
+    return render("playground", "forecast.html", ahead=ahead, waiting=waiting)
+
+
+def material_html(material: Material) -> Markup:
+    """The data in hand in one line."""
+    return render("playground", "material.html", material=material)
+
+
+def stages_html(stages: tuple[Stage, ...]) -> Markup:
+    """The stages that are trained before the data in hand."""
+    return render("playground", "stages.html", stages=stages)
+
+
+def technique_html(kind: str, quantization: str) -> Markup:
+    """What a technique trains, in a sentence."""
+    technique = TECHNIQUES[kind]
+    title = technique().title_on(ModelSpec(repo_id="starter", quantization=quantization))
+    return render("playground", "technique.html", title=title, summary=technique.summary)

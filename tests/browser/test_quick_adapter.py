@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from playground.rooms.train import quick_config
+from playground.quick import quick_config
 from tests.browser.conftest import shot, text, wait_for_text
 from tunelab import list_runs, read_data
 

@@ -1,0 +1,40 @@
+"""What every room is given, and what it says to the others: the run that is chosen and the data in hand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from playground.english import page as say
+from playground.jobs import Jobs
+from tunelab import Comparer, Run
+from tunelab.errors import UserError
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Of one page. A room sets `chosen` and `material` as outputs of its handlers and listens to their `change`."""
+
+    jobs: Jobs
+    comparer: Comparer
+    tabs: gr.Tabs
+    chosen: gr.State  # the id of the run that is chosen, or None
+    material: gr.State  # a `Material`: the data in hand
+    refresh: gr.Button  # pressed by the page itself when a run began, ended, came or went
+
+    def run(self, run_id: str | None) -> Run:
+        """The run that is chosen.
+
+        Raises:
+            UserError: there is none.
+        """
+        run = self.jobs.find(run_id)
+        if run is None:
+            raise UserError(say.NOT_CHOSEN)
+        return run
+
+    def go(self, room: str) -> dict[Any, Any]:
+        """The update that opens a room; `tabs` is among the outputs then."""
+        return {self.tabs: gr.Tabs(selected=room)}
