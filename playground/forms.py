@@ -36,10 +36,10 @@ def label_of(name: str) -> str:
     return LABELS.get(name, name.replace("_", " ").capitalize())
 
 
-def widget(spec: type[BaseModel], name: str) -> Any:
-    """The widget for one field, with its description as help and its default as value."""
+def widget(spec: type[BaseModel], name: str, info: str | None = None) -> Any:
+    """The widget for one field, with its description (or `info`) as help and its default as value."""
     field = spec.model_fields[name]
-    options: dict[str, Any] = {"label": label_of(name), "info": field.description, "interactive": True}
+    options: dict[str, Any] = {"label": label_of(name), "info": info or field.description, "interactive": True}
     kind, default = field.annotation, field.default
     choices = literal_choices(field)
     if choices and len(choices) == len(flat_types(kind)):

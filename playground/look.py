@@ -7,9 +7,9 @@ from typing import Any
 
 import gradio as gr
 
-from playground.english import page as say
 
 WEB = Path(__file__).parent / "web"
+SCRIPTS = ("live.js", "charts.js")
 
 
 def look() -> dict[str, Any]:
@@ -17,7 +17,7 @@ def look() -> dict[str, Any]:
     return {
         "theme": theme(),
         "css": (WEB / "style.css").read_text(encoding="utf-8"),
-        "head": f"<title>{say.TITLE}</title><script>{(WEB / 'live.js').read_text(encoding='utf-8')}</script>",
+        "head": "".join(f"<script>{(WEB / name).read_text(encoding='utf-8')}</script>" for name in SCRIPTS),
     }
 
 

@@ -100,8 +100,8 @@ def _given(values: dict[str, Any], spec: str) -> dict[str, Any]:
 
 def _model() -> dict[str, Any]:
     with gr.Row():
-        repo_id = model_choice(say.MODEL)
-        quantization = forms.widget(ModelSpec, "quantization")
+        repo_id = model_choice(say.MODEL, say.MODEL_HELP)
+        quantization = forms.widget(ModelSpec, "quantization", say.QUANTIZATION_HELP)
     quantization.value = "nf4"
     return {"repo_id": repo_id, "ModelSpec.quantization": quantization}
 

@@ -11,14 +11,14 @@ from tunelab import ModelSpec
 from tunelab.data.builtin import BUILTIN
 
 
-def model_choice(label: str) -> gr.Dropdown:
+def model_choice(label: str, info: str | None = None) -> gr.Dropdown:
     """A model: the starter, or whatever is written."""
     return gr.Dropdown(
         ["starter"],
         value="starter",
         allow_custom_value=True,
         label=label,
-        info=ModelSpec.model_fields["repo_id"].description,
+        info=info or ModelSpec.model_fields["repo_id"].description,
     )
 
 

@@ -9,7 +9,7 @@ from playground.views.texts import duration, plain_markdown
 from tunelab import TECHNIQUES, ModelSpec, Progress, Run, RunConfig, Stage
 from tunelab.machine import hardware
 from tunelab.measure.changes.scrub import answers_over_steps
-from tunelab.measure.charts import training_charts
+from tunelab.measure.charts import training_picture
 from tunelab.measure.markup import render
 from tunelab.run.events import Evaluated, Finished, RolledBack
 from tunelab.train.forecast import Unforeseen
@@ -108,8 +108,10 @@ def chosen_html(jobs: Jobs, run: Run | None) -> Markup:
 
 def chart_html(jobs: Jobs, run: Run | None) -> Markup:
     """What a run measured over its steps."""
-    progress = run.progress() if run else Progress("queued", "")
-    return training_charts(progress, run.config if run and run.readable else None)
+    if run is None:
+        return render("playground", "charts.html", charts=[])
+    charts = training_picture(run.progress(), run.config if run.readable else None)
+    return render("playground", "charts.html", charts=charts)
 
 
 def samples_html(jobs: Jobs, run: Run | None) -> Markup:

@@ -7,6 +7,7 @@ style and carry their name at their end, so that nothing is told by colour alone
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from tunelab.run.progress import Progress
 
 WIDTH, HEIGHT, LOW_HEIGHT = 720, 300, 210
+PICTURE_HEIGHT, HALF_WIDTH, HALF_HEIGHT = 260, 420, 190
 LEFT, RIGHT, TOP, BOTTOM = 52, 112, 28, 54
 NAMES, LETTER = 190, 6.5  # at least so wide are the names of an interval chart; a letter's mean width
 # (colour, width, dashes) of the first, second, … series, and from the start again: their names tell them apart
@@ -47,7 +49,16 @@ def training_charts(progress: Progress, config: RunConfig | None = None) -> Mark
     return Markup("").join([loss_chart(progress, config), *beside])
 
 
-def _over_steps(lines: Lines, progress: Progress, config: RunConfig | None, height: int) -> Markup:
+def training_picture(progress: Progress, config: RunConfig | None = None) -> list[Markup]:
+    """The charts of `training_charts` for a page: the loss wide and low, the others half as wide, each with the values
+    that a pointer on it shows."""
+    size = {"width": WIDTH, "height": PICTURE_HEIGHT, "values": True}
+    charts = [_over_steps(losses(progress, config), progress, config, **size)]
+    beside = {"width": HALF_WIDTH, "height": HALF_HEIGHT, "values": True}
+    return charts + [_over_steps(lines, progress, config, **beside) for lines in measured_beside(progress, config)]
+
+
+def _over_steps(lines: Lines, progress: Progress, config: RunConfig | None, height: int, **more: Any) -> Markup:
     limits, marks = (0, last_step(progress)), stage_marks(config)
     return line_chart(
         lines.series,
@@ -57,6 +68,7 @@ def _over_steps(lines: Lines, progress: Progress, config: RunConfig | None, heig
         y_limits=lines.limits,
         marks=marks,
         height=height,
+        **more,
     )
 
 
@@ -69,19 +81,23 @@ def line_chart(
     y_limits: tuple[float, float] | None = None,
     marks: Sequence[tuple[float, str]] = (),
     height: int = HEIGHT,
+    width: int = WIDTH,
+    values: bool = False,
 ) -> Markup:
     """An `<svg>` with one line per series; points that are not finite are left out. `marks` are named places on the
-    x axis."""
+    x axis. With `values` they stand in it, as JSON, for a page that shows those under a pointer."""
     finite = {name: [p for p in points if all(map(math.isfinite, p))] for name, points in series.items()}
     lines = {name: points for name, points in finite.items() if points}
     points = [p for line in lines.values() for p in line]
-    x = _Axis(ticks(*(x_limits or _range([x for x, _ in points]))), LEFT, WIDTH - RIGHT)
+    x = _Axis(ticks(*(x_limits or _range([x for x, _ in points]))), LEFT, width - RIGHT)
     y = _Axis(ticks(*(y_limits or _range([y for _, y in points]))), height - BOTTOM, TOP)
     styles = {name: style for name, style in _styles(list(finite)).items() if name in lines}
+    words = [_in_words(name, line) for name, line in lines.items()]
+    pointed = json.dumps(_under_pointer(lines, x, x_title)) if values and lines else ""
     return render(
         __package__,
         "lines.svg",
-        **_frame(height, LEFT, title, [_in_words(name, line) for name, line in lines.items()]),
+        **_frame(height, LEFT, title, words, width) | {"values": pointed},
         x_title=x_title,
         levels=y.numbers,
         columns=x.numbers,
@@ -180,10 +196,17 @@ def interval_chart(
     )
 
 
-def _frame(height: int, left: int, title: str, words: Sequence[str]) -> dict[str, Any]:
+def _under_pointer(lines: Mapping[str, Points], x: _Axis, x_title: str) -> dict[str, Any]:
+    """What a page needs to show the values of every line at a place: the axis, and the points in order."""
+    axis = {"title": x_title, "first": x.ticks[0], "last": x.ticks[-1], "left": x.start, "right": x.end}
+    figures = {name: [[a, float(f"{b:.4g}")] for a, b in points] for name, points in lines.items()}
+    return {"axis": axis, "lines": figures}
+
+
+def _frame(height: int, left: int, title: str, words: Sequence[str], width: int = WIDTH) -> dict[str, Any]:
     """Size, edges, title, and the words for those who can't see the drawing."""
-    edges = {"left": left, "right": WIDTH - RIGHT, "top": TOP, "bottom": height - BOTTOM}
-    return {"width": WIDTH, "height": height, **edges, "title": title, "label": f"{title}: {'; '.join(words)}"}
+    edges = {"left": left, "right": width - RIGHT, "top": TOP, "bottom": height - BOTTOM}
+    return {"width": width, "values": "", "height": height, **edges, "title": title, "label": f"{title}: {'; '.join(words)}"}
 
 
 def ticks(low: float, high: float, count: int = 6) -> list[float]:
