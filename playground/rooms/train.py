@@ -11,6 +11,7 @@ import gradio as gr
 from playground import preview_views, run_form, views
 from playground.errors import shown
 from playground.jobs import Jobs
+from playground.owners import Caller
 from playground.parts import PRIVATE, QUIET, by_name
 from tunelab import DataSpec, LoRA, ModelSpec, Progress, Run, RunConfig, Stage, TrainConfig, list_runs, overview
 from tunelab.errors import UserError
@@ -245,7 +246,7 @@ def _run_as_it_stands(room: _Room, run_id: str | None) -> dict[Any, Any]:
         watched.table: views.curve_text(progress),
         watched.notes: views.notes_text(run, progress) if run else "",
         watched.stop: gr.update(interactive=run is not None and progress.status in ("running", "queued")),
-        watched.resume: gr.update(interactive=progress.status in ("stopped", "failed", "lost")),
+        watched.resume: gr.update(interactive=progress.status in ("stopped", "paused", "failed", "lost")),
         watched.to_compare: gr.update(interactive=run is not None and run.readable and run.has_adapter),
         watched.result: gr.update(choices=stages, value=current, visible=bool(stages)),
     }
@@ -271,12 +272,12 @@ def _start(room: _Room) -> Any:
 
     @shown(order.message)
     def begin(*values: Any) -> dict[Any, Any]:
-        run = room.jobs.start(run_form.config(room.jobs, by_name(order.form, values)))
+        run = room.jobs.start(run_form.config(room.jobs, by_name(order.form, values)), Caller.server())
         return {room.selected: run.id, order.message: ""}
 
     @shown(watched.message)
     def begin_quick() -> dict[Any, Any]:
-        return {room.selected: room.jobs.start(quick_config()).id, watched.message: ""}
+        return {room.selected: room.jobs.start(quick_config(), Caller.server()).id, watched.message: ""}
 
     order.start.click(begin, list(order.form.values()), [room.selected, order.message], **PRIVATE)
     return room.welcome.quick.click(begin_quick, None, [room.selected, watched.message], **PRIVATE)
@@ -331,19 +332,19 @@ def _steer(room: _Room) -> None:
     def end(run_id: str | None) -> dict[Any, Any]:
         run = _wanted(jobs, run_id)
         queued = run.status == "queued"
-        jobs.stop(run)
+        jobs.stop(run, Caller.server())
         return {watched.message: "" if queued else "It stops after the step it is in; the adapter is kept."}
 
     @shown(watched.message)
     def go_on(run_id: str | None) -> dict[Any, Any]:
-        jobs.resume(_wanted(jobs, run_id))
+        jobs.resume(_wanted(jobs, run_id), Caller.server())
         return {watched.message: ""}
 
     @shown(watched.message)
     def go_back(run_id: str | None, stage: int) -> dict[Any, Any]:
         run = _wanted(jobs, run_id)
         if views.stage_results(run, run.progress())[1] != stage:  # the browser may say it twice
-            run.roll_back(stage)
+            jobs.roll_back(run, stage, Caller.server())
         return {watched.message: run.progress().message}
 
     watched.stop.click(end, room.selected, watched.message, **PRIVATE)

@@ -70,22 +70,30 @@ def restore_run(name: str | Path, root: str | Path | None = None) -> Run:
     Raises:
         UserError: no deleted run, or more than one, is called that, or its result was emptied.
     """
-    text, every = str(name), deleted_runs(root)
-    found = [one.run for one in every if one.run.id == text]
-    found = found or [one.run for one in every if one.run.given_name == text or one.run.id.startswith(text)]
-    if len(found) != 1:
-        emptied = text in {one.id for one in _folders(root) if (one.path / EMPTIED_FILE).exists()}
-        known = listed([one.run.id for one in every], 5) or "none"
-        what = f"{len(found) or 'No'} deleted {'run is' if not found else 'runs are'} called {shortened(text)}."
-        if emptied:
-            what = f"Run {text} was emptied: its result is gone for good."
-        raise UserError(f"{what} Can be restored: {known}. See all with `tunelab runs --deleted`.")
-    (run,) = found
+    run = find_deleted(name, root).run
     back = runs_root(root) / run.id
     if back.exists():
         raise UserError(f"Run {run.id} can't be restored: another one of this id is in {back.parent}. Move it away.")
     _move_back(run, back)
     return Run(back)
+
+
+def find_deleted(name: str | Path, root: str | Path | None = None) -> Deleted:
+    """The deleted run of this id or name.
+
+    Raises:
+        UserError: as `restore_run`.
+    """
+    text, every = str(name), deleted_runs(root)
+    found = [one for one in every if one.run.id == text]
+    found = found or [one for one in every if one.run.given_name == text or (text and one.run.id.startswith(text))]
+    if len(found) == 1:
+        return found[0]
+    what = f"{len(found) or 'No'} deleted {'runs are' if found else 'run is'} called {shortened(text)}."
+    if text in {one.id for one in _folders(root) if (one.path / EMPTIED_FILE).exists()}:
+        what = f"Run {text} was emptied: its result is gone for good."
+    known = listed([one.run.id for one in every], 5) or "none"
+    raise UserError(f"{what} Can be restored: {known}. See all with `tunelab runs --deleted`.")
 
 
 def deleted_runs(root: str | Path | None = None) -> list[Deleted]:

@@ -44,11 +44,11 @@ from tunelab.run.events import (
     Stopped,
     TrainingEvent,
 )
-from tunelab.run.heartbeat import LOST_AFTER_SECONDS, Beating
 from tunelab.run.labels import Labels, change_labels, read_labels
 from tunelab.run.log import log_of
 from tunelab.run.progress import Progress, Status, how_it_finished
 from tunelab.run.reports import forget_report
+from tunelab.run.requests import Requests
 
 if TYPE_CHECKING:
     from tunelab.config import RunConfig
@@ -57,8 +57,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 DELETED = ".deleted"  # folder of deleted runs in the runs root
 FULL_DISK_BYTES = 100_000
-RESUMABLE: tuple[Status, ...] = ("stopped", "failed", "lost")
-TAKEN_OUT = "taken out of the queue"
+RESUMABLE: tuple[Status, ...] = ("stopped", "paused", "failed", "lost")
 
 
 def runs_root(directory: str | Path | None = None) -> Path:
@@ -69,7 +68,7 @@ def runs_root(directory: str | Path | None = None) -> Path:
     return (Path(home).expanduser().resolve() if home else platformdirs.user_data_path("tunelab")) / "runs"
 
 
-class Run(Beating):
+class Run(Requests):
     """One run's directory. Cheap to make; reads the disk each time it is asked."""
 
     def __repr__(self) -> str:
@@ -255,52 +254,6 @@ class Run(Beating):
         """Every event up to now, in order; torn or unknown lines are passed over."""
         return iter(log_of(self.events_path).events())
 
-    # requests, each a file: they work between processes and survive all of them
-
-    def queue(self) -> None:
-        """Ask for the run to be trained, or resumed, when its turn comes; requests to stop from before are void."""
-        self.check_whole()
-        (self.path / "stop").unlink(missing_ok=True)
-        (self.path / "queued").touch()
-
-    def request_stop(self) -> None:
-        """Ask the process that trains to stop after the step it is in; a queued run leaves the queue."""
-        self.check_whole()
-        # also where it seems to wait: a process may be starting on it
-        (self.path / "stop").touch()
-        if (self.path / "queued").exists() and not self.is_alive:
-            (self.path / "queued").unlink(missing_ok=True)
-            last = self.progress()
-            self.append(Stopped(step=last.step, reason=TAKEN_OUT, adapter=None))
-
-    @property
-    def stop_requested(self) -> bool:
-        return (self.path / "stop").exists()
-
-    def begin(self) -> None:
-        """Say that a process is about to train it. A request to stop that stands here was for the process that trained
-        before, and is void, unless it was meant for this one as it started: it came while the run was queued, or took
-        it out of the queue a moment ago."""
-        self.check_whole()
-        if not (self.path / "queued").exists() and not self._was_just_taken_out():
-            (self.path / "stop").unlink(missing_ok=True)
-
-    def _was_just_taken_out(self) -> bool:
-        try:
-            age = time.time() - (self.path / "stop").stat().st_mtime
-        except FileNotFoundError:
-            return False
-        ending = self.progress().ending
-        return isinstance(ending, Stopped) and ending.reason == TAKEN_OUT and age < LOST_AFTER_SECONDS
-
-    def take_from_queue(self) -> None:
-        """Say that its turn has come. A request to stop that came meanwhile stands."""
-        (self.path / "queued").unlink(missing_ok=True)
-
-    def clear_requests(self) -> None:
-        for name in ("queued", "stop"):
-            (self.path / name).unlink(missing_ok=True)
-
     def roll_back(self, stage: int) -> None:
         """Make the result what it was at the end of a stage (counted from 0). Every stage's result is kept, so this
         goes forward again as well.
@@ -442,6 +395,8 @@ class Run(Beating):
             return "finished", f"imported from {origin}" if origin else f"finished after {ending.step} steps"
         if isinstance(ending, RolledBack):
             return "finished", f"rolled back to the end of stage {ending.stage + 1} (step {ending.step})"
+        if isinstance(ending, Stopped) and self.is_paused:
+            return "paused", f"paused at step {ending.step}; it keeps its place and goes on when it is resumed"
         if isinstance(ending, Stopped):
             return "stopped", f"stopped at step {ending.step}: {ending.reason}"
         if isinstance(ending, Failed):

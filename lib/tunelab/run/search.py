@@ -31,7 +31,8 @@ def _words(text: str) -> list[tuple[str, str]]:
         place, word = match[1] or "", match[2] if match[2] is not None else match[3]
         if place and place not in PLACES:  # such as https://…
             place, word = "", match[0]
-        found.append((place, word))
+        if not (word.endswith(":") and word[:-1] in PLACES):  # of a word that is still being typed, such as `tag:`
+            found.append((place, word))
     return [(place, word) for place, word in found if word]
 
 
