@@ -19,6 +19,7 @@ from tunelab.machine import libraries
 libraries.prepare()
 
 from playground.jobs import Jobs  # noqa: E402
+from playground.owners import Caller
 from playground.quick import quick_config  # noqa: E402
 from tunelab import Comparer, Run, read_data  # noqa: E402
 from tunelab.run.events import Finished  # noqa: E402
@@ -45,7 +46,7 @@ def _quick_adapter(root: Path) -> tuple[Run, float]:
     """The run, and the seconds from pressing the button to the saved adapter."""
     jobs = Jobs(root)
     started = time.perf_counter()
-    run = jobs.start(quick_config())
+    run = jobs.start(quick_config(), Caller.server())
     while run.status in ("running", "queued"):
         time.sleep(0.05)
     seconds = time.perf_counter() - started

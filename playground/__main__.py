@@ -55,17 +55,17 @@ def serve(root: Path | None, port: int, open_browser: bool) -> int:
     listener = server.listener(loopback.HOST, port)
     url = f"http://{loopback.HOST}:{listener.getsockname()[1]}"
     page = app.build(jobs, Comparer(jobs.root))
-    web = Door(server.application(page, jobs, look.look()))
+    web = Door(server.application(page, jobs, look.look()), key=jobs.owners.key)
     running = server.Server(web, listener)
     try:
         running.start()
         jobs.watch()
         print(
-            f"The playground is up: {url}\nRuns are kept in {jobs.root}. Ctrl-C ends the page, not a training.",
+            f"The playground is up: {url}/?key={jobs.owners.key}\nRuns are kept in {jobs.root}. Ctrl-C ends the page, not a training.",
             flush=True,
         )
         if open_browser:
-            webbrowser.open(url)
+            webbrowser.open(f"{url}/?key={jobs.owners.key}")
         threading.Thread(target=warm_up, daemon=True, name="warm-up").start()
         running.wait()
     except KeyboardInterrupt:

@@ -12,7 +12,6 @@ from playground.english import page as say
 from playground.errors import shown
 from playground.jobs import Jobs
 from playground.material import Material
-from playground.parts.callers import caller_of
 from playground.parts.events import PRIVATE, QUIET
 from playground.parts.shared import Shared
 from playground.rooms import compare, methods, runs, train
@@ -131,7 +130,7 @@ def _first_visit(shared: Shared, head: _Head, rooms: _Rooms) -> None:
 
     @shown(head.message)
     def begin(request: gr.Request) -> dict[Any, Any]:
-        run = shared.jobs.start(quick.quick_config(), caller_of(request))
+        run = shared.jobs.start(quick.quick_config(), shared.caller(request))
         return {shared.chosen: run.id, head.awaited: run.id, head.message: "", **shared.go("train")}
 
     outputs = [shared.chosen, head.awaited, head.message, shared.tabs]

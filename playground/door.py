@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import hmac
 import secrets
 import threading
@@ -20,7 +21,7 @@ from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-SESSION, KEY = "playground_session", "playground_key"
+SESSION = "playground_session"
 LOCAL = ("127.0.0.1", "localhost", "[::1]")
 FREE_TRIES = 5  # wrong passwords before somebody has to wait
 WAIT_SECONDS, LONGEST_WAIT_SECONDS = 2.0, 300.0  # doubled with each further one
@@ -81,7 +82,9 @@ class Door:
         elif refusal := self._refusal(scope):
             await _answer(scope, receive, send, *refusal)
         elif shown := self._key_in_address(scope):
-            await _answer(scope, receive, send, 303, "", [(b"location", shown), _cookie(KEY, str(self.key))])
+            await _answer(
+                scope, receive, send, 303, "", [(b"location", shown), _cookie(key_cookie(str(self.key)), str(self.key))]
+            )
         else:
             await self.inside(scope, receive, self._with_session(scope, send))
 
@@ -133,6 +136,11 @@ class Door:
             await send(message)
 
         return sending
+
+
+def key_cookie(key: str) -> str:
+    """The name of the cookie that holds a server's key: cookies know no ports, and two playgrounds may run at once."""
+    return f"playground_key_{hashlib.sha256(key.encode()).hexdigest()[:8]}"
 
 
 def cookies(scope: Scope) -> dict[str, str]:

@@ -1,7 +1,9 @@
-"""Runs as processes: start, queue, stop, resume. Knows nothing of the page.
+"""Runs as processes: start, queue, pause, stop, resume, delete. Knows nothing of the page.
 
 A run asks to be trained by its `queued` file; one thread starts a worker for the oldest such run whenever none trains.
 So a training outlives the page, the app and this thread, and an app that starts finds what is still queued.
+
+Whatever changes a run takes the caller, who must own it (`owners`).
 """
 
 from __future__ import annotations
@@ -12,14 +14,15 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from playground.owners import Caller
+from playground.owners import Caller, Owners
 from tunelab import Ladder, LadderConfig, Run, RunConfig, list_runs
 from tunelab.chain import check_lineage
 from tunelab.errors import UserError
+from tunelab.run.deleting import Deleted, delete_run, deleted_runs, empty_deleted, find_deleted, restore_run
 from tunelab.run.run import runs_root
 
 POLL_SECONDS = 0.5
@@ -34,6 +37,7 @@ class Jobs:
         self, root: Path | None = None, worker: Sequence[str] = WORKER, climber: Sequence[str] = CLIMBER
     ) -> None:
         self.root = runs_root(root)
+        self.owners = Owners(self.root)
         self.worker, self.climber = tuple(worker), tuple(climber)
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
@@ -47,8 +51,8 @@ class Jobs:
         """Stop starting runs; the one that trains goes on."""
         self._ended.set()
 
-    def start(self, config: RunConfig, caller: Caller | None = None) -> Run:
-        """A new run of `config`, training now or when its turn comes.
+    def start(self, config: RunConfig, caller: Caller) -> Run:
+        """A new run of `config`, training now or when its turn comes; it is the caller's.
 
         Raises:
             UserError: the run it is to start from does not fit.
@@ -56,35 +60,110 @@ class Jobs:
         if config.start_from:
             check_lineage(config, Run.open(config.start_from, self.root))
         run = Run.create(config, self.root)
+        self.owners.remember(run, caller)
         run.queue()
         self.start_next()
         return run
 
-    def resume(self, run: Run, caller: Caller | None = None) -> None:
-        """Go on with a run that was stopped, failed or got lost.
+    def resume(self, run: Run, caller: Caller) -> None:
+        """Go on with a run that was stopped, paused, failed or got lost; a paused one from its old place on.
 
         Raises:
-            UserError: the run is none of these.
+            UserError: the run is none of these, or somebody else's.
         """
+        self.owners.check(run, caller)
         if not run.can_resume:
             raise UserError(f"Run {run.name} can't be resumed: it is {run.status}.")
-        run.queue()
+        if run.status == "paused":
+            run.go_on()
+        else:
+            run.queue()
         self.start_next()
 
-    def stop(self, run: Run, caller: Caller | None = None) -> None:
-        """Ask the run to stop after its step, or take it out of the queue."""
+    def pause(self, run: Run, caller: Caller) -> None:
+        """Ask the run to stop after its step and to keep its place; it goes on when it is resumed, never by itself.
+
+        Raises:
+            UserError: it neither trains nor waits, or is somebody else's.
+        """
+        self.owners.check(run, caller)
         if run.status not in ("running", "queued"):
+            raise UserError(f"Run {run.name} can't be paused: it is {run.status}.")
+        run.pause()
+
+    def stop(self, run: Run, caller: Caller) -> None:
+        """Ask the run to stop after its step, or take it out of the queue.
+
+        Raises:
+            UserError: it neither trains nor waits, or is somebody else's.
+        """
+        self.owners.check(run, caller)
+        if run.status not in ("running", "queued", "paused"):
             raise UserError(f"Run {run.name} is not training: it is {run.status}.")
         run.request_stop()
 
-    def roll_back(self, run: Run, stage: int, caller: Caller | None = None) -> None:
-        """Make the end of another stage the run's result."""
+    def roll_back(self, run: Run, stage: int, caller: Caller) -> None:
+        """Make the result what it was at the end of a stage, counted from 0.
+
+        Raises:
+            UserError: there is none of that stage, it trains, or is somebody else's.
+        """
+        self.owners.check(run, caller)
         run.roll_back(stage)
+
+    def label(
+        self,
+        run: Run,
+        caller: Caller,
+        *,
+        name: str | None = None,
+        tags: Iterable[str] | None = None,
+        note: str | None = None,
+    ) -> None:
+        """Call the run otherwise; what is None stays as it is.
+
+        Raises:
+            UserError: a label is too long, or the run somebody else's.
+        """
+        self.owners.check(run, caller)
+        run.label(name=name, tags=tags, note=note)
+
+    def delete(self, run: Run, caller: Caller) -> Deleted:
+        """Move the run out of every list; `restore` brings it back.
+
+        Raises:
+            UserError: it trains, another run needs it, or it is somebody else's.
+        """
+        self.owners.check(run, caller)
+        with self._lock:  # no worker is started for it meanwhile
+            return delete_run(run)
+
+    def restore(self, run_id: str, caller: Caller) -> Run:
+        """A deleted run, back in the lists.
+
+        Raises:
+            UserError: there is none of this id, or it is somebody else's.
+        """
+        self.owners.check(find_deleted(run_id, self.root).run, caller)
+        return restore_run(run_id, self.root)
+
+    def deleted(self) -> list[Deleted]:
+        """What can be restored, the one that was deleted last first."""
+        return deleted_runs(self.root)
+
+    def empty_deleted(self, caller: Caller, older_than_seconds: float = 0.0) -> int:
+        """Bytes that were freed: deleted runs are gone for good.
+
+        Raises:
+            UserError: the caller does not run the server.
+        """
+        self.owners.check_server(caller)
+        return empty_deleted(self.root, older_than_seconds)
 
     def queued(self) -> list[Run]:
         """Runs that wait, the next one first."""
-        waiting = [run for run in list_runs(self.root) if (run.path / "queued").exists() and not run.is_alive]
-        return sorted(waiting, key=lambda run: (run.path / "queued").stat().st_mtime_ns)
+        waiting = [(since, run.id, run) for run in list_runs(self.root) if (since := run.queued_ns) is not None]
+        return [run for _since, _id, run in sorted(waiting, key=lambda one: one[:2]) if not run.is_alive]
 
     def place(self, run: Run) -> int | None:
         """1 for the run that is next; None for one that does not wait."""
@@ -93,8 +172,10 @@ class Jobs:
 
     def find(self, run_id: str | None) -> Run | None:
         """The run of that id, if it is still there."""
-        run = Run(self.root / run_id) if run_id else None
-        return run if run and run.path.is_dir() else None
+        if not run_id or run_id != Path(run_id).name or run_id.startswith("."):  # the browser may send anything
+            return None
+        run = Run(self.root / run_id)
+        return run if run.path.is_dir() else None
 
     def state(self, run_id: str | None) -> list[Any]:
         """What a page that shows this run depends on, cheap to read: as long as it is the same, nothing has changed."""
@@ -105,7 +186,7 @@ class Jobs:
 
     def moment(self) -> list[Any]:
         """What pages follow at once: which runs there are and how they stand, without how far they are."""
-        return [[run.id, run.status, run.has_adapter] for run in list_runs(self.root)]
+        return [[run.id, run.name, run.status, run.has_adapter] for run in list_runs(self.root)]
 
     def start_next(self) -> None:
         """Start a worker for the oldest queued run, unless one trains."""
@@ -119,18 +200,29 @@ class Jobs:
                 run = waiting[0]
                 self._process = self._spawn([*self.worker, str(run.path)], run.path / "worker.log")
 
-    def start_ladder(self, config: LadderConfig) -> Ladder:
-        """A new ladder, climbed by a process of its own."""
+    def start_ladder(self, config: LadderConfig, caller: Caller) -> Ladder:
+        """A new ladder, climbed by a process of its own; it is the caller's."""
         ladder = Ladder.create(config, root=self.root)
-        self.climb(ladder)
+        self.owners.remember(ladder, caller)
+        self.climb(ladder, caller)
         return ladder
 
-    def climb(self, ladder: Ladder) -> None:
+    def stop_ladder(self, ladder: Ladder, caller: Caller) -> None:
+        """Ask the process that climbs to stop after its step.
+
+        Raises:
+            UserError: the ladder is somebody else's.
+        """
+        self.owners.check(ladder, caller)
+        ladder.request_stop()
+
+    def climb(self, ladder: Ladder, caller: Caller) -> None:
         """Go on with a ladder in a process of its own; rungs that are done are left alone.
 
         Raises:
-            UserError: it is being climbed already.
+            UserError: it is being climbed already, or is somebody else's.
         """
+        self.owners.check(ladder, caller)
         with self._lock:  # a button can be pressed twice
             if ladder.is_alive:
                 raise UserError(f"Ladder {ladder.id} is being climbed already.")

@@ -7,7 +7,6 @@ from typing import Any
 
 import gradio as gr
 
-
 WEB = Path(__file__).parent / "web"
 SCRIPTS = ("live.js", "charts.js")
 

@@ -7,8 +7,10 @@ from typing import Any
 
 import gradio as gr
 
+from playground.door import SESSION, key_cookie
 from playground.english import page as say
 from playground.jobs import Jobs
+from playground.owners import Caller
 from tunelab import Comparer, Run
 from tunelab.errors import UserError
 
@@ -34,6 +36,11 @@ class Shared:
         if run is None:
             raise UserError(say.NOT_CHOSEN)
         return run
+
+    def caller(self, request: gr.Request) -> Caller:
+        """Who asks: the browser's session, and the server's key if it has been given it."""
+        cookies = dict(request.cookies)
+        return Caller(cookies.get(SESSION), cookies.get(key_cookie(self.jobs.owners.key)))
 
     def go(self, room: str) -> dict[Any, Any]:
         """The update that opens a room; `tabs` is among the outputs then."""

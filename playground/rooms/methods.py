@@ -10,6 +10,7 @@ import gradio as gr
 from playground import forms, views
 from playground.errors import shown
 from playground.jobs import Jobs
+from playground.owners import Caller
 from playground.parts import choices as parts
 from playground.parts.events import PRIVATE, QUIET, by_name
 from tunelab import DataSpec, Ladder, LadderConfig, ModelSpec, list_ladders
@@ -120,18 +121,18 @@ def _start_and_stop(room: _Room) -> None:
 
     @shown(message)
     def begin(*values: Any) -> dict[Any, Any]:
-        ladder = jobs.start_ladder(_config(jobs, by_name(room.form, values)))
+        ladder = jobs.start_ladder(_config(jobs, by_name(room.form, values)), Caller.server())
         choices = views.ladder_choices(list_ladders(jobs.root))
         return {chosen: gr.update(choices=choices, value=ladder.id, visible=True), message: ""}
 
     @shown(message)
     def end(identity: str | None) -> dict[Any, Any]:
-        _wanted(jobs, identity).request_stop()
+        jobs.stop_ladder(_wanted(jobs, identity), Caller.server())
         return {message: "It stops after the step it is in; what is done is kept."}
 
     @shown(message)
     def go_on(identity: str | None) -> dict[Any, Any]:
-        jobs.climb(_wanted(jobs, identity))
+        jobs.climb(_wanted(jobs, identity), Caller.server())
         return {message: ""}
 
     room.start.click(begin, list(room.form.values()), [chosen, message], **PRIVATE)

@@ -14,7 +14,6 @@ from playground import run_form, views
 from playground.english import train as say
 from playground.errors import shown, words_for
 from playground.material import Material
-from playground.parts.callers import caller_of
 from playground.parts.events import PRIVATE, QUIET, by_name
 from playground.parts.live import live_html
 from playground.parts.shared import Shared
@@ -172,7 +171,7 @@ def _start(room: _Room) -> None:
 
     @shown(order.message)
     def begin(request: gr.Request, material: Material, before: tuple[Stage, ...], *values: Any) -> dict[Any, Any]:
-        run = shared.jobs.start(_config(room, material, before, values), caller_of(request))
+        run = shared.jobs.start(_config(room, material, before, values), shared.caller(request))
         return {shared.chosen: run.id, order.message: "", order.before: ()}
 
     inputs = [shared.material, *order.asked]
@@ -210,7 +209,7 @@ def _follow(room: _Room) -> None:
         answers = gr.update(interactive=run is not None and run.readable and run.has_adapter)
         return {
             watched.stop: gr.update(interactive=run is not None and progress.status in ("running", "queued")),
-            watched.resume: gr.update(interactive=progress.status in ("stopped", "failed", "lost")),
+            watched.resume: gr.update(interactive=progress.status in ("stopped", "paused", "failed", "lost")),
             watched.to_compare: answers,
             watched.to_measure: answers,
             watched.result: gr.update(choices=stages, value=current, visible=bool(stages)),
@@ -232,19 +231,19 @@ def _steer(room: _Room) -> None:
     def end(request: gr.Request, run_id: str | None) -> dict[Any, Any]:
         run = shared.run(run_id)
         queued = run.status == "queued"
-        shared.jobs.stop(run, caller_of(request))
+        shared.jobs.stop(run, shared.caller(request))
         return {watched.message: "" if queued else say.STOPPING}
 
     @shown(watched.message)
     def go_on(request: gr.Request, run_id: str | None) -> dict[Any, Any]:
-        shared.jobs.resume(shared.run(run_id), caller_of(request))
+        shared.jobs.resume(shared.run(run_id), shared.caller(request))
         return {watched.message: ""}
 
     @shown(watched.message)
     def go_back(request: gr.Request, run_id: str | None, stage: int) -> dict[Any, Any]:
         run = shared.run(run_id)
         if views.stage_results(run, run.progress())[1] != stage:  # the browser may say it twice
-            shared.jobs.roll_back(run, stage, caller_of(request))
+            shared.jobs.roll_back(run, stage, shared.caller(request))
         return {watched.message: run.progress().message}
 
     watched.stop.click(end, shared.chosen, watched.message, **PRIVATE)

@@ -56,5 +56,5 @@ def run_choices(runs: list[Run]) -> list[tuple[str, str]]:
     """Label and id of each run, for a dropdown."""
     readable = [run for run in runs if run.readable]
     # a run without a name of its own is called by its method already
-    methods = [f" · {run.config.method}" if run.config.name else "" for run in readable]
+    methods = [f" · {run.config.method}" if run.given_name else "" for run in readable]
     return [(f"{run.name}{method} · {moment(run.id)}", run.id) for run, method in zip(readable, methods, strict=True)]

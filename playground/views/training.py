@@ -27,6 +27,7 @@ SIGNS = {
     "running": "▶ training",
     "finished": "✓ finished",
     "stopped": "■ stopped",
+    "paused": "‖ paused",
     "failed": "✕ failed",
     "lost": "? lost",
     "unreadable": "✕ unreadable",

@@ -168,12 +168,13 @@ def test_a_ladder_whose_process_was_killed_can_be_gone_on_with_at_once(tiny):
 
 def test_two_presses_start_one_climber(tiny, tmp_path):
     from playground.jobs import Jobs
+    from playground.owners import Caller
 
     ladder = Ladder.create(config(tiny, "ia3"), root=tmp_path)
     told = tmp_path / "told"
     jobs = Jobs(tmp_path, climber=[sys.executable, "-c", f"open({str(told)!r}, 'a').write('.')"])
     with ThreadPoolExecutor(8) as presses:
-        asked = [presses.submit(jobs.climb, ladder) for _ in range(8)]
+        asked = [presses.submit(jobs.climb, ladder, Caller.server()) for _ in range(8)]
     refused = [press.exception() for press in asked if press.exception()]
     assert len(refused) == 7
     assert all("is being climbed already" in str(error) for error in refused)

@@ -11,6 +11,7 @@ import pytest
 
 from playground import forms, views
 from playground.jobs import CLIMBER, WORKER, Jobs
+from playground.owners import Caller
 from tests.helpers import ROWS
 from tests.measure.test_ladder import config as ladder_config
 from tests.measure.test_pages import NAME, Read
@@ -20,6 +21,8 @@ from tunelab.errors import EXIT_USER_ERROR
 from tunelab.measure.charts import line_chart, loss_chart, ticks
 from tunelab.measure.ladder import PAGE_FILE
 from tunelab.measure.pages import ladder_page
+
+SERVER = Caller.server()
 
 
 def until(condition, seconds=60):
@@ -39,18 +42,18 @@ def jobs():
 
 @pytest.mark.slow
 def test_a_second_training_queues_and_follows(tiny, jobs):
-    first = jobs.start(config(tiny, steps=100_000))
+    first = jobs.start(config(tiny, steps=100_000), SERVER)
     until(lambda: first.progress().step >= 2)
-    second = jobs.start(config(tiny, steps=2))
+    second = jobs.start(config(tiny, steps=2), SERVER)
     assert second.status == "queued"
     assert jobs.place(second) == 1
-    jobs.stop(first)
+    jobs.stop(first, SERVER)
     until(lambda: second.status == "finished")
     assert first.status == "stopped"
     assert first.has_adapter
-    jobs.resume(first)
+    jobs.resume(first, SERVER)
     until(lambda: first.status == "running" and first.progress().step > 2)
-    jobs.stop(first)
+    jobs.stop(first, SERVER)
     until(lambda: first.status == "stopped")
 
 
@@ -70,7 +73,7 @@ def test_a_worker_that_fails_says_why_and_the_next_run_starts(tiny, jobs):
     broken = broken.model_copy(
         update={"stages": (broken.stages[0].model_copy(update={"data": DataSpec(source="gone.csv")}),)}
     )
-    first, second = jobs.start(broken), jobs.start(config(tiny, steps=2))
+    first, second = jobs.start(broken, SERVER), jobs.start(config(tiny, steps=2), SERVER)
     until(lambda: second.status == "finished")
     assert first.status == "failed"
     assert "There is no file" in first.progress().message
@@ -79,7 +82,7 @@ def test_a_worker_that_fails_says_why_and_the_next_run_starts(tiny, jobs):
 def test_what_cannot_be_stopped_or_resumed_is_refused(tiny, jobs):
     run = Run.create(config(tiny))
     with pytest.raises(UserError, match="can't be resumed: it is queued"):
-        jobs.resume(run)
+        jobs.resume(run, SERVER)
 
 
 def test_the_page_shows_names_as_text(tiny):

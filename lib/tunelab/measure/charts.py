@@ -206,7 +206,14 @@ def _under_pointer(lines: Mapping[str, Points], x: _Axis, x_title: str) -> dict[
 def _frame(height: int, left: int, title: str, words: Sequence[str], width: int = WIDTH) -> dict[str, Any]:
     """Size, edges, title, and the words for those who can't see the drawing."""
     edges = {"left": left, "right": width - RIGHT, "top": TOP, "bottom": height - BOTTOM}
-    return {"width": width, "values": "", "height": height, **edges, "title": title, "label": f"{title}: {'; '.join(words)}"}
+    return {
+        "width": width,
+        "values": "",
+        "height": height,
+        **edges,
+        "title": title,
+        "label": f"{title}: {'; '.join(words)}",
+    }
 
 
 def ticks(low: float, high: float, count: int = 6) -> list[float]:

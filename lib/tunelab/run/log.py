@@ -29,6 +29,7 @@ class Log:
         self._events: list[TrainingEvent] = []
         self._summary: Summary | None = None
         self._inode, self._offset, self._end = 0, 0, b""
+        self._looked_at: tuple[int, ...] = ()
 
     def events(self) -> list[TrainingEvent]:
         """Every event up to now, in order."""
@@ -47,9 +48,13 @@ class Log:
     def _forget(self) -> None:
         self._events, self._summary = [], None
         self._inode, self._offset, self._end = 0, 0, b""
+        self._looked_at = ()
 
     def _read_on(self) -> None:
         try:
+            found = os.stat(self.path)
+            if (seen := (found.st_ino, found.st_size, found.st_mtime_ns)) == self._looked_at:
+                return
             with open(self.path, "rb") as file:
                 inode = os.fstat(file.fileno()).st_ino
                 if self._inode != inode or not self._continues(file):
@@ -60,6 +65,8 @@ class Log:
         except FileNotFoundError:
             self._forget()
             return
+        # what was appended since `stat` is read already, and once more looked for
+        self._looked_at = seen
         self._offset += len(whole) + len(newline)
         self._end = (self._end + whole + newline)[-END_BYTES:]
         for line in whole.split(b"\n"):

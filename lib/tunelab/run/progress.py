@@ -21,7 +21,7 @@ from tunelab.run.events import (
     TrainingEvent,
 )
 
-Status = Literal["queued", "running", "finished", "stopped", "failed", "lost", "unreadable"]
+Status = Literal["queued", "running", "finished", "stopped", "paused", "failed", "lost", "unreadable"]
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,19 @@
 
     RUNS_ROOT/20261124-101500-my-run/
         config.json      {"format": 1, "config": RunConfig}, and "imported_from" for an adapter made elsewhere
+        labels.json      name, tags and note that people gave it later
         events.jsonl     one TrainingEvent per line, appended
         heartbeat        touched every second by the process that trains
         trained_rows.npz  digests of the rows it learns from
         queued | stop    requests: start (or resume) me; stop at the next step
+        paused           stopped, and keeps its place among those that wait
         checkpoints/     what a run resumes from
         adapter/         the result (model/ for full fine-tuning)
         stages/1 …       the result at the end of each stage, where there are several
         steps/000040 …   the result at each evaluation, where they are kept
 
-Nothing else remembers a run, so a closed browser, a restarted app or a killed worker loses nothing.
+Nothing else remembers a run, so a closed browser, a restarted app or a killed worker loses nothing. Deleted runs stand
+in RUNS_ROOT/.deleted/ and can be restored.
 """
 
 from __future__ import annotations
@@ -22,8 +25,8 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
-from functools import cached_property
+from collections.abc import Iterable, Iterator
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,19 +44,20 @@ from tunelab.run.events import (
     Stopped,
     TrainingEvent,
 )
-from tunelab.run.heartbeat import LOST_AFTER_SECONDS, Beating
+from tunelab.run.labels import Labels, change_labels, read_labels
 from tunelab.run.log import log_of
 from tunelab.run.progress import Progress, Status, how_it_finished
 from tunelab.run.reports import forget_report
+from tunelab.run.requests import Requests
 
 if TYPE_CHECKING:
     from tunelab.config import RunConfig
     from tunelab.spec import ModelSpec, Stage
 
 FORMAT = 1
+DELETED = ".deleted"  # folder of deleted runs in the runs root
 FULL_DISK_BYTES = 100_000
-RESUMABLE: tuple[Status, ...] = ("stopped", "failed", "lost")
-TAKEN_OUT = "taken out of the queue"
+RESUMABLE: tuple[Status, ...] = ("stopped", "paused", "failed", "lost")
 
 
 def runs_root(directory: str | Path | None = None) -> Path:
@@ -64,7 +68,7 @@ def runs_root(directory: str | Path | None = None) -> Path:
     return (Path(home).expanduser().resolve() if home else platformdirs.user_data_path("tunelab")) / "runs"
 
 
-class Run(Beating):
+class Run(Requests):
     """One run's directory. Cheap to make; reads the disk each time it is asked."""
 
     def __repr__(self) -> str:
@@ -109,12 +113,14 @@ class Run(Beating):
             return everything[0]
         text = str(name)
         found = [r for r in everything if r.id == text] or [
-            r for r in everything if r.readable and (r.config.name == text or r.id.startswith(text))
+            r for r in everything if r.given_name == text or (r.readable and r.id.startswith(text))
         ]
         if len(found) == 1:
             return found[0]
         where = runs_root(root)
         if not found:
+            if text not in ("", ".", "..") and (where / DELETED / text).is_dir():
+                raise UserError(f"Run {text} is deleted. Bring it back with `tunelab restore {text}`.")
             known = ", ".join(r.id for r in everything[:5]) or "none yet"
             raise UserError(f"There is no run '{name}' in {where}. Runs there: {known}. See all with `tunelab runs`.")
         ids = ", ".join(r.id for r in found)
@@ -171,27 +177,27 @@ class Run(Beating):
         Raises:
             UserError: it was written by another version, or is damaged.
         """
-        from tunelab.config import RunConfig
-
         try:
-            content = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
-            version = content["format"]
-            if version != FORMAT:
-                raise UserError(
-                    f"Run {self.id} has format {version}; this version of tunelab reads format {FORMAT}. "
-                    "Open it with the version that wrote it, or train again."
-                )
-            return RunConfig.model_validate(content["config"])
+            return self._stored[0]
         except (OSError, ValueError, KeyError, TypeError) as error:
+            if not self.path.is_dir():
+                raise UserError(
+                    f"Run {self.id} is not there any more. If it was deleted: `tunelab restore {self.id}`."
+                ) from None
             if isinstance(error, ValidationError):
                 error = ValueError(f"{error.error_count()} fields this version does not know or allow")
             raise UserError(f"Run {self.id} can't be read: its config.json is damaged ({error}).") from None
 
-    @cached_property
+    @property
     def imported_from(self) -> str | None:
         """The file the adapter came from; None for a run that was trained here."""
-        content = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
-        return content.get("imported_from")
+        return self._stored[1]
+
+    @cached_property
+    def _stored(self) -> tuple[RunConfig, str | None]:
+        path = self.path / "config.json"
+        found = path.stat()
+        return _read_config(path, (found.st_ino, found.st_size, found.st_mtime_ns))
 
     @property
     def readable(self) -> bool:
@@ -203,9 +209,28 @@ class Run(Beating):
     @property
     def name(self) -> str:
         """What to call the run in a list: the name it was given, else what it is."""
-        if not self.readable:
-            return self.id
-        return self.config.name or f"{self.config.method} on {self.config.stages[-1].data.title}"
+        if given := self.given_name:
+            return given
+        return f"{self.config.method} on {self.config.stages[-1].data.title}" if self.readable else self.id
+
+    @property
+    def given_name(self) -> str | None:
+        """The name that people gave it: the newest one. None where it never had one."""
+        return self.labels.name or (self.config.name if self.readable else None)
+
+    @property
+    def labels(self) -> Labels:
+        """Name, tags and note that it was given after it was made."""
+        return read_labels(self.path)
+
+    def label(self, *, name: str | None = None, tags: Iterable[str] | None = None, note: str | None = None) -> Labels:
+        """Its labels with these in place of those before; what is None stays, what is empty is taken away.
+
+        Raises:
+            UserError: a label is too long, or there are too many tags.
+        """
+        self.check_whole()
+        return change_labels(self.path, name, tags, note)
 
     @property
     def base_spec(self) -> ModelSpec:
@@ -228,52 +253,6 @@ class Run(Beating):
     def events(self) -> Iterator[TrainingEvent]:
         """Every event up to now, in order; torn or unknown lines are passed over."""
         return iter(log_of(self.events_path).events())
-
-    # requests, each a file: they work between processes and survive all of them
-
-    def queue(self) -> None:
-        """Ask for the run to be trained, or resumed, when its turn comes; requests to stop from before are void."""
-        self.check_whole()
-        (self.path / "stop").unlink(missing_ok=True)
-        (self.path / "queued").touch()
-
-    def request_stop(self) -> None:
-        """Ask the process that trains to stop after the step it is in; a queued run leaves the queue."""
-        self.check_whole()
-        # also where it seems to wait: a process may be starting on it
-        (self.path / "stop").touch()
-        if (self.path / "queued").exists() and not self.is_alive:
-            (self.path / "queued").unlink(missing_ok=True)
-            last = self.progress()
-            self.append(Stopped(step=last.step, reason=TAKEN_OUT, adapter=None))
-
-    @property
-    def stop_requested(self) -> bool:
-        return (self.path / "stop").exists()
-
-    def begin(self) -> None:
-        """Say that a process is about to train it. A request to stop that stands here was for the process that trained
-        before, and is void, unless it was meant for this one as it started: it came while the run was queued, or took
-        it out of the queue a moment ago."""
-        self.check_whole()
-        if not (self.path / "queued").exists() and not self._was_just_taken_out():
-            (self.path / "stop").unlink(missing_ok=True)
-
-    def _was_just_taken_out(self) -> bool:
-        try:
-            age = time.time() - (self.path / "stop").stat().st_mtime
-        except FileNotFoundError:
-            return False
-        ending = self.progress().ending
-        return isinstance(ending, Stopped) and ending.reason == TAKEN_OUT and age < LOST_AFTER_SECONDS
-
-    def take_from_queue(self) -> None:
-        """Say that its turn has come. A request to stop that came meanwhile stands."""
-        (self.path / "queued").unlink(missing_ok=True)
-
-    def clear_requests(self) -> None:
-        for name in ("queued", "stop"):
-            (self.path / name).unlink(missing_ok=True)
 
     def roll_back(self, stage: int) -> None:
         """Make the result what it was at the end of a stage (counted from 0). Every stage's result is kept, so this
@@ -318,8 +297,14 @@ class Run(Beating):
         run = self
         while run.readable and (before := run.config.start_from) and before not in ids:
             ids.append(before)
-            run = Run(self.root / before)
+            run = run.beside(before)
         return ids
+
+    def beside(self, identity: str) -> Run:
+        """Another run of the same root, also one that is deleted."""
+        root = self.root.parent if self.root.name == DELETED else self.root
+        here = root / identity
+        return Run(here if here.is_dir() else root / DELETED / identity)
 
     @property
     def status(self) -> Status:
@@ -410,6 +395,8 @@ class Run(Beating):
             return "finished", f"imported from {origin}" if origin else f"finished after {ending.step} steps"
         if isinstance(ending, RolledBack):
             return "finished", f"rolled back to the end of stage {ending.stage + 1} (step {ending.step})"
+        if isinstance(ending, Stopped) and self.is_paused:
+            return "paused", f"paused at step {ending.step}; it keeps its place and goes on when it is resumed"
         if isinstance(ending, Stopped):
             return "stopped", f"stopped at step {ending.step}: {ending.reason}"
         if isinstance(ending, Failed):
@@ -455,6 +442,21 @@ class _AtStep(Run):
         )
 
 
+@lru_cache(maxsize=256)
+def _read_config(path: Path, _version: tuple[int, int, int]) -> tuple[RunConfig, str | None]:
+    """What `config.json` says, and where the adapter was made; a file that is unchanged is read once in a process."""
+    from tunelab.config import RunConfig
+
+    content = json.loads(path.read_text(encoding="utf-8"))
+    version = content["format"]
+    if version != FORMAT:
+        raise UserError(
+            f"Run {path.parent.name} has format {version}; this version of tunelab reads format {FORMAT}. "
+            "Open it with the version that wrote it, or train again."
+        )
+    return RunConfig.model_validate(content["config"]), content.get("imported_from")
+
+
 def _with_absolute_files(stage: Stage) -> Stage:
     from tunelab.data.split import absolute
 
@@ -467,4 +469,6 @@ def list_runs(root: str | Path | None = None) -> list[Run]:
     folder = runs_root(root)
     if not folder.is_dir():
         return []
-    return [Run(p) for p in sorted(folder.iterdir(), reverse=True) if (p / "config.json").is_file()]
+    return [
+        Run(p) for p in sorted(folder.iterdir(), reverse=True) if p.name[0] != "." and (p / "config.json").is_file()
+    ]

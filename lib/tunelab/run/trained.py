@@ -108,7 +108,7 @@ class TrainedRows:
 def known_rows(run: Run) -> tuple[TrainedRows, list[str]]:
     """What a run and those it started from were trained on, and notes that say of which of them nothing is known."""
     known, notes = TrainedRows(), []
-    for one in [run, *(Run(run.root / before) for before in run.lineage)]:
+    for one in [run, *map(run.beside, run.lineage)]:
         own = TrainedRows.read(one.path) or _read_anew(one)
         if own is None:
             notes.append(f"which rows {one.id} was trained on is not known, so some of them may be among these")

@@ -23,6 +23,7 @@ STANDINGS = {
     "running": "In training",
     "finished": "Not measured yet",
     "stopped": "Stopped before its end",
+    "paused": "Paused before its end",
     "failed": "Failed",
     "lost": "Broken off",
 }
