@@ -1,10 +1,14 @@
-"""Start the playground: `python -m playground [--runs DIR] [--port N] [--no-browser]`. Listens on this machine only."""
+"""Start the playground: `python -m playground [--runs DIR] [--port N] [--no-browser] [--lan]`. It listens on this
+machine only; with `--lan` on the network, behind a password.
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
+import secrets
 import shutil
+import socket
 import sys
 import tempfile
 import threading
@@ -14,18 +18,21 @@ from pathlib import Path
 from playground import loopback
 from tunelab.machine import libraries
 
+EVERYWHERE = "0.0.0.0"
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m playground", description=__doc__)
     parser.add_argument("--runs", type=Path, help="where runs live (default: the user's data folder)")
     parser.add_argument("--port", type=int, default=7860, help="the first port to try")
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
+    parser.add_argument("--lan", action="store_true", help="let this network in, by a password that is made and shown")
     options = parser.parse_args()
 
     uploads = tempfile.mkdtemp(prefix="playground-")
     prepare(uploads)
     try:
-        return serve(options.runs, options.port, open_browser=not options.no_browser)
+        return serve(options.runs, options.port, open_browser=not options.no_browser, lan=options.lan)
     finally:
         shutil.rmtree(uploads, ignore_errors=True)
 
@@ -38,7 +45,7 @@ def prepare(uploads: str) -> None:
     os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": uploads, "HF_HUB_DISABLE_TELEMETRY": "1"}
 
 
-def serve(root: Path | None, port: int, open_browser: bool) -> int:
+def serve(root: Path | None, port: int, open_browser: bool, lan: bool = False) -> int:
     """The exit code, once the page has been closed with Ctrl-C."""
     with loopback.without_proxies():
         from playground import app, look, server
@@ -52,20 +59,17 @@ def serve(root: Path | None, port: int, open_browser: bool) -> int:
     except OSError as error:
         print(f"Runs can't be kept in {jobs.root}: {error.strerror}. Choose another folder with --runs DIR.")
         return 2
-    listener = server.listener(loopback.HOST, port)
-    url = f"http://{loopback.HOST}:{listener.getsockname()[1]}"
+    listener = server.listener(EVERYWHERE if lan else loopback.HOST, port)
+    port, password = listener.getsockname()[1], new_password() if lan else None
     page = app.build(jobs, Comparer(jobs.root))
-    web = Door(server.application(page, jobs, look.look()), key=jobs.owners.key)
-    running = server.Server(web, listener)
+    running = server.Server(Door(server.application(page, jobs, look.look()), jobs.owners.key, password), listener)
     try:
         running.start()
         jobs.watch()
-        print(
-            f"The playground is up: {url}/?key={jobs.owners.key}\nRuns are kept in {jobs.root}. Ctrl-C ends the page, not a training.",
-            flush=True,
-        )
+        url = f"http://{loopback.HOST}:{port}/?key={jobs.owners.key}"
+        print(greeting(url, jobs.root, port, password), flush=True)
         if open_browser:
-            webbrowser.open(f"{url}/?key={jobs.owners.key}")
+            webbrowser.open(url)
         threading.Thread(target=warm_up, daemon=True, name="warm-up").start()
         running.wait()
     except KeyboardInterrupt:
@@ -74,6 +78,32 @@ def serve(root: Path | None, port: int, open_browser: bool) -> int:
         jobs.end()
         running.stop()
     return 0
+
+
+def greeting(url: str, root: Path, port: int, password: str | None) -> str:
+    """What the terminal says once the page is up."""
+    lines = [f"The playground is up: {url}"]
+    if password:
+        lines.append(f"Others in this network open http://{address_in_network()}:{port}")
+        lines.append(f"Password: {password} (any user name). Who knows it can train and compare on this machine.")
+    lines.append(f"Runs are kept in {root}. Ctrl-C ends the page, not a training.")
+    return "\n".join(lines)
+
+
+def new_password() -> str:
+    """Sixteen letters and digits that are not mistaken for each other, in groups: 78 bits."""
+    drawn = "".join(secrets.choice("abcdefghjkmnpqrstuvwxyz23456789") for _ in range(16))
+    return "-".join(drawn[place : place + 4] for place in range(0, 16, 4))
+
+
+def address_in_network() -> str:
+    """This machine's address as its network sees it; nothing is sent to find out."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # RFC 5737: an address that nobody has
+            return str(probe.getsockname()[0])
+        except OSError:
+            return socket.gethostname()
 
 
 def warm_up() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from playground import quick, views
+from playground import api, quick, views
 from playground.english import page as say
 from playground.errors import shown
 from playground.jobs import Jobs
@@ -51,6 +51,7 @@ def build(jobs: Jobs, comparer: Comparer) -> gr.Blocks:
         with gr.Tabs(selected="train", elem_id="rooms") as tabs:
             shared = Shared(jobs, comparer, tabs, chosen, material, refresh)
             rooms = _lay_out_rooms(shared)
+        api.offer(jobs, comparer)
         _open(page, shared, head)
         _choose(shared, head)
         _first_visit(shared, head, rooms)

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from playground.jobs import Jobs
 
 START_SECONDS = 60.0
-# no page of another site may show this one in a frame, and nothing is fetched from elsewhere
-HEADERS = [(b"x-frame-options", b"SAMEORIGIN"), (b"referrer-policy", b"no-referrer")]
 
 
 def application(page: gr.Blocks, jobs: Jobs, look: dict[str, Any]) -> FastAPI:
@@ -62,7 +60,9 @@ class Server:
 
     def __init__(self, web: Door, listener: socket.socket) -> None:
         logging.getLogger("uvicorn.error").addFilter(LeftPages())
-        settings = uvicorn.Config(web, log_level="warning", access_log=False, timeout_graceful_shutdown=2)
+        settings = uvicorn.Config(
+            web, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=2
+        )
         self._server = uvicorn.Server(settings)
         self._listener = listener
         self._thread = threading.Thread(target=self._run, daemon=True, name="server")

@@ -1,0 +1,151 @@
+"""What programs may call (`gradio_client`): list runs, start, look at, stop and resume them, compare and measure.
+
+    from gradio_client import Client
+    client = Client("http://127.0.0.1:7860")
+    started = client.predict({"model": {"repo_id": "starter"}, …}, api_name="/start")   # {"run": ID, "token": TOKEN}
+    client.predict(started["run"], started["token"], api_name="/stop")
+
+What changes a run takes the token that `/start` returned, or the server's key (it stands in `.server-key` in the folder of
+runs). Errors come as one sentence. Behind a password: `Client(url, headers={"authorization": …})`, HTTP basic.
+"""
+
+# no `from __future__ import annotations`: Gradio reads the types of what is returned as they stand
+
+import secrets
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import gradio as gr
+
+from playground.door import SESSION
+from playground.errors import words_for
+from playground.jobs import Jobs
+from playground.owners import Caller
+from tunelab import Comparer, Comparison, Run, RunConfig, UserError, list_runs, read_report
+
+
+def offer(jobs: Jobs, comparer: Comparer) -> None:
+    """The calls of one page; stands inside its `gr.Blocks`."""
+    calls = {**_about_runs(jobs), **_changing(jobs), **_asking(jobs, comparer)}
+    for name, (function, more) in calls.items():
+        description = (function.__doc__ or "").strip()
+        gr.api(_told(function), api_name=name, api_description=description, **more)
+
+
+def _about_runs(jobs: Jobs) -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
+    def runs() -> list[dict]:
+        """Every run, the newest first."""
+        return [_as_facts(run) for run in list_runs(jobs.root)]
+
+    def run(run: str) -> dict:
+        """One run: how it goes, its configuration, and its report if it was measured."""
+        found = _wanted(jobs, run)
+        report = read_report(found.path)
+        config = found.config.model_dump(mode="json") if found.readable else None
+        return {**_as_facts(found), "config": config, "report": report.model_dump(mode="json") if report else None}
+
+    return {"runs": (runs, {}), "run": (run, {})}
+
+
+def _changing(jobs: Jobs) -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
+    def start(config: dict, request: gr.Request) -> dict:
+        """Train a run of this configuration (`RunConfig` as JSON), now or when its turn comes: its id, and the token
+        that changes it."""
+        token = secrets.token_urlsafe(24)
+        caller = Caller(dict(request.cookies).get(SESSION), token)
+        return {"run": jobs.start(RunConfig.model_validate(config), caller).id, "token": token}
+
+    def stop(run: str, token: str = "", request: gr.Request | None = None) -> dict:
+        """Ask a run to stop after its step; its adapter is kept."""
+        found = _wanted(jobs, run)
+        jobs.stop(found, _caller(token, request))
+        return _as_facts(found)
+
+    def resume(run: str, token: str = "", request: gr.Request | None = None) -> dict:
+        """Go on with a run that was stopped, paused, failed or got lost."""
+        found = _wanted(jobs, run)
+        jobs.resume(found, _caller(token, request))
+        return _as_facts(found)
+
+    def delete(run: str, token: str = "", request: gr.Request | None = None) -> dict:
+        """Move a run out of every list; it can be restored on the page."""
+        deleted = jobs.delete(_wanted(jobs, run), _caller(token, request))
+        return {"run": run, "bytes": deleted.bytes}
+
+    return {name.__name__: (name, {}) for name in (start, stop, resume, delete)}
+
+
+def _asking(jobs: Jobs, comparer: Comparer) -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
+    def compare(
+        runs: list[str],
+        prompt: str,
+        system: str = "",
+        max_new_tokens: int = 96,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> dict:
+        """The answers of the base and of each run to one prompt, with where they come from."""
+        asked = [_wanted(jobs, run) for run in runs]
+        settings = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
+        last = None
+        for comparison in comparer.stream(asked, prompt, system=system or None, **settings):
+            last = comparison
+        assert last is not None
+        return _as_answers(last)
+
+    return {"compare": (compare, {"concurrency_limit": None})}
+
+
+def _told(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A call whose failure is one sentence, never a traceback."""
+
+    @wraps(function)
+    def guarded(*values: Any, **named: Any) -> Any:
+        try:
+            return function(*values, **named)
+        except Exception as error:
+            raise gr.Error(words_for(error), print_exception=False) from None
+
+    return guarded
+
+
+def _wanted(jobs: Jobs, run_id: str) -> Run:
+    run = jobs.find(run_id)
+    if run is None:
+        raise UserError(f"There is no run {str(run_id)[:80]!r}. /runs lists those that are there.")
+    return run
+
+
+def _caller(token: str, request: gr.Request | None) -> Caller:
+    session = dict(request.cookies).get(SESSION) if request else None
+    return Caller(session, token or None)
+
+
+def _as_facts(run: Run) -> dict[str, Any]:
+    progress = run.progress()
+    return {
+        "run": run.id,
+        "name": run.name,
+        "status": progress.status,
+        "message": progress.message,
+        "step": progress.step,
+        "steps_total": progress.steps_total,
+        "heldout_loss": progress.heldout_loss,
+        "base_loss": progress.base_loss,
+        "has_adapter": run.has_adapter,
+    }
+
+
+def _as_answers(comparison: Comparison) -> dict[str, Any]:
+    answers = [
+        {
+            "label": answer.label,
+            "text": answer.text,
+            "tokens": answer.tokens,
+            "stop_reason": answer.stop_reason,
+            "provenance": answer.provenance.text,
+        }
+        for answer in comparison.answers
+    ]
+    return {"prompt": comparison.prompt, "answers": answers, "note": comparison.note}
