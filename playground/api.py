@@ -5,8 +5,8 @@
     started = client.predict({"model": {"repo_id": "starter"}, …}, api_name="/start")   # {"run": ID, "token": TOKEN}
     client.predict(started["run"], started["token"], api_name="/stop")
 
-What changes a run takes the token that `/start` returned, or the server's key (it stands in `.server-key` in the folder of
-runs). Errors come as one sentence. Behind a password: `Client(url, headers={"authorization": …})`, HTTP basic.
+What changes a run takes the token that `/start` returned, or the server's key (it stands in `.server-key` in the folder
+of runs). Errors come as one sentence. Behind a password: `Client(url, headers={"authorization": …})`, HTTP basic.
 """
 
 # no `from __future__ import annotations`: Gradio reads the types of what is returned as they stand
@@ -87,11 +87,15 @@ def _asking(jobs: Jobs, comparer: Comparer) -> dict[str, tuple[Callable[..., Any
     ) -> dict:
         """The answers of the base and of each run to one prompt, with where they come from."""
         asked = [_wanted(jobs, run) for run in runs]
-        settings = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
-        last = None
-        for comparison in comparer.stream(asked, prompt, system=system or None, **settings):
-            last = comparison
-        assert last is not None
+        stream = comparer.stream(
+            asked,
+            prompt,
+            system=system or None,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            seed=seed,
+        )
+        *_growing, last = stream
         return _as_answers(last)
 
     return {"compare": (compare, {"concurrency_limit": None})}
