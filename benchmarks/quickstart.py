@@ -19,7 +19,7 @@ from tunelab.machine import libraries
 libraries.prepare()
 
 from playground.jobs import Jobs  # noqa: E402
-from playground.owners import Caller
+from playground.owners import Caller  # noqa: E402
 from playground.rooms.train import quick_config  # noqa: E402
 from tunelab import Comparer, Run, read_data  # noqa: E402
 from tunelab.run.events import Finished  # noqa: E402

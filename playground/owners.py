@@ -115,8 +115,8 @@ class Owners:
         """What to tell who may not change it."""
         if not self._known(owned):
             return (
-                f"{owned.id} was started on the command line, or by an earlier version: only whoever shows the server's "
-                "key can change it. You can look at it, compare it, and start one like it."
+                f"{owned.id} was started on the command line, or by an earlier version: only whoever shows the "
+                "server's key can change it. You can look at it, compare it, and start one like it."
             )
         return (
             f"{owned.id} was started in another session: only who started it, or whoever shows the server's key, can "
@@ -132,7 +132,9 @@ class Owners:
         return {}
 
     def _hash(self, kind: str, value: str) -> str:
-        return hmac.new(self.key.encode(), f"{kind}\0{value}".encode(errors="surrogatepass"), hashlib.sha256).hexdigest()
+        return hmac.new(
+            self.key.encode(), f"{kind}\0{value}".encode(errors="surrogatepass"), hashlib.sha256
+        ).hexdigest()
 
 
 def _shown_by(caller: Caller) -> tuple[tuple[str, str | None], ...]:

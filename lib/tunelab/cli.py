@@ -284,7 +284,9 @@ def _resume(options: argparse.Namespace) -> int:
     processes.join(run.config.model.device)  # reading it, one of another version says so
     status = processes.agreed(lambda: run.status)
     if status not in RESUMABLE:
-        raise UserError(f"Run {run.id} can't be resumed: it is {status}. Allowed: stopped, paused, failed or lost runs.")
+        raise UserError(
+            f"Run {run.id} can't be resumed: it is {status}. Allowed: stopped, paused, failed or lost runs."
+        )
     if processes.is_first():
         run.clear_requests()  # also that of one that was taken out of the queue a moment ago
     print(f"run {run.id}: going on")

@@ -64,7 +64,7 @@ def again(run: Run, **changes: Any) -> RunConfig:
     """
     if run.imported_from:
         raise UserError(f"Run {run.id} was made elsewhere, so how it was trained is not known. Describe a new one.")
-    config = run.config
+    config = run.config.model_copy(update={"name": run.given_name})
     asked = changes.get("technique", config.technique)
     technique = type(asked) if isinstance(asked, Technique) else TECHNIQUES.get(str(asked), type(config.technique))
     homes: dict[str, Any] = {
@@ -117,9 +117,7 @@ def _settled(config: RunConfig, stage: Stage) -> dict[str, tuple[Any, str]]:
     """What is 'auto' in a stage's training, by what it comes to where that follows from the configuration."""
     training = stage.training
     comes_to = {"learning_rate": config.technique.default_learning_rate, "warmup_steps": training.resolved_warmup_steps}
-    return {
-        name: (value, f"{value:g} (auto)") for name, value in comes_to.items() if getattr(training, name) == "auto"
-    }
+    return {name: (value, f"{value:g} (auto)") for name, value in comes_to.items() if getattr(training, name) == "auto"}
 
 
 def _fields(spec: Any, names: Any = None) -> Iterator[tuple[str, tuple[Any, str]]]:
