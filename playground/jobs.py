@@ -20,11 +20,21 @@ from pathlib import Path
 from typing import Any
 
 from playground.owners import Caller, Owners
-from tunelab import Ladder, LadderConfig, Run, RunConfig, list_runs
+from tunelab import (
+    Ladder,
+    LadderConfig,
+    Run,
+    RunConfig,
+    delete_run,
+    deleted_runs,
+    diagnose,
+    empty_deleted,
+    list_runs,
+    restore_run,
+)
 from tunelab.chain import check_lineage
 from tunelab.errors import UserError
-from tunelab.run.deleting import Deleted, delete_run, deleted_runs, empty_deleted, find_deleted, restore_run
-from tunelab.run.diagnosis import diagnose
+from tunelab.run.deleting import Deleted, find_deleted
 from tunelab.run.process import note_exit
 from tunelab.run.run import runs_root
 from tunelab.run.waiting import expect, seconds_left
