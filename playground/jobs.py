@@ -15,19 +15,49 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from playground.owners import Caller, Owners
-from tunelab import Ladder, LadderConfig, Run, RunConfig, list_runs
+from tunelab import (
+    Ladder,
+    LadderConfig,
+    Run,
+    RunConfig,
+    delete_run,
+    deleted_runs,
+    diagnose,
+    empty_deleted,
+    list_runs,
+    restore_run,
+)
 from tunelab.chain import check_lineage
 from tunelab.errors import UserError
-from tunelab.run.deleting import Deleted, delete_run, deleted_runs, empty_deleted, find_deleted, restore_run
+from tunelab.run.deleting import Deleted, find_deleted
+from tunelab.run.process import note_exit
 from tunelab.run.run import runs_root
+from tunelab.run.waiting import expect, seconds_left
+from tunelab.train.forecast import seconds_text
 
 POLL_SECONDS = 0.5
 WORKER = (sys.executable, "-m", "tunelab.worker")
 CLIMBER = (sys.executable, "-m", "tunelab.measure.climb")
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Where a run stands that waits for its turn."""
+
+    place: int  # 1: it is next
+    seconds: float | None  # until its turn has come, about; None: not known
+
+    @property
+    def words(self) -> str:
+        """'number 2 in line, its turn comes in about 4 minutes'."""
+        if self.seconds is None:
+            return f"number {self.place} in line; when its turn comes is not known"
+        return f"number {self.place} in line, its turn comes in about {seconds_text(self.seconds)}"
 
 
 class Jobs:
@@ -40,6 +70,7 @@ class Jobs:
         self.owners = Owners(self.root)
         self.worker, self.climber = tuple(worker), tuple(climber)
         self._process: subprocess.Popen[bytes] | None = None
+        self._trained: Run | None = None  # by that process
         self._lock = threading.Lock()
         self._ended = threading.Event()
 
@@ -51,8 +82,9 @@ class Jobs:
         """Stop starting runs; the one that trains goes on."""
         self._ended.set()
 
-    def start(self, config: RunConfig, caller: Caller) -> Run:
-        """A new run of `config`, training now or when its turn comes; it is the caller's.
+    def start(self, config: RunConfig, caller: Caller, expected_seconds: float | None = None) -> Run:
+        """A new run of `config`, training now or when its turn comes; it is the caller's. `expected_seconds`: how long
+        it was forecast to take, for those that wait behind it.
 
         Raises:
             UserError: the run it is to start from does not fit.
@@ -61,6 +93,8 @@ class Jobs:
             check_lineage(config, Run.open(config.start_from, self.root))
         run = Run.create(config, self.root)
         self.owners.remember(run, caller)
+        if expected_seconds is not None:
+            expect(run, expected_seconds)
         run.queue()
         self.start_next()
         return run
@@ -101,6 +135,24 @@ class Jobs:
         if run.status not in ("running", "queued", "paused"):
             raise UserError(f"Run {run.name} is not training: it is {run.status}.")
         run.request_stop()
+
+    def retry(self, run: Run, number: int, caller: Caller) -> Run:
+        """The run that a fix of a failed or lost run means, training now or when its turn comes: a new one with other
+        settings, or itself; `number`: of the fix, as `diagnose(run).fixes` has them.
+
+        Raises:
+            UserError: there is no such fix any more, or the run is somebody else's.
+        """
+        self.owners.check(run, caller)
+        found = diagnose(run)
+        fixes = found.fixes if found else ()
+        if not 0 <= number < len(fixes):
+            raise UserError(f"Run {run.name} has no such fix any more: it is {run.status}.")
+        config = fixes[number].config
+        if config is None:
+            self.resume(run, caller)
+            return run
+        return self.start(config.model_copy(update={"name": run.given_name}), caller)
 
     def roll_back(self, run: Run, stage: int, caller: Caller) -> None:
         """Make the result what it was at the end of a stage, counted from 0.
@@ -165,6 +217,18 @@ class Jobs:
         waiting = [(since, run.id, run) for run in list_runs(self.root) if (since := run.queued_ns) is not None]
         return [run for _since, _id, run in sorted(waiting, key=lambda one: one[:2]) if not run.is_alive]
 
+    def waiting(self, run: Run) -> Waiting | None:
+        """Its place among those that wait, and when its turn will come; None for a run that does not wait."""
+        queued = self.queued()
+        ids = [one.id for one in queued]
+        if run.id not in ids:
+            return None
+        every, place = list_runs(self.root), ids.index(run.id)
+        before = [one for one in every if one.is_alive] + queued[:place]
+        left = [seconds_left(one, every) for one in before]
+        known = [seconds for seconds in left if seconds is not None]
+        return Waiting(place + 1, sum(known) if len(known) == len(left) else None)
+
     def place(self, run: Run) -> int | None:
         """1 for the run that is next; None for one that does not wait."""
         ids = [waiting.id for waiting in self.queued()]
@@ -191,7 +255,7 @@ class Jobs:
     def start_next(self) -> None:
         """Start a worker for the oldest queued run, unless one trains."""
         with self._lock:
-            if self._process is not None and self._process.poll() is None:
+            if self._trains():
                 return
             if any(run.is_alive for run in list_runs(self.root)):
                 return
@@ -199,6 +263,19 @@ class Jobs:
             if waiting:
                 run = waiting[0]
                 self._process = self._spawn([*self.worker, str(run.path)], run.path / "worker.log")
+                self._trained = run
+
+    def _trains(self) -> bool:
+        """Whether the worker that was started last still runs; of one that has ended, how is noted in its run."""
+        if self._process is None:
+            return False
+        code = self._process.poll()
+        if code is not None and self._trained:
+            note_exit(self._trained.path, code)
+            if code < 0:
+                self._trained.end_beat()  # whoever beat is gone
+            self._trained = None
+        return code is None
 
     def start_ladder(self, config: LadderConfig, caller: Caller) -> Ladder:
         """A new ladder, climbed by a process of its own; it is the caller's."""

@@ -115,8 +115,8 @@ class Owners:
         """What to tell who may not change it."""
         if not self._known(owned):
             return (
-                f"{owned.id} was started on the command line, or by an earlier version: only whoever shows the server's "
-                "key can change it. You can look at it, compare it, and start one like it."
+                f"{owned.id} was started on the command line, or by an earlier version: only whoever shows the "
+                "server's key can change it. You can look at it, compare it, and start one like it."
             )
         return (
             f"{owned.id} was started in another session: only who started it, or whoever shows the server's key, can "

@@ -37,9 +37,14 @@ if TYPE_CHECKING:
     )
     from tunelab.model.load import Base, load
     from tunelab.paces import PACES
+    from tunelab.run.deleting import delete_run, deleted_runs, empty_deleted, restore_run
+    from tunelab.run.diagnosis import Diagnosis, Fix, diagnose
+    from tunelab.run.labels import Labels
     from tunelab.run.progress import Progress
     from tunelab.run.reports import Report, read_report
     from tunelab.run.run import Run, list_runs, runs_root
+    from tunelab.run.search import search_runs
+    from tunelab.run.settings import Difference, again, config_diff
     from tunelab.run.trained import heldout_examples
     from tunelab.spec import DataSpec, ModelSpec, Stage, TrainConfig
     from tunelab.techniques import (
@@ -82,9 +87,14 @@ _HOME = {
     ),
     "model.load": ("Base", "load"),
     "paces": ("PACES",),
+    "run.deleting": ("delete_run", "deleted_runs", "empty_deleted", "restore_run"),
+    "run.diagnosis": ("Diagnosis", "Fix", "diagnose"),
+    "run.labels": ("Labels",),
     "run.progress": ("Progress",),
     "run.reports": ("Report", "read_report"),
     "run.run": ("Run", "list_runs", "runs_root"),
+    "run.search": ("search_runs",),
+    "run.settings": ("Difference", "again", "config_diff"),
     "run.trained": ("heldout_examples",),
     "spec": ("DataSpec", "ModelSpec", "Stage", "TrainConfig"),
     "techniques": (
@@ -111,8 +121,12 @@ __all__ = [
     "Comparer",
     "Comparison",
     "DataSpec",
+    "Diagnosis",
+    "Difference",
     "Exported",
+    "Fix",
     "FullFineTuning",
+    "Labels",
     "Ladder",
     "LadderConfig",
     "LoRA",
@@ -135,12 +149,18 @@ __all__ = [
     "UserError",
     "Verdict",
     "VoteStore",
+    "again",
     "as_command",
     "as_notebook",
     "as_python",
     "ballot_of",
     "climb",
     "compare",
+    "config_diff",
+    "delete_run",
+    "deleted_runs",
+    "diagnose",
+    "empty_deleted",
     "evaluate",
     "examine",
     "explain",
@@ -162,7 +182,9 @@ __all__ = [
     "read_data",
     "read_report",
     "report",
+    "restore_run",
     "runs_root",
+    "search_runs",
     "strengths",
     "train_run",
     "voter_agreement",

@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tunelab.config import RunConfig
-from tunelab.errors import UserError, explain
+from tunelab.errors import UserError, cause_of, explain
 from tunelab.machine import hardware, libraries, processes
 from tunelab.machine.files import replacing
+from tunelab.run import process
 from tunelab.run.events import (
     Evaluated,
     Failed,
@@ -94,6 +95,7 @@ def train_run(run: Run, should_stop: Callable[[], bool] = lambda: False) -> Iter
     if processes.is_first():
         with run.beating(), closing(Turn(run)) as turn:
             run.begin()
+            process.note_start(run.path)
             try:
                 yield from _in_turn(run, turn, should_stop)
             finally:
@@ -143,7 +145,8 @@ def _trained(run: Run, should_stop: Callable[[], bool]) -> Iterator[TrainingEven
     except Exception as error:
         known = explain(error)
         message = known or f"{type(error).__name__}: {error}. This is a bug; the run's log has the details."
-        event = Failed(message=message, detail="" if isinstance(error, UserError) else traceback.format_exc())
+        detail = "" if isinstance(error, UserError) else traceback.format_exc()
+        event = Failed(message=message, detail=detail, cause=cause_of(error))
         with suppress(OSError):  # a full disk can't take the news either
             _record(run, event)
         if known and not isinstance(error, UserError):

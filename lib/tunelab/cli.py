@@ -1,5 +1,5 @@
-"""The command line: `tunelab train | runs | stop | resume | rollback | compare | evaluate | sweep | report | paired |
-ladder | export | import | data | doctor`.
+"""The command line: `tunelab train | runs | label | delete | restore | diff | stop | resume | rollback | compare |
+evaluate | sweep | report | paired | ladder | export | import | data | doctor`.
 
     tunelab train --data tickets.csv --name tickets
     tunelab compare tickets --prompt "My card was declined"
@@ -21,7 +21,7 @@ from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunelab import data_cli, evaluate_cli, report_cli, sweep_cli
+from tunelab import data_cli, evaluate_cli, report_cli, runs_cli, sweep_cli
 from tunelab.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError, explain, shortened
 from tunelab.flags import (
     MODEL_FLAGS,
@@ -102,8 +102,7 @@ def build_parser() -> argparse.ArgumentParser:
     technique_flags(train)
     spec_flags(train, TrainConfig, tuple(TrainConfig.model_fields))
 
-    runs = add_command(commands, "runs", _runs, "list the runs")
-    runs.add_argument("--json", action="store_true", help="one JSON object per line")
+    runs_cli.add_commands(commands)
     stop = add_command(commands, "stop", _stop, "ask a run to stop after the step it is in; its adapter is kept")
     stop.add_argument("run", help="id or name of the run, or 'latest'")
     resume = add_command(commands, "resume", _resume, "go on with a stopped, failed or lost run")
@@ -374,36 +373,6 @@ def _beside(event: Evaluated) -> str:
         base = f" (base {event.base_general_loss:.4f})" if event.base_general_loss is not None else ""
         said += f", general loss {event.general_loss:.4f}{base}"
     return said
-
-
-def _runs(options: argparse.Namespace) -> int:
-    from tunelab.run.run import list_runs, runs_root
-
-    found = list_runs(options.root)
-    if not found and not options.json:
-        print(f"No runs in {runs_root(options.root)} yet. Start one with `tunelab train --data FILE`.")
-    for run in found:
-        progress = run.progress()
-        row = {
-            "run": run.id,
-            "method": run.config.method if run.readable else "",
-            "data": run.config.stages[0].data.title if run.readable else "",
-            "status": progress.status,
-            "step": progress.step,
-            "heldout_loss": progress.heldout_loss,
-            "message": progress.message,
-            "lineage": run.lineage,
-        }
-        if options.json:
-            print(json.dumps(row))
-        else:
-            loss = f"held-out loss {row['heldout_loss']:.3f}" if progress.heldout_loss is not None else ""
-            print(f"{run.id}  {row['method']:<8} {row['data']:<20} {progress.status:<10} {loss}".rstrip())
-            if progress.status in ("failed", "unreadable"):
-                print(f"    {progress.message}")
-            if run.lineage:
-                print(f"    started from {' ← '.join(run.lineage)}")
-    return 0
 
 
 def _stop(options: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -59,13 +59,25 @@ def listed(names: Iterable[object], most: int = 12) -> str:
     return ", ".join((*shown, *more))
 
 
+Cause = Literal["", "memory", "disk"]  # what a machine lacked; "": nothing, or it is not known
+
+
+def cause_of(error: BaseException) -> Cause:
+    """What the machine lacked when this went wrong."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "disk"
+    short = isinstance(error, MemoryError) or "can't allocate memory" in str(error) or "out of memory" in str(error)
+    return "memory" if short and not isinstance(error, UserError) else ""
+
+
 def explain(error: BaseException) -> str | None:
     """One sentence for a failure whose cause is known, `None` for anything else (a bug)."""
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, ValidationError):
         return str(UserError("\n".join(_explain_fields(error))))
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    lacked = cause_of(error)
+    if isinstance(error, OSError) and lacked == "disk":
         where = f" while writing {error.filename}" if error.filename else ""
         return (
             f"The disk is full{where}. What was saved before is intact: free some space, "
@@ -75,7 +87,7 @@ def explain(error: BaseException) -> str | None:
         return f"No permission to write {error.filename}. Choose another directory with --runs DIR or TUNELAB_HOME."
     if isinstance(error, (NotADirectoryError, FileExistsError)):
         return f"{error.filename} can't be made: a file stands where a directory is needed. Choose another --runs DIR."
-    if isinstance(error, MemoryError) or "can't allocate memory" in str(error) or "out of memory" in str(error):
+    if lacked == "memory":
         return (
             "Not enough memory. Halve batch_size and double gradient_accumulation_steps (the result stays the same), "
             "shorten max_length, or choose quantization nf4."

@@ -8,10 +8,13 @@ cgroup-v1/memory.rst; what can be given up is counted as `si_mem_available` coun
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 ROOT = Path("/sys/fs/cgroup")
 MEMBERSHIP = Path("/proc/self/cgroup")
+COUNTERS = Path("/proc/vmstat")
+BOOT = Path("/proc/sys/kernel/random/boot_id")
 GIVEN_UP = ("inactive_file", "active_file", "slab_reclaimable")
 UNLIMITED = 1 << 60  # version 1 has a huge number where there is no limit
 
@@ -34,6 +37,29 @@ def free_memory_bytes() -> int | None:
 def cpus() -> float | None:
     """Processors' worth of time that may be used; None without a limit."""
     return min((quota for folder in _groups("cpu") if (quota := _quota(folder))), default=None)
+
+
+@dataclass(frozen=True)
+class Kills:
+    """How many processes the system has ended because memory ran out. None: it does not tell."""
+
+    here: int | None  # in this process's own group
+    anywhere: int | None  # on the machine, since it was started
+    boot: str  # which start of the machine it is about
+
+
+def memory_kills() -> Kills:
+    """The kernel's counters of processes that it ended for want of memory, as they stand now."""
+    groups = _groups("memory")
+    here = _counter(groups[-1] / "memory.events") if groups else None
+    if here is None and groups:  # version 1
+        here = _counter(groups[-1] / "memory.oom_control")
+    return Kills(here, _counter(COUNTERS), _text(BOOT).strip())
+
+
+def _counter(path: Path) -> int | None:
+    found = dict(line.split()[:2] for line in _text(path).splitlines() if " " in line).get("oom_kill", "")
+    return int(found) if found.isdigit() else None
 
 
 def _groups(controller: str) -> list[Path]:

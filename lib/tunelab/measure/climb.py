@@ -32,6 +32,7 @@ from tunelab.measure.ladder import PAGE_FILE, Ladder
 from tunelab.measure.pages import ladder_page
 from tunelab.measure.series import RESULTS_FILE, Rung, Series
 from tunelab.run.events import Failed
+from tunelab.run.process import note_exit
 from tunelab.run.reports import read_report
 from tunelab.run.run import Run
 from tunelab.run.turn import lock_of
@@ -164,6 +165,7 @@ def _watched(
                 end()
                 with suppress(subprocess.TimeoutExpired):
                     child.wait(POLL_SECONDS)
+        note_exit(run.path, child.returncode)
         errors.seek(0)
         lines = errors.read().strip().splitlines()
     if child.returncode < 0 and not asked:

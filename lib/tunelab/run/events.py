@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from tunelab.errors import Cause
+
 
 class Event(BaseModel):
     # "ignore": a log written by a newer version stays readable
@@ -168,6 +170,7 @@ class Failed(Event):
     event: Literal["Failed"] = "Failed"
     message: str  # what the user sees
     detail: str = ""  # the traceback, for a bug report
+    cause: Cause = ""  # what the machine lacked
 
 
 TrainingEvent = (

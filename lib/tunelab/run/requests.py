@@ -1,5 +1,5 @@
-"""What is asked of a run: to be trained, to pause, to stop. Each request is a file in its directory, so it works between
-processes and survives all of them.
+"""What is asked of a run: to be trained, to pause, to stop. Each request is a file in its directory, so it works
+between processes and survives all of them.
 
     queue()  ──> `queued`   its age is the run's place among those that wait
     pause()  ──> `paused`   stopped; the file keeps the age, so that `go_on` gives back the place

@@ -46,6 +46,7 @@ from tunelab.run.events import (
 )
 from tunelab.run.labels import Labels, change_labels, read_labels
 from tunelab.run.log import log_of
+from tunelab.run.process import evidence
 from tunelab.run.progress import Progress, Status, how_it_finished
 from tunelab.run.reports import forget_report
 from tunelab.run.requests import Requests
@@ -405,7 +406,8 @@ class Run(Requests):
             return "queued", "not started"
         if shutil.disk_usage(self.path).free < FULL_DISK_BYTES:  # its process had no room to say so
             return "lost", "the disk is full: free some space, then resume it to go on from its last checkpoint"
-        return "lost", "the process that trained it is gone; resume it to go on from its last checkpoint"
+        known = evidence(self.path).words or "the process that trained it is gone"
+        return "lost", f"{known}; resume it to go on from its last checkpoint"
 
 
 class _AtStep(Run):
