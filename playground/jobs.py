@@ -241,12 +241,17 @@ class Jobs:
         run = Run(self.root / run_id)
         return run if run.path.is_dir() else None
 
-    def state(self, run_id: str | None) -> list[Any]:
-        """What a page that shows this run depends on, cheap to read: as long as it is the same, nothing has changed."""
+    def state(self) -> list[Any]:
+        """What pages depend on, cheap to read: as long as it is the same, nothing has changed."""
+        logs = [_size(one.events_path) for one in list_runs(self.root)]
+        return [self.moment(), logs, [one.id for one in self.queued()]]
+
+    def state_of(self, run_id: str | None) -> list[Any]:
+        """What a page depends on as far as it shows this run alone."""
         run = self.find(run_id)
-        logs = [[one.id, _size(one.events_path)] for one in list_runs(self.root)]
-        alive = run is not None and run.is_alive
-        return [run_id, _size(run.events_path) if run else 0, alive, logs, [one.id for one in self.queued()]]
+        if run is None:
+            return [run_id]
+        return [run_id, run.name, run.status, run.has_adapter, _size(run.events_path), self.place(run)]
 
     def moment(self) -> list[Any]:
         """What pages follow at once: which runs there are and how they stand, without how far they are."""

@@ -28,50 +28,57 @@ if TYPE_CHECKING:
 
 BOOT = secrets.token_hex(4)  # a page that was open while the app started again opens itself anew
 LOOK_SECONDS = 0.3  # pages that ask within this time share one look at the disk
+MOST_MADE = 1000  # parts that are kept
 Part = Callable[["Jobs", "Run | None"], str]
 
-# by the name that an element carries as `data-live`
-PARTS: Mapping[str, Part] = {
+# by the name that an element carries as `data-live`: what follows from the run alone, and what from all of them
+OF_RUN: Mapping[str, Part] = {
     "chosen": views.chosen_html,
     "status": views.status_html,
     "chart": views.chart_html,
     "samples": views.samples_html,
-    "runs": views.runs_html,
 }
+OF_ALL: Mapping[str, Part] = {"runs": views.runs_html}
 
 
 class Looks:
     """What the pages of one app are told."""
 
-    def __init__(self, jobs: Jobs, parts: Mapping[str, Part] = PARTS) -> None:
-        self.jobs, self.parts = jobs, parts
+    def __init__(self, jobs: Jobs, of_run: Mapping[str, Part] = OF_RUN, of_all: Mapping[str, Part] = OF_ALL) -> None:
+        self.jobs, self.of_run, self.of_all = jobs, of_run, of_all
         self._lock = threading.Lock()
-        self._states: dict[str, tuple[float, str, str]] = {}  # by run: when it was looked at, its key, the moment
-        self._rendered: dict[tuple[str, str, str], tuple[str, str]] = {}  # by run, part and key: hash and HTML
+        self._looked, self._state, self._moment = float("-inf"), "", ""
+        self._made: dict[tuple[str, str], tuple[str, str, str]] = {}  # by run and part: its key, hash and HTML
 
     def look(self, run_id: str, key: str, have: Mapping[str, str]) -> dict[str, Any] | None:
         """What has changed since `key` of the parts a page has; None: nothing."""
         with self._lock:
-            now, moment = self._state(run_id)
+            now = f"{self._look()}:{_digest(run_id)}"
             if now == key:
                 return None
-            parts = {name: self._part(run_id, name, now) for name in have if name in self.parts}
+            parts = {name: self._part(run_id, name) for name in have if name in self.of_run or name in self.of_all}
         changed = {name: part for name, part in parts.items() if part[0] != have[name]}
-        return {"key": now, "moment": moment, "boot": BOOT, "parts": changed}
+        return {"key": now, "moment": self._moment, "boot": BOOT, "parts": changed}
 
-    def _state(self, run_id: str) -> tuple[str, str]:
-        looked, key, moment = self._states.get(run_id, (0.0, "", ""))
-        if time.monotonic() - looked > LOOK_SECONDS:
-            key, moment = _digest(self.jobs.state(run_id)), _digest(self.jobs.moment())
-            self._states[run_id] = (time.monotonic(), key, moment)
-            self._rendered = {k: v for k, v in self._rendered.items() if k[0] != run_id or k[2] == key}
-        return key, moment
+    def _look(self) -> str:
+        """The state of all runs."""
+        if time.monotonic() - self._looked > LOOK_SECONDS:
+            self._state, self._moment = _digest(self.jobs.state()), _digest(self.jobs.moment())
+            self._looked = time.monotonic()
+            if len(self._made) > MOST_MADE:
+                self._made.clear()
+        return self._state
 
-    def _part(self, run_id: str, name: str, key: str) -> tuple[str, str]:
-        if (run_id, name, key) not in self._rendered:
-            html = str(self.parts[name](self.jobs, self.jobs.find(run_id)))
-            self._rendered[run_id, name, key] = (_digest(html), html)
-        return self._rendered[run_id, name, key]
+    def _part(self, run_id: str, name: str) -> tuple[str, str]:
+        """Hash and HTML of a part, made anew only where what it follows from has changed."""
+        key = _digest(self.jobs.state_of(run_id)) if name in self.of_run else self._state
+        made, hash_, html = self._made.get((run_id, name), ("", "", ""))
+        if made != key:
+            part = self.of_run[name] if name in self.of_run else self.of_all[name]
+            html = str(part(self.jobs, self.jobs.find(run_id)))
+            hash_ = _digest(html)
+            self._made[run_id, name] = (key, hash_, html)
+        return hash_, html
 
 
 def _digest(value: object) -> str:

@@ -83,7 +83,7 @@ def page(browser, app):
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(app.url)
-    page.get_by_role("button", name="Train a quick adapter").wait_for()
+    page.get_by_role("tab", name="Train").wait_for()
     yield page
     context.close()
     assert not [e for e in errors if not any(word in e for word in HARMLESS)], errors
@@ -121,5 +121,5 @@ def upload(page: Page, path: Path, element: str = "file", tab: str | None = None
             field.get_by_text(path.name).first.wait_for(timeout=patience * 1000)
             return
         page.reload()
-        page.get_by_role("button", name="Train a quick adapter").wait_for()
+        page.get_by_role("tab", name="Train").wait_for()
     raise AssertionError(f"{path.name} was not taken")

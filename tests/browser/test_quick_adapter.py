@@ -93,11 +93,11 @@ def test_an_example_brings_its_reference_answer(page):
 
 def test_a_run_is_chosen_by_what_it_is_and_leads_to_its_answers(page, app):
     (finished,) = [run for run in list_runs(app.root) if run.has_adapter]
-    page.locator("#runs").get_by_role("gridcell").filter(has_text=finished.id).first.click()
+    page.get_by_role("tab", name="Runs").click()
+    page.locator(f"#runs [data-choose='{finished.id}']").click()
     page.wait_for_url(f"**?run={finished.id}")
-    wait_for_text(page, "status", "quick adapter.*finished after 60 steps", 20)
-    # it is scrolled to, which takes its time
-    page.wait_for_function("document.getElementById('status').getBoundingClientRect().top >= -1")
+    wait_for_text(page, "chosen-run", "quick adapter.*finished after 60 steps", 20)
+    page.get_by_role("tab", name="Train").click()
     page.get_by_role("button", name="Compare answers").click()
     page.wait_for_function("document.querySelector('#prompt textarea')?.value.includes('`')")
     assert "quick adapter" in text(page, "compare-runs")
