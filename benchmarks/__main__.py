@@ -22,6 +22,7 @@ NAMES = (
     "time_to_loss",
     "switches",
     "generation",
+    "page_cost",
     "many_adapters",
     "memory",
     "data",

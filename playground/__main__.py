@@ -50,6 +50,7 @@ def serve(root: Path | None, port: int, open_browser: bool, lan: bool = False) -
     with loopback.without_proxies():
         from playground import app, look, server
     from playground.door import Door
+    from playground.front import Front
     from playground.jobs import Jobs
     from tunelab import Comparer
 
@@ -62,7 +63,8 @@ def serve(root: Path | None, port: int, open_browser: bool, lan: bool = False) -
     listener = server.listener(EVERYWHERE if lan else loopback.HOST, port)
     port, password = listener.getsockname()[1], new_password() if lan else None
     page = app.build(jobs, Comparer(jobs.root))
-    running = server.Server(Door(server.application(page, jobs, look.look()), jobs.owners.key, password), listener)
+    web = Front(server.application(page, jobs, look.look()), look.scripts())
+    running = server.Server(Door(web, jobs.owners.key, password), listener)
     try:
         running.start()
         jobs.watch()

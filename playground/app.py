@@ -17,8 +17,8 @@ from playground.parts.shared import Shared
 from playground.rooms import compare, methods, runs, train
 from tunelab import Comparer, Run, list_runs
 
-DARK = "() => document.body.classList.toggle('dark')"
-PROJECTOR = "() => document.documentElement.classList.toggle('projector')"
+DARK = "() => window.playgroundTheme.dark()"
+PROJECTOR = "() => window.playgroundTheme.projector()"
 LOOK = "() => window.playground?.look()"
 
 
@@ -29,7 +29,6 @@ class _Head:
     chosen_run: gr.HTML
     choose: gr.Textbox  # filled by the page's script when something that stands for a run is pressed
     awaited: gr.State  # the quick adapter's id, while its end is waited for to show it in Compare
-    first: gr.Column
     quick: gr.Button
     own: gr.Button
     message: gr.Markdown
@@ -45,7 +44,7 @@ class _Rooms:
 def build(jobs: Jobs, comparer: Comparer) -> gr.Blocks:
     """The page of one runs root."""
     with gr.Blocks(title=say.TITLE, analytics_enabled=False, delete_cache=(3600, 86400)) as page:
-        head = _lay_out_head(first_visit=not list_runs(jobs.root))
+        head = _lay_out_head()
         chosen, material = gr.State(None), gr.State(Material())
         refresh = gr.Button(visible="hidden", elem_id="refresh")
         with gr.Tabs(selected="train", elem_id="rooms") as tabs:
@@ -59,7 +58,7 @@ def build(jobs: Jobs, comparer: Comparer) -> gr.Blocks:
     return page
 
 
-def _lay_out_head(first_visit: bool) -> _Head:
+def _lay_out_head() -> _Head:
     with gr.Row(elem_id="head", elem_classes="tight"):
         gr.HTML(f"<h1>{say.TITLE}</h1>", elem_id="title")
         chosen_run = gr.HTML(views.chosen_run_html(None), elem_id="chosen-run")
@@ -67,14 +66,14 @@ def _lay_out_head(first_visit: bool) -> _Head:
             gr.Button(words, size="sm", min_width=60, scale=0, elem_id=name).click(None, None, None, js=script)
     gr.HTML(f'<p role="alert">{say.OFFLINE}</p>', elem_id="offline")
     choose = gr.Textbox(visible="hidden", elem_id="choose-run", label="run")
-    with gr.Column(visible=first_visit, elem_id="first-visit") as first:
+    with gr.Column(elem_id="first-visit"):  # the style sheet shows it while no run is chosen
         gr.HTML(f"<h2>{say.FIRST_TITLE}</h2><p>{say.FIRST_WORDS}</p>")
         with gr.Row(elem_classes="tight"):
             quick_button = gr.Button(say.FIRST_BUTTON, variant="primary", elem_id="quick", scale=0, min_width=220)
             own = gr.Button(say.FIRST_OWN, elem_id="own", scale=0, min_width=180)
         message = gr.Markdown("", elem_id="first-message", elem_classes="message")
         _tour()
-    return _Head(chosen_run, choose, gr.State(None), first, quick_button, own, message)
+    return _Head(chosen_run, choose, gr.State(None), quick_button, own, message)
 
 
 def _tour() -> None:
@@ -136,12 +135,6 @@ def _first_visit(shared: Shared, head: _Head, rooms: _Rooms) -> None:
 
     outputs = [shared.chosen, head.awaited, head.message, shared.tabs]
     head.quick.click(begin, None, outputs, **PRIVATE)
-
-    def stand() -> Any:
-        return gr.update(visible=not list_runs(shared.jobs.root))
-
-    shared.refresh.click(stand, None, head.first, queue=False, **QUIET)
-    shared.chosen.change(stand, None, head.first, queue=False, **QUIET)
 
 
 def _lead_on(shared: Shared, head: _Head, rooms: _Rooms) -> None:

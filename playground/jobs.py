@@ -242,9 +242,9 @@ class Jobs:
         return run if run.path.is_dir() else None
 
     def state(self) -> list[Any]:
-        """What pages depend on, cheap to read: as long as it is the same, nothing has changed."""
+        """What pages depend on beside the moment, cheap to read: as long as both are the same, nothing has changed."""
         logs = [_size(one.events_path) for one in list_runs(self.root)]
-        return [self.moment(), logs, [one.id for one in self.queued()]]
+        return [logs, [one.id for one in self.queued()]]
 
     def state_of(self, run_id: str | None) -> list[Any]:
         """What a page depends on as far as it shows this run alone."""

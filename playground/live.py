@@ -63,7 +63,8 @@ class Looks:
     def _look(self) -> str:
         """The state of all runs."""
         if time.monotonic() - self._looked > LOOK_SECONDS:
-            self._state, self._moment = _digest(self.jobs.state()), _digest(self.jobs.moment())
+            self._moment = _digest(self.jobs.moment())
+            self._state = _digest([self._moment, self.jobs.state()])
             self._looked = time.monotonic()
             if len(self._made) > MOST_MADE:
                 self._made.clear()

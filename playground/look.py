@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 WEB = Path(__file__).parent / "web"
-SCRIPTS = ("live.js", "charts.js")
+SCRIPTS = ("frames.js", "theme.js", "live.js", "charts.js")
 
 
 def look() -> dict[str, Any]:
@@ -16,8 +16,12 @@ def look() -> dict[str, Any]:
     return {
         "theme": theme(),
         "css": (WEB / "style.css").read_text(encoding="utf-8"),
-        "head": "".join(f"<script>{(WEB / name).read_text(encoding='utf-8')}</script>" for name in SCRIPTS),
     }
+
+
+def scripts() -> str:
+    """The page's own scripts (`front`)."""
+    return "\n".join((WEB / name).read_text(encoding="utf-8") for name in SCRIPTS)
 
 
 def theme() -> Any:

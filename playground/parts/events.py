@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 # for every event: it belongs to the page; what others may call stands in `api`
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 # for events that nobody asked for
 QUIET: dict[str, Any] = {**PRIVATE, "show_progress": "hidden"}
+
+
+def shown_if(condition: object) -> bool | Literal["hidden"]:
+    """`visible` of a component that is shown at times. Never False: Gradio takes it out of the page then, and what it
+    held in the browser is lost."""
+    return True if condition else "hidden"
 
 
 def by_name(widgets: dict[str, Any], values: Iterable[Any]) -> dict[str, Any]:

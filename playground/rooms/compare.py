@@ -12,7 +12,7 @@ import gradio as gr
 from playground import views
 from playground.errors import as_message
 from playground.jobs import Jobs
-from playground.parts.events import PRIVATE, QUIET
+from playground.parts.events import PRIVATE, QUIET, shown_if
 from playground.parts.shared import Shared
 from tunelab import Comparer, Comparison, Run, UserError, heldout_examples, list_runs
 
@@ -87,7 +87,7 @@ def _lay_out_question() -> _Question:
         with gr.Column(scale=7, min_width=320):
             prompt = gr.Textbox(label="Prompt", lines=6, placeholder="Ask something …", elem_id="prompt")
             reference = gr.Textbox(
-                label="Reference answer of this row", interactive=False, visible=False, elem_id="reference"
+                label="Reference answer of this row", interactive=False, visible="hidden", elem_id="reference"
             )
     with gr.Accordion("System prompt and decoding", open=False):
         system = gr.Textbox(label="System prompt", info="Empty: the run's own, or the template's.", lines=2)
@@ -125,7 +125,7 @@ def _lay_out_answers() -> _Answers:
     answers = _Answers(go, cancel, message, [], [], [])
     with gr.Row(equal_height=False):
         for index in range(COLUMNS):
-            with gr.Column(visible=index < 2, min_width=280) as column:
+            with gr.Column(visible=shown_if(index < 2), min_width=280) as column:
                 box = gr.Textbox(
                     label="Base" if index == 0 else "Tuned",
                     lines=7,
@@ -180,7 +180,7 @@ def _shown(comparison: Comparison, answers: _Answers) -> dict[Any, Any]:
     changes: dict[Any, Any] = {}
     for index, (box, footer, column) in enumerate(zip(answers.boxes, answers.footers, answers.columns, strict=True)):
         there = index < max(2, len(comparison.answers))
-        changes[column] = gr.update(visible=there)
+        changes[column] = gr.update(visible=shown_if(there))
         if index < len(comparison.answers):
             answer = comparison.answers[index]
             label = "Base" if index == 0 else f"Tuned: {answer.label}"
@@ -196,16 +196,16 @@ def _keep_examples_and_prompt_together(jobs: Jobs, question: _Question) -> None:
     def row_chosen(choice: str | None, runs: list[str]) -> dict[Any, Any]:
         rows = dict(_examples_of_first(jobs, runs))
         if choice not in rows:
-            return {prompt: gr.skip(), reference: gr.update(visible=False)}
+            return {prompt: gr.skip(), reference: gr.update(visible="hidden")}
         return {prompt: choice, reference: gr.update(value=rows[choice], visible=True)}
 
     def prompt_written(written: str, chosen: str | None) -> dict[Any, Any]:
         if written == chosen:
             return {examples: gr.skip(), reference: gr.skip()}
-        return {examples: None, reference: gr.update(visible=False)}
+        return {examples: None, reference: gr.update(visible="hidden")}
 
     def runs_chosen(runs: list[str]) -> dict[Any, Any]:
-        return {examples: fresh_examples(jobs, runs) | {"value": None}, reference: gr.update(visible=False)}
+        return {examples: fresh_examples(jobs, runs) | {"value": None}, reference: gr.update(visible="hidden")}
 
     # not `input`, which a drop-down sends again when it is left, over what was written meanwhile
     examples.select(row_chosen, [examples, run], [prompt, reference], **PRIVATE)
@@ -245,7 +245,7 @@ def show(jobs: Jobs, room: CompareRoom, run: Run) -> dict[Any, Any]:
         room.run: gr.update(choices=choices(jobs), value=[run.id]),
         room.examples: gr.update(choices=[asked for asked, _ in examples], value=question or None),
         room.prompt: question,
-        room.reference: gr.update(value=answer, visible=bool(answer)),
+        room.reference: gr.update(value=answer, visible=shown_if(bool(answer))),
     }
 
 

@@ -12,7 +12,7 @@ from playground.errors import shown
 from playground.jobs import Jobs
 from playground.owners import Caller
 from playground.parts import choices as parts
-from playground.parts.events import PRIVATE, QUIET, by_name
+from playground.parts.events import PRIVATE, QUIET, by_name, shown_if
 from tunelab import DataSpec, Ladder, LadderConfig, ModelSpec, list_ladders
 from tunelab.errors import UserError
 from tunelab.measure.ladder import RUNGS
@@ -57,7 +57,11 @@ def _lay_out(jobs: Jobs) -> _Room:
                 resume = gr.Button("Go on", elem_id="resume-ladder", interactive=False)
             message = gr.Markdown("", elem_id="ladder-message", elem_classes="message")
     chosen = gr.Dropdown(
-        [], label="Ladders", info="The newest first; each can be gone on with.", elem_id="ladders", visible=False
+        [],
+        label="Ladders",
+        info="The newest first; each can be gone on with.",
+        elem_id="ladders",
+        visible="hidden",
     )
     return _Room(jobs, form, start, stop, resume, message, chosen, gr.HTML("", elem_id="ladder-result"))
 
@@ -109,7 +113,7 @@ def _as_they_stand(room: _Room, ladders: list[Ladder], ladder: Ladder | None) ->
     unfinished = ladder is not None and any(rung.status != "done" for rung in ladder.rungs())
     choices, value = views.ladder_choices(ladders), ladder.id if ladder else None
     return {
-        room.chosen: gr.update(choices=choices, value=value, visible=bool(ladders)),
+        room.chosen: gr.update(choices=choices, value=value, visible=shown_if(bool(ladders))),
         room.result: views.ladder_html(ladder) if ladder else "",
         room.stop: gr.update(interactive=alive),
         room.resume: gr.update(interactive=unfinished and not alive),

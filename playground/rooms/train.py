@@ -14,7 +14,7 @@ from playground import run_form, views
 from playground.english import train as say
 from playground.errors import shown, words_for
 from playground.material import Material
-from playground.parts.events import PRIVATE, QUIET, by_name
+from playground.parts.events import PRIVATE, QUIET, by_name, shown_if
 from playground.parts.live import live_html
 from playground.parts.shared import Shared
 from tunelab import Progress, RunConfig, Stage, list_runs
@@ -100,7 +100,7 @@ def _lay_out_order(shared: Shared) -> _Order:
     stages = gr.HTML("", elem_id="stages")
     with gr.Row(elem_classes="tight"):
         add = gr.Button(say.ADD_STAGE, size="sm", elem_id="add-stage")
-        clear = gr.Button(say.CLEAR_STAGES, size="sm", visible=False, elem_id="clear-stages")
+        clear = gr.Button(say.CLEAR_STAGES, size="sm", visible="hidden", elem_id="clear-stages")
     forecast = gr.HTML("", elem_id="forecast")
     start = gr.Button(say.START, variant="primary", elem_id="start")
     message = gr.Markdown("", elem_id="train-message", elem_classes="message")
@@ -116,7 +116,7 @@ def _lay_out_watched() -> _Watched:
         to_compare = gr.Button(say.TO_COMPARE, size="sm", elem_id="to-compare", interactive=False, min_width=140)
         to_measure = gr.Button(say.TO_MEASURE, size="sm", elem_id="to-measure", interactive=False, min_width=90)
     result = gr.Dropdown(
-        [], label=say.RESULT, info=say.RESULT_HELP, visible=False, interactive=True, elem_id="stage-result"
+        [], label=say.RESULT, info=say.RESULT_HELP, visible="hidden", interactive=True, elem_id="stage-result"
     )
     message = gr.Markdown("", elem_id="run-message", elem_classes="message")
     with gr.Accordion(say.ANSWERS, open=False):
@@ -189,7 +189,7 @@ def _keep_stages(room: _Room) -> None:
         return {order.before: kept, order.message: say.STAGE_ADDED.format(number=len(kept))}
 
     def tell(before: tuple[Stage, ...]) -> dict[Any, Any]:
-        return {order.stages: views.stages_html(before), order.clear_stages: gr.update(visible=bool(before))}
+        return {order.stages: views.stages_html(before), order.clear_stages: gr.update(visible=shown_if(bool(before)))}
 
     order.add_stage.click(keep, [shared.material, *order.asked], [order.before, order.message], **PRIVATE)
     order.clear_stages.click(lambda: ((), ""), None, [order.before, order.message], **PRIVATE)
@@ -212,7 +212,7 @@ def _follow(room: _Room) -> None:
             watched.resume: gr.update(interactive=progress.status in ("stopped", "paused", "failed", "lost")),
             watched.to_compare: answers,
             watched.to_measure: answers,
-            watched.result: gr.update(choices=stages, value=current, visible=bool(stages)),
+            watched.result: gr.update(choices=stages, value=current, visible=shown_if(bool(stages))),
             watched.notes: views.notes_text(run, progress) if run else "",
             watched.table: views.curve_text(progress),
         }
