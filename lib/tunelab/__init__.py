@@ -36,7 +36,7 @@ if TYPE_CHECKING:
         win_rate,
     )
     from tunelab.model.load import Base, load
-    from tunelab.run.deleting import delete_run, deleted_runs, empty_deleted, restore_run
+    from tunelab.run.deleting import Deleted, delete_run, deleted_runs, empty_deleted, restore_run
     from tunelab.run.diagnosis import Diagnosis, Fix, diagnose
     from tunelab.run.labels import Labels
     from tunelab.run.progress import Progress
@@ -85,7 +85,7 @@ _HOME = {
         "win_rate",
     ),
     "model.load": ("Base", "load"),
-    "run.deleting": ("delete_run", "deleted_runs", "empty_deleted", "restore_run"),
+    "run.deleting": ("Deleted", "delete_run", "deleted_runs", "empty_deleted", "restore_run"),
     "run.diagnosis": ("Diagnosis", "Fix", "diagnose"),
     "run.labels": ("Labels",),
     "run.progress": ("Progress",),
@@ -118,6 +118,7 @@ __all__ = [
     "Comparer",
     "Comparison",
     "DataSpec",
+    "Deleted",
     "Diagnosis",
     "Difference",
     "Exported",

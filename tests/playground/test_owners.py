@@ -206,3 +206,19 @@ def test_a_run_that_was_training_when_it_was_paused_goes_on_before_all_that_wait
     assert first.progress().message.startswith("paused at step 3")
     jobs.resume(first, ANNA)
     assert [run.id for run in jobs.queued()] == [first.id, waiting.id]
+
+
+def test_a_page_sees_that_something_was_renamed_paused_or_deleted(jobs, monkeypatch):
+    monkeypatch.setattr(Jobs, "start_next", lambda _self: None)
+    first, second = (jobs.start(config("starter"), ANNA) for _ in range(2))
+    states = [jobs.state(first.id)]
+    for change in (
+        lambda: jobs.label(second, ANNA, name="x"),
+        lambda: jobs.pause(second, ANNA),
+        lambda: jobs.stop(second, ANNA),
+        lambda: jobs.delete(second, ANNA),
+    ):
+        assert jobs.state(first.id) == states[-1]
+        change()
+        states.append(jobs.state(first.id))
+        assert states[-1] not in states[:-1]

@@ -178,7 +178,7 @@ def test_fixes_are_configurations_and_the_first_learns_the_same():
     assert [settings(fix, before) for fix in others] == [
         {"gradient_checkpointing": "yes"},
         {"max_length": "256"},
-        {"quantization": "nf4"},
+        {"quantization": "nf4", "keep_dequantized": "no"},
     ]
 
 
