@@ -245,7 +245,7 @@ class Jobs:
     def state(self, run_id: str | None) -> list[Any]:
         """What a page that shows this run depends on, cheap to read: as long as it is the same, nothing has changed."""
         run = self.find(run_id)
-        logs = [[one.id, _size(one.events_path), one.labels, one.is_paused] for one in list_runs(self.root)]
+        logs = [[one.id, _size(one.events_path), repr(one.labels), one.is_paused] for one in list_runs(self.root)]
         alive = run is not None and run.is_alive
         return [run_id, _size(run.events_path) if run else 0, alive, logs, [one.id for one in self.queued()]]
 
