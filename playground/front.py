@@ -1,8 +1,8 @@
 """The page's own scripts, first in its HTML, and what the page may ask for: this server and nothing else.
 
-Gradio brings a page's scripts when its own have run; ours have to be there before (`web/frames.js`), and choose light or
-dark before anything is drawn. The content security policy (W3C CSP 3) holds whatever text is shown on the page: no image,
-script or style of elsewhere is ever asked for.
+Gradio brings a page's scripts when its own have run; ours have to be there before (`web/frames.js`), and choose light
+or dark before anything is drawn. The content security policy (W3C CSP 3) holds whatever text is shown on the page: no
+image, script or style of elsewhere is ever asked for.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from typing import Any
 
 from playground.owners import Caller, Owners
 from tunelab import (
+    Deleted,
     Ladder,
     LadderConfig,
     Run,
@@ -34,7 +35,7 @@ from tunelab import (
 )
 from tunelab.chain import check_lineage
 from tunelab.errors import UserError
-from tunelab.run.deleting import Deleted, find_deleted
+from tunelab.run.deleting import find_deleted
 from tunelab.run.process import note_exit
 from tunelab.run.run import runs_root
 from tunelab.run.waiting import expect, seconds_left
@@ -243,7 +244,7 @@ class Jobs:
 
     def state(self) -> list[Any]:
         """What pages depend on beside the moment, cheap to read: as long as both are the same, nothing has changed."""
-        logs = [_size(one.events_path) for one in list_runs(self.root)]
+        logs = [[_size(one.events_path), repr(one.labels)] for one in list_runs(self.root)]
         return [logs, [one.id for one in self.queued()]]
 
     def state_of(self, run_id: str | None) -> list[Any]:
@@ -251,7 +252,8 @@ class Jobs:
         run = self.find(run_id)
         if run is None:
             return [run_id]
-        return [run_id, run.name, run.status, run.has_adapter, _size(run.events_path), self.place(run)]
+        waiting = self.waiting(run)
+        return [run_id, run.name, run.status, run.has_adapter, _size(run.events_path), waiting.words if waiting else ""]
 
     def moment(self) -> list[Any]:
         """What pages follow at once: which runs there are and how they stand, without how far they are."""

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from tunelab.model.load import Base, load
     from tunelab.paces import PACES
     from tunelab.run.deleting import delete_run, deleted_runs, empty_deleted, restore_run
+    from tunelab.run.deleting import Deleted, delete_run, deleted_runs, empty_deleted, restore_run
     from tunelab.run.diagnosis import Diagnosis, Fix, diagnose
     from tunelab.run.labels import Labels
     from tunelab.run.progress import Progress
@@ -88,6 +89,7 @@ _HOME = {
     "model.load": ("Base", "load"),
     "paces": ("PACES",),
     "run.deleting": ("delete_run", "deleted_runs", "empty_deleted", "restore_run"),
+    "run.deleting": ("Deleted", "delete_run", "deleted_runs", "empty_deleted", "restore_run"),
     "run.diagnosis": ("Diagnosis", "Fix", "diagnose"),
     "run.labels": ("Labels",),
     "run.progress": ("Progress",),
@@ -121,6 +123,7 @@ __all__ = [
     "Comparer",
     "Comparison",
     "DataSpec",
+    "Deleted",
     "Diagnosis",
     "Difference",
     "Exported",

@@ -109,3 +109,16 @@ def test_files_that_hold_no_numbers_limit_nothing(cgroups):
     cgroups("0::/\n", {"": {"memory.max": "much", "memory.current": "", "memory.stat": "x", "cpu.max": "?"}})
     assert containers.free_memory_bytes() is None
     assert containers.cpus() is None
+
+
+def test_processes_ended_for_memory_are_counted_in_the_own_group_and_on_the_machine(cgroups, tmp_path, monkeypatch):
+    monkeypatch.setattr(containers, "COUNTERS", tmp_path / "vmstat")
+    monkeypatch.setattr(containers, "BOOT", tmp_path / "boot")
+    assert containers.memory_kills() == containers.Kills(None, None, "")
+    (tmp_path / "vmstat").write_text("nr_free_pages 3\noom_kill 7\n")
+    (tmp_path / "boot").write_text("abc\n")
+    events = "low 0\nhigh 0\nmax 12\noom 3\noom_kill 2\noom_group_kill 0"
+    cgroups("0::/pod/own\n", {"pod": {"memory.events": "oom_kill 9"}, "pod/own": {"memory.events": events}})
+    assert containers.memory_kills() == containers.Kills(2, 7, "abc")
+    cgroups("4:memory:/own\n", {"memory/own": {"memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 5"}})
+    assert containers.memory_kills() == containers.Kills(5, 7, "abc")

@@ -53,8 +53,10 @@ def test_a_second_training_queues_and_follows(tiny, jobs):
     assert first.has_adapter
     jobs.resume(first, SERVER)
     until(lambda: first.status == "running" and first.progress().step > 2)
-    jobs.stop(first, SERVER)
-    until(lambda: first.status == "stopped")
+    jobs.pause(first, SERVER)
+    until(lambda: first.status == "paused")
+    assert first.has_adapter
+    assert jobs.queued() == []
 
 
 @pytest.mark.slow

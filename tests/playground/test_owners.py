@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
+from pathlib import Path
 
 import pytest
 
@@ -92,6 +94,18 @@ def test_servers_that_start_at_once_have_one_key(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == [KEY_FILE]
 
 
+def test_the_first_key_stays_where_two_servers_make_one(tmp_path, monkeypatch):
+    first = Owners(tmp_path).key
+    exists = Path.exists
+    monkeypatch.setattr(Path, "exists", lambda path: path.name != KEY_FILE and exists(path))  # as if not yet there
+    assert Owners(tmp_path).key == first
+
+
+def test_nothing_shown_is_nobody(jobs):
+    run = jobs.start(config("starter"), Caller(session="None", token="None"))
+    assert not jobs.owners.may_change(run, None, None)
+
+
 def test_an_empty_key_file_opens_nothing(tmp_path):
     (tmp_path / KEY_FILE).touch()
     with pytest.raises(UserError, match="holds no key"):
@@ -150,9 +164,17 @@ def test_the_browser_names_no_folder_but_a_runs(jobs, run):
         assert jobs.find(name) is None
 
 
+def wait_since(*runs):
+    """Has the runs wait since one second after the other: clocks of files may be coarse."""
+    for age, run in enumerate(reversed(runs), 1):
+        moment = time.time() - age
+        os.utime(run.path / "queued", (moment, moment))
+
+
 def test_a_paused_run_keeps_its_place_and_never_starts_by_itself(jobs, monkeypatch):
     monkeypatch.setattr(Jobs, "start_next", lambda _self: None)
     first, second, third = (jobs.start(config("starter"), ANNA) for _ in range(3))
+    wait_since(first, second, third)
     jobs.pause(second, ANNA)
     assert second.status == "paused"
     assert [run.id for run in Jobs(jobs.root).queued()] == [first.id, third.id]  # after a restart as well
@@ -171,6 +193,7 @@ def test_a_paused_run_keeps_its_place_and_never_starts_by_itself(jobs, monkeypat
 def test_a_run_that_was_training_when_it_was_paused_goes_on_before_all_that_wait(jobs, monkeypatch):
     monkeypatch.setattr(Jobs, "start_next", lambda _self: None)
     first, waiting = (jobs.start(config("starter"), ANNA) for _ in range(2))
+    wait_since(first, waiting)
     first.beat()
     first.take_from_queue()
     jobs.pause(first, ANNA)
@@ -183,3 +206,19 @@ def test_a_run_that_was_training_when_it_was_paused_goes_on_before_all_that_wait
     assert first.progress().message.startswith("paused at step 3")
     jobs.resume(first, ANNA)
     assert [run.id for run in jobs.queued()] == [first.id, waiting.id]
+
+
+def test_a_page_sees_that_something_was_renamed_paused_or_deleted(jobs, monkeypatch):
+    monkeypatch.setattr(Jobs, "start_next", lambda _self: None)
+    first, second = (jobs.start(config("starter"), ANNA) for _ in range(2))
+    states = [jobs.state(first.id)]
+    for change in (
+        lambda: jobs.label(second, ANNA, name="x"),
+        lambda: jobs.pause(second, ANNA),
+        lambda: jobs.stop(second, ANNA),
+        lambda: jobs.delete(second, ANNA),
+    ):
+        assert jobs.state(first.id) == states[-1]
+        change()
+        states.append(jobs.state(first.id))
+        assert states[-1] not in states[:-1]

@@ -84,3 +84,18 @@ def test_who_asked_before_keeps_what_he_was_given(path):
     assert len(before) == 1
     assert summary.ending is None
     assert [e.step for e in summary.steps] == [1]
+
+
+def test_a_log_that_has_not_changed_is_not_opened_again(path, monkeypatch):
+    log = Log(path)
+    write(path, step(1))
+    before = log.events()
+
+    def never(*_given):
+        raise AssertionError("opened")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "open", never, raising=False)
+        assert log.events() == log.summary().steps == before
+    write(path, step(2))
+    assert [event.step for event in log.events()] == [1, 2]

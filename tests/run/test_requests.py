@@ -92,6 +92,27 @@ def test_resuming_what_was_taken_out_of_the_queue_a_moment_ago_trains_it(stopped
     assert stopped.status == "finished"
 
 
+def test_a_run_paused_as_it_trains_goes_on_when_somebody_trains_it(tiny):
+    run = Run.create(config(tiny, steps=4))
+    for event in train_run(run):
+        if isinstance(event, StepDone) and event.step == 2:
+            run.pause()
+    assert (run.status, run.progress().step, run.has_adapter) == ("paused", 2, True)
+    list(train_run(run))
+    assert run.status == "finished"
+    assert not run.is_paused
+    assert [event.step for event in run.progress().steps] == [1, 2, 3, 4]
+
+
+def test_resuming_what_was_paused_in_the_queue_a_moment_ago_trains_it(stopped):
+    stopped.queue()
+    stopped.pause()
+    assert stopped.status == "paused"
+    by_the_command_line(stopped)
+    assert stopped.status == "finished"
+    assert not stopped.is_paused
+
+
 def test_waiting_for_another_run_reads_no_log(tiny, monkeypatch):
     done = finetune(config(tiny, steps=1))
     done.beat()  # as if it trained on
