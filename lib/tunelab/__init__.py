@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     )
     from tunelab.model.load import Base, load
     from tunelab.paces import PACES
-    from tunelab.run.deleting import delete_run, deleted_runs, empty_deleted, restore_run
     from tunelab.run.deleting import Deleted, delete_run, deleted_runs, empty_deleted, restore_run
     from tunelab.run.diagnosis import Diagnosis, Fix, diagnose
     from tunelab.run.labels import Labels
