@@ -87,7 +87,6 @@ _HOME = {
     ),
     "model.load": ("Base", "load"),
     "paces": ("PACES",),
-    "run.deleting": ("delete_run", "deleted_runs", "empty_deleted", "restore_run"),
     "run.deleting": ("Deleted", "delete_run", "deleted_runs", "empty_deleted", "restore_run"),
     "run.diagnosis": ("Diagnosis", "Fix", "diagnose"),
     "run.labels": ("Labels",),

@@ -11,7 +11,6 @@ from tests.train.test_loop import config
 from tunelab import Run
 from tunelab.run.events import StepDone
 
-
 EVERY = [*live.OF_RUN, *live.OF_ALL]
 
 

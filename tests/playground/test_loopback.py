@@ -11,7 +11,6 @@ import urllib.request
 import pytest
 
 from playground import loopback
-from playground.__main__ import opened
 from tests.conftest import REPOSITORY
 
 NOBODY = "127.0.0.1:9"  # where nothing listens
@@ -85,25 +84,3 @@ def test_proxies_are_there_again_once_the_page_is_up(environment):
     with loopback.without_proxies():
         assert urllib.request.proxy_bypass("huggingface.co")
     assert os.environ == before
-
-
-def test_a_page_that_does_not_open_is_tried_on_the_next_port():
-    asked = []
-
-    def launch(port):
-        asked.append(port)
-        if len(asked) < 3:
-            raise OSError("Cannot find empty port in range")
-        return f"http://127.0.0.1:{port}"
-
-    assert opened(launch, 7985) == f"http://127.0.0.1:{asked[-1]}"
-    assert asked == sorted(set(asked))
-    assert len(asked) == 3
-
-
-def test_a_page_that_never_opens_says_what_to_do():
-    def launch(_port):
-        raise OSError
-
-    with pytest.raises(SystemExit, match="less busy, or give another --port"):
-        opened(launch, 7985)

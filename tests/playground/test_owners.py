@@ -211,14 +211,14 @@ def test_a_run_that_was_training_when_it_was_paused_goes_on_before_all_that_wait
 def test_a_page_sees_that_something_was_renamed_paused_or_deleted(jobs, monkeypatch):
     monkeypatch.setattr(Jobs, "start_next", lambda _self: None)
     first, second = (jobs.start(config("starter"), ANNA) for _ in range(2))
-    states = [jobs.state(first.id)]
+    states = [[jobs.moment(), jobs.state()]]
     for change in (
         lambda: jobs.label(second, ANNA, name="x"),
         lambda: jobs.pause(second, ANNA),
         lambda: jobs.stop(second, ANNA),
         lambda: jobs.delete(second, ANNA),
     ):
-        assert jobs.state(first.id) == states[-1]
+        assert [jobs.moment(), jobs.state()] == states[-1]
         change()
-        states.append(jobs.state(first.id))
+        states.append([jobs.moment(), jobs.state()])
         assert states[-1] not in states[:-1]

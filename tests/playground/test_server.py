@@ -1,0 +1,116 @@
+"""The page's server: a free port, the page's scripts in its HTML, and what the page may ask for."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+
+import pytest
+from fastapi import FastAPI
+from fastapi.responses import HTMLResponse, PlainTextResponse
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.testclient import TestClient
+
+from playground import server
+from playground.__main__ import greeting, new_password
+from playground.front import Front
+from playground.look import scripts
+
+INSIDE = FastAPI()
+INSIDE.add_middleware(GZipMiddleware, minimum_size=1)
+
+
+@INSIDE.get("/")
+def page() -> HTMLResponse:
+    return HTMLResponse("<!doctype html><head><script>first()</script></head><body>ä <head></body>" + "x" * 100_000)
+
+
+@INSIDE.get("/other")
+def other() -> PlainTextResponse:
+    return PlainTextResponse("<head>")
+
+
+def test_the_pages_scripts_run_before_all_others():
+    answer = TestClient(Front(INSIDE, "ours()")).get("/")
+    assert answer.text.startswith("<!doctype html><head><script>ours()</script><script>first()</script>")
+    assert answer.text.count("ours()") == 1
+    assert int(answer.headers["content-length"]) == len(answer.content)
+
+
+def test_nothing_else_is_changed():
+    answer = TestClient(Front(INSIDE, "ours()")).get("/other")
+    assert answer.text == "<head>"
+
+
+@pytest.mark.parametrize("path", ["/", "/other", "/none"])
+def test_a_page_may_ask_this_server_only(path):
+    policy = TestClient(Front(INSIDE, "")).get(path).headers["content-security-policy"]
+    sources = re.findall(r"(?:https?:|\*|ws:)\S*", policy)
+    assert sources == []
+    assert "default-src 'self'" in policy
+    assert "object-src 'none'" in policy
+
+
+def test_the_scripts_can_not_end_their_own_element():
+    assert "</script" not in scripts().lower()
+
+
+def test_a_port_that_is_taken_is_passed_over():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        found = server.listener("127.0.0.1", port)
+        assert found.getsockname()[1] > port
+        found.close()
+
+
+def test_where_no_port_is_free_it_says_what_to_do(monkeypatch):
+    def refuse(self, address):
+        raise OSError("in use")
+
+    monkeypatch.setattr(socket.socket, "bind", refuse)
+    with pytest.raises(SystemExit, match=r"No free port from 7860 to 7959. Give another one with --port"):
+        server.listener("127.0.0.1", 7860)
+
+
+def test_a_server_answers_until_it_is_stopped():
+    import urllib.request
+
+    listener = server.listener("127.0.0.1", 7985)
+    port = listener.getsockname()[1]
+    running = server.Server(INSIDE, listener)
+    running.start()
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/other") as answer:
+        assert answer.read() == b"<head>"
+    running.stop()
+    with pytest.raises(OSError, match=r"refused|reset"):
+        socket.create_connection(("127.0.0.1", port), timeout=2)
+
+
+def test_the_terminal_shows_the_password_only_in_a_network(tmp_path):
+    alone = greeting("http://127.0.0.1:1/?key=k", tmp_path, 1, None)
+    assert "assword" not in alone
+    password = new_password()
+    assert password in greeting("http://127.0.0.1:1/?key=k", tmp_path, 1, password)
+    assert len({new_password() for _ in range(100)}) == 100
+
+
+def test_an_answer_that_comes_in_pieces_is_gathered():
+    sent = []
+
+    async def in_pieces(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"Content-Length", b"13")]})
+        await send({"type": "http.response.body", "body": b"<he", "more_body": True})
+        await send({"type": "http.response.body", "body": b"ad></head>"})
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "path": "/", "method": "GET", "headers": []}
+    asyncio.run(Front(in_pieces, "ours()")(scope, None, send))
+    start, body = sent
+    assert body["body"] == b"<head><script>ours()</script></head>"
+    lengths = [value for name, value in start["headers"] if name.lower() == b"content-length"]
+    assert lengths == [str(len(body["body"])).encode()]
