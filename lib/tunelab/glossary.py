@@ -70,8 +70,8 @@ def entry(term: str) -> Entry:
 def linked(text: str, seen: set[str] | None = None) -> list[Segment]:
     """The text in pieces, the first occurrence of each term with its entry; joined, they are the text again.
 
-    The longest term wins ('learning rate schedule', not 'learning rate'). seen: terms that are not to be marked, because
-    they were before; those found here are added.
+    The longest term wins ('learning rate schedule', not 'learning rate'). seen: terms that were marked before and are
+    left alone; those found here are added.
     """
     seen = set() if seen is None else seen
     segments, done = [], 0
