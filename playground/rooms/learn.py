@@ -19,7 +19,10 @@ FORMULAS: list[dict[str, str | bool]] = [
     {"left": "$", "right": "$", "display": False},
 ]
 # on a phone the list stands above the notebook: what was opened is brought into view
-BRING_INTO_VIEW = "() => document.getElementById('notebook-head')?.scrollIntoView({block: 'nearest', behavior: 'smooth'})"
+BRING_INTO_VIEW = """() => {
+    const block = window.innerWidth > 700 ? 'nearest' : 'start';
+    document.getElementById('notebook-head')?.scrollIntoView({block, behavior: 'smooth'});
+}"""
 NOTHING_OPEN = (
     "Each notebook takes one idea from its equation to a few lines of code, asks you to guess, and measures. Read one "
     "here with the outputs of its last run; to change and run it, open it in JupyterLab. Begin with the first."
@@ -60,15 +63,15 @@ def _lay_out_choices(every: list[Notebook]) -> list[gr.Button]:
     seen: set[str] = set()
     buttons = []
     for notebook in every:
-        with gr.Group(elem_classes="notebook-choice"):
-            buttons.append(gr.Button(notebook.title, variant="secondary", size="sm", elem_id=f"open-{notebook.name}"))
+        with gr.Column(elem_classes="notebook-choice", min_width=0):
+            buttons.append(gr.Button(notebook.title, size="sm", elem_id=f"open-{notebook.name}"))
             gr.HTML(parts_glossary.about_html(notebook, seen))
     return buttons
 
 
 def _lay_out_reader() -> _Reader:
     head = gr.Markdown(NOTHING_OPEN, elem_id="notebook-head", elem_classes="message")
-    with gr.Row(equal_height=True):
+    with gr.Row(equal_height=False):
         command = gr.Textbox(
             label="Run it in JupyterLab",
             info="Copy this into a terminal, in the folder of this project.",
@@ -77,8 +80,11 @@ def _lay_out_reader() -> _Reader:
             visible=False,
             elem_id="notebook-command",
             scale=4,
+            min_width=300,
         )
-        solutions = gr.Button("Show its solutions", visible=False, elem_id="notebook-solutions", scale=1, min_width=150)
+        solutions = gr.Button(
+            "Show its solutions", visible=False, elem_id="notebook-solutions", size="sm", scale=1, min_width=150
+        )
     page = gr.Markdown(
         "",
         latex_delimiters=FORMULAS,
@@ -96,7 +102,7 @@ def _open_on_click(every: list[Notebook], choices: list[gr.Button], reader: _Rea
         @shown(reader.head)
         def show() -> dict[Any, Any]:
             chosen = {
-                button: gr.update(variant="primary" if one is notebook else "secondary")
+                button: gr.update(elem_classes=["opened"] if one is notebook else [])
                 for button, one in zip(choices, every, strict=True)
             }
             return {**_as_read(reader, notebook, notebook.path), **chosen}
