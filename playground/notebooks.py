@@ -144,7 +144,9 @@ def _outlined(path: Path) -> Notebook:
     title = re.search(r"^# (.+)$", first, re.M)
     times = [TIME.search(text) for text in printed]
     seconds = next((float(time[1].replace(",", "")) for time in reversed(times) if time), None)
-    return Notebook(path, _plain(title[1]) if title else path.stem, _said(first, "Aim"), _said(first, "You need"), seconds)
+    return Notebook(
+        path, _plain(title[1]) if title else path.stem, _said(first, "Aim"), _said(first, "You need"), seconds
+    )
 
 
 def _said(text: str, what: str) -> str:

@@ -32,7 +32,9 @@ STYLES = "text-align vertical-align width height max-width font-weight font-styl
 PICTURE = re.compile(r"data:image/(png|jpeg|gif|webp);base64,[A-Za-z0-9+/=\s]+")
 ADDRESS = re.compile(r"https?://", re.I)
 # what notebooks and their code have: cells, letters of highlighting, colours of a terminal, the charts' own
-CLASSES = re.compile(r"(?:[a-z]{1,2}\d?|grid|name|dataframe|highlight|hl-\w+|ansi-[\w-]+|(?:output|input|cell|text)\w*)\Z")
+CLASSES = re.compile(
+    r"(?:[a-z]{1,2}\d?|grid|name|dataframe|highlight|hl-\w+|ansi-[\w-]+|(?:output|input|cell|text)\w*)\Z"
+)
 DANGEROUS_STYLE = re.compile(r"url|\\|@|expression", re.I)
 # elements whose content is no text for people, and the word for them
 LEFT_OUT = {

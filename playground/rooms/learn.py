@@ -40,9 +40,9 @@ class _Reader:
     page: gr.Markdown
 
 
-def build() -> None:
-    """The room's components and what they do."""
-    every = notebooks.every_notebook()
+def build(folder: Path = notebooks.FOLDER) -> None:
+    """The room's components and what they do; its notebooks are those of the folder."""
+    every = notebooks.every_notebook(folder)
     with gr.Tabs():
         with gr.Tab("Notebooks", id="notebooks"), gr.Row(equal_height=False):
             with gr.Column(scale=4, min_width=300, elem_id="notebook-list"):
