@@ -7,6 +7,7 @@ opened, not when the app starts; what was made of a file is kept until the file 
 from __future__ import annotations
 
 import json
+import logging
 import re
 import sys
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from tunelab.errors import UserError, shown_name
 if TYPE_CHECKING:
     from markupsafe import Markup
 
+log = logging.getLogger("playground")
 FOLDER = Path(__file__).parent.parent / "notebooks"
 LARGEST = 20_000_000  # bytes
 TIME = re.compile(r"took ([\d.,]+) s\b")
@@ -98,12 +100,17 @@ def _page(path: Path, _changed: int, _size: int) -> Markup:
 
     try:
         notebook = nbformat.reads(path.read_text(encoding="utf-8"), as_version=4)
-        body, _resources = _exporter().from_notebook_node(notebook)
-    except (OSError, ValueError, nbformat.ValidationError) as error:
+        exporter, cells = _exporter(), []
+        for cell in notebook.cells:  # each by itself: what one leaves open must not swallow the next
+            body, _resources = exporter.from_notebook_node(nbformat.NotebookNode({**notebook, "cells": [cell]}))
+            cells.append(safe(_without_dollars_in_code(body)))
+    # a file of any content can be called .ipynb, and nbformat looks for no more than its own fields
+    except (OSError, ValueError, TypeError, AttributeError, KeyError, nbformat.ValidationError) as error:
+        log.info("%s can't be shown", path, exc_info=error)
         raise _unreadable(path, error) from None
-    clean = str(safe(_without_dollars_in_code(body)))
+    clean = f'<div class="notebook">{"".join(cells)}</div>'
     # one line: an empty one would end what the page's Markdown takes for markup
-    return Markup(f'<div class="notebook">{clean}</div>'.replace("\n", "&#10;").replace(DOLLAR, "&#36;"))
+    return Markup(clean.replace("\n", "&#10;").replace(DOLLAR, "&#36;"))
 
 
 def _exporter() -> Any:
@@ -167,6 +174,6 @@ def _text(source: str | list[str]) -> str:
 
 def _unreadable(path: Path, error: Exception) -> UserError:
     return UserError(
-        f"{shown_name(path.name)} is no notebook that can be read ({type(error).__name__}). Take it from the repository "
-        "again, or open it in JupyterLab to see what is wrong."
+        f"{shown_name(path.name)} is no notebook that can be read ({type(error).__name__}). Take it from the "
+        "repository again, or open it in JupyterLab to see what is wrong."
     )

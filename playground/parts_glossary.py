@@ -24,8 +24,8 @@ def term(word: str, shown: str | None = None) -> Markup:
 
 
 def explained(text: str, seen: set[str] | None = None) -> Markup:
-    """A text in which each term explains itself where it stands first. `seen` as in `linked`: one set for the texts of a
-    page marks every term once on the page."""
+    """A text in which each term explains itself where it stands first. `seen` as in `linked`: one set for all texts of
+    a page marks every term once on the page."""
     return render("playground", "term.html", pieces=linked(text, seen))
 
 

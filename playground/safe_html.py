@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from bleach.sanitizer import Cleaner
     from bs4 import BeautifulSoup
 
-TEXT = """a b blockquote br caption code dd del details div dl dt em h1 h2 h3 h4 h5 h6 hr i img kbd li ol p pre span strong
-sub summary sup table tbody td tfoot th thead tr ul""".split()
+TEXT = """a b blockquote br caption code dd del details div dl dt em h1 h2 h3 h4 h5 h6 hr i img kbd li ol p pre span
+strong sub summary sup table tbody td tfoot th thead tr ul""".split()
 # no title, style, use, image, foreignObject or animation: they hold markup, refer to something, or change attributes
 DRAWING = "svg g path line polyline polygon rect circle ellipse text tspan".split()
 DRAWN = """d points x y x1 y1 x2 y2 cx cy r rx ry width height transform viewBox preserveAspectRatio fill stroke opacity
@@ -43,6 +43,7 @@ LEFT_OUT = {
     **dict.fromkeys(("form", "input", "button", "select", "textarea"), "a form"),
     **dict.fromkeys(("video", "audio"), "a recording"),
 }
+NO_ALT = "No description has been provided for this image"  # what nbconvert says of pictures without words
 SILENT = ("style", "title", "head", "link", "meta", "base", "template", "foreignobject")
 
 
@@ -54,7 +55,9 @@ def safe(html: str) -> Markup:
     _leave_out(tree)
     _mend_links(tree)
     for element in tree.find_all(class_=True):
-        element["class"] = [name for name in element["class"] if CLASSES.match(name)]
+        kept = [name for name in element.get_attribute_list("class") if CLASSES.match(str(name))]
+        element.attrs.pop("class")
+        element.attrs.update({"class": kept} if kept else {})
     return Markup(_cleaner().clean(str(tree)))
 
 
@@ -67,7 +70,7 @@ def _leave_out(tree: BeautifulSoup) -> None:
             element.replace_with(_word(tree, LEFT_OUT[element.name]))
     for picture in tree.find_all("img"):
         if not PICTURE.fullmatch(str(picture.get("src", ""))):
-            alt = str(picture.get("alt", "")).strip()
+            alt = str(picture.get("alt", "")).replace(NO_ALT, "").strip()
             picture.replace_with(_word(tree, f"a picture that lies elsewhere{f' ({alt})' if alt else ''}"))
 
 

@@ -41,8 +41,8 @@ OUTPUT = f"""<svg viewBox="0 0 10 10" role="img" aria-label="kept" onload="alert
 
 def write(path: Path) -> Path:
     """The notebook, in the file of that name."""
+    page = {"output_type": "display_data", "metadata": {}, "data": {"text/html": OUTPUT, "text/plain": "x"}}
     outputs = [
-        {"output_type": "display_data", "metadata": {}, "data": {"text/html": OUTPUT, "text/plain": "x"}},
         {
             "output_type": "display_data",
             "metadata": {},
@@ -52,13 +52,13 @@ def write(path: Path) -> Path:
         {"output_type": "display_data", "metadata": {}, "data": {"text/markdown": f"![x]({ELSEWHERE}/u.png)"}},
         {"output_type": "stream", "name": "stdout", "text": "<img src=x onerror=alert(23)>\n\neverything took 3 s\n"},
     ]
+    code = {"cell_type": "code", "metadata": {}, "execution_count": 1}
     cells = [
         {"cell_type": "markdown", "id": "a", "metadata": {}, "source": MARKDOWN},
+        {**code, "id": "c", "source": "page", "outputs": [page]},
         {
-            "cell_type": "code",
+            **code,
             "id": "b",
-            "metadata": {},
-            "execution_count": 1,
             "source": 'print("<img src=x onerror=alert(24)>", "$1", "$2")\n\n# ![x](http://elsewhere.invalid/v.png)',
             "outputs": outputs,
         },
