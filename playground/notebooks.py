@@ -164,7 +164,7 @@ def _said(text: str, what: str) -> str:
 
 def _plain(markdown: str) -> str:
     """A line of Markdown as words."""
-    without_links = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", markdown)
+    without_links = re.sub(r"\[([^\]]*)\]\((?:[^()]|\([^()]*\))*\)", r"\1", markdown)
     return re.sub(r"[*`]", "", without_links).strip()
 
 

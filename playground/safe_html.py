@@ -29,7 +29,8 @@ OTHERS = {"a": {"href", "target", "rel"}, "img": {"src", "alt"}, "td": {"colspan
 OTHERS["th"] = OTHERS["td"]
 # colours are not among them: they would be unreadable in light or in dark
 STYLES = "text-align vertical-align width height max-width font-weight font-style font-variant-numeric".split()
-PICTURE = re.compile(r"data:image/(png|jpeg|gif|webp);base64,[A-Za-z0-9+/=\s]+")
+# a drawing in an img is a picture: browsers run nothing in it and fetch nothing for it
+PICTURE = re.compile(r"data:image/(png|jpeg|gif|webp|svg\+xml);base64,[A-Za-z0-9+/=\s]+")
 ADDRESS = re.compile(r"https?://", re.I)
 # what notebooks and their code have: cells, letters of highlighting, colours of a terminal, the charts' own
 CLASSES = re.compile(
@@ -67,10 +68,14 @@ def _leave_out(tree: BeautifulSoup) -> None:
         element.decompose()
     for element in tree.find_all(list(LEFT_OUT)):
         if not element.decomposed:
-            element.replace_with(_word(tree, LEFT_OUT[element.name]))
+            # beside a drawing, not in it: markup would end it
+            (element.find_parent("svg") or element).insert_after(_word(tree, LEFT_OUT[element.name]))
+            element.decompose()
     for picture in tree.find_all("img"):
-        if not PICTURE.fullmatch(str(picture.get("src", ""))):
-            alt = str(picture.get("alt", "")).replace(NO_ALT, "").strip()
+        alt = str(picture.get("alt", "")).replace(NO_ALT, "").strip()
+        if PICTURE.fullmatch(str(picture.get("src", ""))):
+            picture["alt"] = alt or "a picture without a description"
+        else:
             picture.replace_with(_word(tree, f"a picture that lies elsewhere{f' ({alt})' if alt else ''}"))
 
 

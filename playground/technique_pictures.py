@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 # what each picture shows, for those who can't see it
 WORDS = {
     "full": "Attention and MLP themselves are trained, in every layer.",
-    "lora": "Beside attention and beside MLP stand two thin matrices, A and B. They are trained, both blocks are frozen.",
+    "lora": "Beside attention and MLP stand two thin matrices, A and B. They are trained; both blocks are frozen.",
     "prefix": "Before the text's keys and values, attention has trained ones, in every layer; the blocks are frozen.",
     "prompt": "Before the text's tokens stand trained ones, at the input only; the blocks are frozen.",
     "bottleneck": "Behind attention and behind MLP stands a narrow network that is trained; the blocks are frozen.",
-    "ia3": "Keys and values of attention and the middle of the MLP are multiplied by trained factors; all else is frozen.",
+    "ia3": "Attention's keys and values and the MLP's middle are multiplied by trained factors; all else is frozen.",
 }
 QUANTISED = "The frozen weights are kept in four bits."
 

@@ -145,4 +145,4 @@ def _glossary() -> None:
         elem_id="glossary-search",
     )
     found = gr.HTML(parts_glossary.glossary_html(), elem_id="glossary-words")
-    wanted.input(parts_glossary.glossary_html, wanted, found, queue=False, **QUIET)
+    wanted.change(parts_glossary.glossary_html, wanted, found, queue=False, **QUIET)

@@ -65,7 +65,7 @@ def test_a_hostile_notebook_runs_nothing_and_asks_nothing_of_the_network(room, t
         .locator("[href], [src]")
         .evaluate_all("all => all.map(one => (one.getAttribute('href') ?? one.getAttribute('src')).slice(0, 20))")
     )
-    assert set(addresses) == {"https://example.org/", "data:image/png;base6"}
+    assert set(addresses) == {"https://example.org/", "data:image/png;base6", "data:image/svg+xml;b"}
 
 
 def test_a_notebook_is_read_with_its_formulas_and_the_command_that_runs_it(room):
