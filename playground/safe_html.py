@@ -56,9 +56,10 @@ def safe(html: str) -> Markup:
     _leave_out(tree)
     _mend_links(tree)
     for element in tree.find_all(class_=True):
-        kept = [name for name in element.get_attribute_list("class") if CLASSES.match(str(name))]
-        element.attrs.pop("class")
-        element.attrs.update({"class": kept} if kept else {})
+        kept = [str(name) for name in element.get_attribute_list("class") if CLASSES.match(str(name))]
+        del element["class"]
+        if kept:
+            element["class"] = " ".join(kept)
     return Markup(_cleaner().clean(str(tree)))
 
 
