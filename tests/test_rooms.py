@@ -14,7 +14,7 @@ from tests.conftest import REPOSITORY
 LIBRARY = REPOSITORY / "lib" / "tunelab"
 # each room uses only itself and what stands before it
 ORDER = """
-errors machine spec paces model data techniques config run losses fast answer train measure export chain
+errors glossary machine spec paces model data techniques config run losses fast answer train measure export chain
 doctor worker flags as_code terminal curve data_cli evaluate_cli report_cli runs_cli sweep_cli cli
 """.split()
 FILES = sorted(LIBRARY.rglob("*.py"))

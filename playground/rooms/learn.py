@@ -1,0 +1,148 @@
+"""The Learn room: the tutorials, read beside the app and run in JupyterLab, and the glossary of all words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from playground import notebooks, parts_glossary
+from playground.errors import shown
+from playground.notebooks import Notebook
+from playground.parts import PRIVATE, QUIET
+
+# KaTeX comes with the page; nothing is fetched
+FORMULAS: list[dict[str, str | bool]] = [
+    {"left": "$$", "right": "$$", "display": True},
+    {"left": "$", "right": "$", "display": False},
+]
+# on a phone the list stands above the notebook: what was opened is brought into view
+BRING_INTO_VIEW = """() => {
+    const block = window.innerWidth > 700 ? 'nearest' : 'start';
+    document.getElementById('notebook-head')?.scrollIntoView({block, behavior: 'smooth'});
+}"""
+NOTHING_OPEN = (
+    "Each notebook takes one idea from its equation to a few lines of code, asks you to guess, and measures. Read one "
+    "here with the outputs of its last run; to change and run it, open it in JupyterLab. Begin with the first."
+)
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """What shows the notebook that is open."""
+
+    head: gr.Markdown
+    command: gr.Textbox
+    solutions: gr.Button
+    opened: gr.State  # its file's name, or 'solutions/' and the name
+    page: gr.Markdown
+
+
+def build(folder: Path = notebooks.FOLDER) -> None:
+    """The room's components and what they do; its notebooks are those of the folder."""
+    every = notebooks.every_notebook(folder)
+    with gr.Tabs():
+        with gr.Tab("Notebooks", id="notebooks"), gr.Row(equal_height=False):
+            with gr.Column(scale=4, min_width=300, elem_id="notebook-list"):
+                choices = _lay_out_choices(every)
+            with gr.Column(scale=8, min_width=320):
+                reader = _lay_out_reader()
+        with gr.Tab("Glossary", id="glossary"):
+            _glossary()
+    _open_on_click(every, choices, reader)
+
+
+def _lay_out_choices(every: list[Notebook]) -> list[gr.Button]:
+    if not every:
+        gr.Markdown(
+            "There are no notebooks beside this app. They are in the folder notebooks/ of the repository.",
+            elem_classes="muted",
+        )
+    seen: set[str] = set()
+    buttons = []
+    for notebook in every:
+        with gr.Column(elem_classes="notebook-choice", min_width=0):
+            buttons.append(gr.Button(notebook.title, size="sm", elem_id=f"open-{notebook.name}"))
+            gr.HTML(parts_glossary.about_html(notebook, seen))
+    return buttons
+
+
+def _lay_out_reader() -> _Reader:
+    head = gr.Markdown(NOTHING_OPEN, elem_id="notebook-head", elem_classes="message")
+    with gr.Row(equal_height=False):
+        command = gr.Textbox(
+            label="Run it in JupyterLab",
+            info="Copy this into a terminal, in the folder of this project.",
+            interactive=False,
+            buttons=["copy"],
+            visible=False,
+            elem_id="notebook-command",
+            scale=4,
+            min_width=300,
+        )
+        solutions = gr.Button(
+            "Show its solutions", visible=False, elem_id="notebook-solutions", size="sm", scale=1, min_width=150
+        )
+    page = gr.Markdown(
+        "",
+        latex_delimiters=FORMULAS,
+        # `notebooks.page` is markup that has been made safe, with drawings in it, which Gradio's own filter drops
+        sanitize_html=False,
+        elem_id="notebook-page",
+    )
+    return _Reader(head, command, solutions, gr.State(None), page)
+
+
+def _open_on_click(every: list[Notebook], choices: list[gr.Button], reader: _Reader) -> None:
+    outputs = [reader.head, reader.command, reader.solutions, reader.opened, reader.page, *choices]
+
+    def opening(notebook: Notebook) -> Any:
+        @shown(reader.head)
+        def show() -> dict[Any, Any]:
+            chosen = {
+                button: gr.update(elem_classes=["opened"] if one is notebook else [])
+                for button, one in zip(choices, every, strict=True)
+            }
+            return {**_as_read(reader, notebook, notebook.path), **chosen}
+
+        return show
+
+    def other(opened: str) -> dict[Any, Any]:
+        """The solutions of what is open, or from them back to the notebook."""
+        notebook = next(one for one in every if one.path.name == Path(opened).name)
+        path = notebook.path if opened.startswith("solutions/") else notebook.solutions
+        return _as_read(reader, notebook, path or notebook.path)
+
+    for notebook, button in zip(every, choices, strict=True):
+        # several people may open one at a time: making its page the first time takes a second or two
+        click = button.click(opening(notebook), None, outputs, concurrency_limit=4, **PRIVATE)
+        click.then(None, None, None, js=BRING_INTO_VIEW)
+    reader.solutions.click(shown(reader.head)(other), reader.opened, outputs, concurrency_limit=4, **PRIVATE)
+
+
+def _as_read(reader: _Reader, notebook: Notebook, path: Path) -> dict[Any, Any]:
+    """A notebook, or the one with its solutions, as the reader shows it."""
+    solved = path == notebook.solutions
+    return {
+        reader.page: notebooks.page(path),
+        reader.head: "Shown as its last run left it. Nothing can be changed here.",
+        reader.command: gr.update(value=notebooks.command(path), visible=True),
+        reader.solutions: gr.update(
+            value="Back to the exercises" if solved else "Show its solutions", visible=notebook.solutions is not None
+        ),
+        reader.opened: f"solutions/{path.name}" if solved else path.name,
+    }
+
+
+def _glossary() -> None:
+    wanted = gr.Textbox(
+        label="Find a word",
+        info="Every word of the field that stands in this app and its notebooks. Part of a word is enough.",
+        placeholder="loss",
+        max_lines=1,
+        elem_id="glossary-search",
+    )
+    found = gr.HTML(parts_glossary.glossary_html(), elem_id="glossary-words")
+    wanted.change(parts_glossary.glossary_html, wanted, found, queue=False, **QUIET)
