@@ -14,7 +14,7 @@ from playground.jobs import Jobs
 from playground.material import Material
 from playground.parts.events import PRIVATE, QUIET
 from playground.parts.shared import Shared
-from playground.rooms import compare, methods, runs, train
+from playground.rooms import compare, learn, methods, runs, train
 from tunelab import Comparer, Run, list_runs
 
 DARK = "() => window.playgroundTheme.dark()"
@@ -96,6 +96,8 @@ def _lay_out_rooms(shared: Shared) -> _Rooms:
         methods.build(shared.jobs)
     with gr.Tab(say.ROOMS["runs"], id="runs"):
         runs.build(shared)
+    with gr.Tab(say.ROOMS["learn"], id="learn"):
+        learn.build()
     return _Rooms(training, comparing, compare_tab)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 
 WEB = Path(__file__).parent / "web"
+STYLES = ("style.css", "words.css")
 SCRIPTS = ("frames.js", "theme.js", "live.js", "charts.js")
 
 
@@ -15,7 +16,7 @@ def look() -> dict[str, Any]:
     """What Gradio is given when the page is served."""
     return {
         "theme": theme(),
-        "css": (WEB / "style.css").read_text(encoding="utf-8"),
+        "css": "\n".join((WEB / name).read_text(encoding="utf-8") for name in STYLES),
     }
 
 

@@ -8,10 +8,11 @@ from typing import Any
 
 import gradio as gr
 
-from playground import notebooks, parts_glossary
 from playground.errors import shown
-from playground.notebooks import Notebook
-from playground.parts import PRIVATE, QUIET
+from playground.parts.events import PRIVATE, QUIET
+from playground.views import glossary as words
+from playground.views import notebooks
+from playground.views.notebooks import Notebook
 
 # KaTeX comes with the page; nothing is fetched
 FORMULAS: list[dict[str, str | bool]] = [
@@ -65,7 +66,7 @@ def _lay_out_choices(every: list[Notebook]) -> list[gr.Button]:
     for notebook in every:
         with gr.Column(elem_classes="notebook-choice", min_width=0):
             buttons.append(gr.Button(notebook.title, size="sm", elem_id=f"open-{notebook.name}"))
-            gr.HTML(parts_glossary.about_html(notebook, seen))
+            gr.HTML(words.about_html(notebook, seen))
     return buttons
 
 
@@ -144,5 +145,5 @@ def _glossary() -> None:
         max_lines=1,
         elem_id="glossary-search",
     )
-    found = gr.HTML(parts_glossary.glossary_html(), elem_id="glossary-words")
-    wanted.change(parts_glossary.glossary_html, wanted, found, queue=False, **QUIET)
+    found = gr.HTML(words.glossary_html(), elem_id="glossary-words")
+    wanted.change(words.glossary_html, wanted, found, queue=False, **QUIET)

@@ -98,11 +98,11 @@ def _lay_out_order(shared: Shared) -> _Order:
     choices = run_form.lay_out(shared.jobs)
     before = gr.State(())
     stages = gr.HTML("", elem_id="stages")
-    with gr.Row(elem_classes="tight"):
-        add = gr.Button(say.ADD_STAGE, size="sm", elem_id="add-stage")
-        clear = gr.Button(say.CLEAR_STAGES, size="sm", visible="hidden", elem_id="clear-stages")
     forecast = gr.HTML("", elem_id="forecast")
-    start = gr.Button(say.START, variant="primary", elem_id="start")
+    with gr.Row(elem_classes="tight"):
+        start = gr.Button(say.START, variant="primary", elem_id="start", scale=4, min_width=180)
+        add = gr.Button(say.ADD_STAGE, elem_id="add-stage", scale=2, min_width=130)
+        clear = gr.Button(say.CLEAR_STAGES, visible="hidden", elem_id="clear-stages", scale=2, min_width=130)
     message = gr.Markdown("", elem_id="train-message", elem_classes="message")
     return _Order(material, change, choices, before, stages, add, clear, forecast, start, message)
 

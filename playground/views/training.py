@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from playground.views.techniques import technique_picture
 from playground.views.texts import duration, plain_markdown
 from tunelab import TECHNIQUES, ModelSpec, Progress, Run, RunConfig, Stage
 from tunelab.machine import hardware
@@ -229,7 +230,9 @@ def stages_html(stages: tuple[Stage, ...]) -> Markup:
 
 
 def technique_html(kind: str, quantization: str) -> Markup:
-    """What a technique trains, in a sentence."""
+    """What a technique trains, in a sentence and a picture."""
     technique = TECHNIQUES[kind]
-    title = technique().title_on(ModelSpec(repo_id="starter", quantization=quantization))
-    return render("playground", "technique.html", title=title, summary=technique.summary)
+    quantized = quantization != "none" and kind != "full"
+    title = technique().title_on(ModelSpec(repo_id="starter", quantization=quantization if quantized else "none"))
+    picture = technique_picture(kind, quantized)
+    return render("playground", "technique.html", title=title, summary=technique.summary, picture=picture)

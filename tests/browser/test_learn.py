@@ -8,13 +8,12 @@ from pathlib import Path
 import gradio as gr
 import pytest
 
-from playground import app as whole
+from playground.look import look
 from playground.rooms import learn
 from tests.browser.conftest import PATIENCE, shot
 from tests.playground import hostile
 
 pytestmark = pytest.mark.slow
-WORDS = Path(whole.__file__).parent / "words.css"
 
 
 @pytest.fixture
@@ -29,8 +28,7 @@ def room(browser):
             server_name="127.0.0.1",
             prevent_thread_lock=True,
             quiet=True,
-            theme=whole.theme(),
-            css=whole.STYLE + WORDS.read_text(encoding="utf-8"),
+            **look(),
             footer_links=[],
         )
         page = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **context}).new_page()

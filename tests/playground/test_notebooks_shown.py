@@ -10,8 +10,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from playground import notebooks
-from playground.safe_html import safe
+from playground.views import notebooks
+from playground.views.safe_html import safe
 from tests.playground import hostile
 from tunelab.errors import UserError
 

@@ -210,7 +210,7 @@ def test_a_run_that_was_training_when_it_was_paused_goes_on_before_all_that_wait
 
 def test_a_page_sees_that_something_was_renamed_paused_or_deleted(jobs, monkeypatch):
     monkeypatch.setattr(Jobs, "start_next", lambda _self: None)
-    first, second = (jobs.start(config("starter"), ANNA) for _ in range(2))
+    _first, second = (jobs.start(config("starter"), ANNA) for _ in range(2))
     states = [[jobs.moment(), jobs.state()]]
     for change in (
         lambda: jobs.label(second, ANNA, name="x"),

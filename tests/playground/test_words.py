@@ -7,8 +7,8 @@ import xml.etree.ElementTree as tree
 
 import pytest
 
-from playground.parts_glossary import explained, glossary_html, term
-from playground.technique_pictures import QUANTISED, WORDS, technique_picture
+from playground.views.glossary import explained, glossary_html, term
+from playground.views.techniques import QUANTISED, WORDS, technique_picture
 from tunelab import TECHNIQUES
 from tunelab.glossary import entry, glossary
 

@@ -11,7 +11,7 @@ from tunelab.measure.markup import render
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-    from playground.notebooks import Notebook
+    from playground.views.notebooks import Notebook
 
 
 def term(word: str, shown: str | None = None) -> Markup:

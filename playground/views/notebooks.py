@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 log = logging.getLogger("playground")
-FOLDER = Path(__file__).parent.parent / "notebooks"
+FOLDER = Path(__file__).parents[2] / "notebooks"
 LARGEST = 20_000_000  # bytes
 TIME = re.compile(r"took ([\d.,]+) s\b")
 # The page's Markdown draws formulas between these and would take a dollar of code for the beginning of one. A letter
@@ -96,7 +96,7 @@ def _page(path: Path, _changed: int, _size: int) -> Markup:
     import nbformat
     from markupsafe import Markup
 
-    from playground.safe_html import safe
+    from playground.views.safe_html import safe
 
     try:
         notebook = nbformat.reads(path.read_text(encoding="utf-8"), as_version=4)
