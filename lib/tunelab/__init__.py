@@ -9,8 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tunelab.answer.columns import Column
     from tunelab.answer.comparison import Comparer, compare
-    from tunelab.answer.question import Answer, Comparison, Provenance
+    from tunelab.answer.question import Answer, Comparison, Folded, Provenance, fold_equal
     from tunelab.as_code import as_command, as_notebook, as_python
     from tunelab.chain import finetune, train_run
     from tunelab.config import RunConfig
@@ -53,8 +54,9 @@ if TYPE_CHECKING:
     )
 
 _HOME = {
+    "answer.columns": ("Column",),
     "answer.comparison": ("Comparer", "compare"),
-    "answer.question": ("Answer", "Comparison", "Provenance"),
+    "answer.question": ("Answer", "Comparison", "Folded", "Provenance", "fold_equal"),
     "as_code": ("as_command", "as_notebook", "as_python"),
     "chain": ("finetune", "train_run"),
     "config": ("RunConfig",),
@@ -105,10 +107,12 @@ __all__ = [
     "Ballot",
     "Base",
     "BottleneckAdapter",
+    "Column",
     "Comparer",
     "Comparison",
     "DataSpec",
     "Exported",
+    "Folded",
     "FullFineTuning",
     "Ladder",
     "LadderConfig",
@@ -146,6 +150,7 @@ __all__ = [
     "export_merged",
     "export_votes",
     "finetune",
+    "fold_equal",
     "heldout_examples",
     "import_adapter",
     "judge_all",

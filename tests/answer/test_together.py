@@ -37,6 +37,11 @@ def ids_of(base, prompt):
     return encode_prompt([Message("user", prompt)], base.tokenizer)
 
 
+def asking(ids, adapters, *how, **more):
+    """A question of one prompt to a row for each adapter."""
+    return Asked([ids] * len(adapters), adapters, *how, **more)
+
+
 def alone(llama, adapters, ids, longest, ends, temperature, seed):
     """Every column's tokens when nobody else asks."""
     decoder = FastDecoder(llama, adapters, len(ids) + longest)
@@ -52,7 +57,7 @@ def test_who_joins_when_changes_nobodys_tokens(base, runs, temperature, arriving
     columns = [[None, adapters[0]], [None, adapters[1]], [None, *adapters], [adapters[1]]]
     heard: list[list] = [[] for _ in PROMPTS]
     asked = [
-        Asked(ids_of(base, prompt), columns[n % 4], 3 + n, ends, heard[n].append, temperature=temperature, seed=n)
+        asking(ids_of(base, prompt), columns[n % 4], 3 + n, ends, heard[n].append, temperature=temperature, seeds=[n])
         for n, prompt in enumerate(PROMPTS)
     ]
     together, waiting = Together(llama), list(asked)
@@ -67,7 +72,7 @@ def test_who_joins_when_changes_nobodys_tokens(base, runs, temperature, arriving
             break
     assert together.rows == 0
     for n, one in enumerate(asked):
-        assert heard[n] == alone(llama, one.adapters, one.prompt, one.longest, ends, temperature, n)
+        assert heard[n] == alone(llama, one.adapters, one.prompts[0], one.longest, ends, temperature, n)
 
 
 def test_who_cancels_is_not_answered_any_more_and_frees_the_rows(base, runs):
@@ -75,8 +80,8 @@ def test_who_cancels_is_not_answered_any_more_and_frees_the_rows(base, runs):
     heard: list[list] = [[], []]
     stop = threading.Event()
     ids = ids_of(base, PROMPTS[0])
-    first = Asked(ids, [None, None], 50, frozenset(), heard[0].append, stop.is_set)
-    second = Asked(ids, [None], 50, frozenset(), heard[1].append)
+    first = asking(ids, [None, None], 50, frozenset(), heard[0].append, stop.is_set)
+    second = asking(ids, [None], 50, frozenset(), heard[1].append)
     together = Together(llama)
     together.join([first, second])
     together.step()
@@ -95,8 +100,8 @@ def test_at_whichever_look_somebody_is_found_to_have_cancelled_the_others_are_an
     llama, ids, looks = FastLlama(base.model), ids_of(base, PROMPTS[0]), itertools.count(1)
     heard: list[list] = [[], []]
     together = Together(llama)
-    leaving = Asked(ids, [None, None], 9, frozenset(), heard[0].append, lambda: next(looks) >= look)
-    together.join([leaving, Asked(ids, [None], 9, frozenset(), heard[1].append)])
+    leaving = asking(ids, [None, None], 9, frozenset(), heard[0].append, lambda: next(looks) >= look)
+    together.join([leaving, asking(ids, [None], 9, frozenset(), heard[1].append)])
     while together.asked:
         together.step()
     assert len(heard[0]) == look
@@ -159,7 +164,7 @@ def test_a_question_that_can_not_be_answered_hurts_nobody_beside_it(runs, monkey
 
 
 def test_more_people_than_there_are_rows_are_answered_in_the_order_they_came(runs, monkeypatch):
-    monkeypatch.setattr("tunelab.answer.comparison.MAX_ROWS", 4)
+    monkeypatch.setattr("tunelab.answer.owner.MAX_ROWS", 4)
     most: list[int] = []
     step = Together.step
     monkeypatch.setattr(Together, "step", lambda self: (most.append(self.rows), step(self))[1])
@@ -176,7 +181,7 @@ def test_a_reader_who_leaves_frees_the_rows(runs):
         stream.close()
         *_, last = comparer.stream([runs[0]], "say blue", max_new_tokens=8)
         assert last.done
-        assert comparer._together.rows == 0
+        assert comparer._owner.together.rows == 0
 
 
 def test_what_was_asked_before_the_comparer_is_closed_is_answered(runs):
