@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tunelab.export import Exported, export_adapter, export_gguf, export_merged, import_adapter
     from tunelab.measure.card import RunCard, report
     from tunelab.measure.climb import climb
+    from tunelab.measure.compared import export_comparisons
     from tunelab.measure.evaluation import evaluate
     from tunelab.measure.ladder import Ladder, LadderConfig, list_ladders
     from tunelab.measure.statistics import Measured, Verdict, judge_all
@@ -66,6 +67,7 @@ _HOME = {
     "export": ("Exported", "export_adapter", "export_gguf", "export_merged", "import_adapter"),
     "measure.card": ("RunCard", "report"),
     "measure.climb": ("climb",),
+    "measure.compared": ("export_comparisons",),
     "measure.evaluation": ("evaluate",),
     "measure.ladder": ("Ladder", "LadderConfig", "list_ladders"),
     "measure.sweep": ("Sweep", "SweepConfig", "list_sweeps"),
@@ -146,6 +148,7 @@ __all__ = [
     "examine",
     "explain",
     "export_adapter",
+    "export_comparisons",
     "export_gguf",
     "export_merged",
     "export_votes",

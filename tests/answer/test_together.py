@@ -75,6 +75,52 @@ def test_who_joins_when_changes_nobodys_tokens(base, runs, temperature, arriving
         assert heard[n] == alone(llama, one.adapters, one.prompts[0], one.longest, ends, temperature, n)
 
 
+def test_long_prompts_are_read_in_parts_and_memory_grows_with_the_answers(base, runs, monkeypatch):
+    from tunelab.answer import together as module
+    from tunelab.fast import decode as decoding
+
+    for name, value in {"POSITIONS": 40, "LEAST_READ": 3, "ROOM": 1, "SIMILAR": 1, "APART": 9}.items():
+        monkeypatch.setattr(module, name, value)
+    monkeypatch.setattr(decoding, "LEAST_GROWTH", 2)
+    llama, adapters = FastLlama(base.model), [run.config.technique.factors(run.adapter_path) for run in runs]
+    heard: list[list] = [[] for _ in range(6)]
+    prompts = [ids_of(base, "say " + "very " * (9 * n % 31)) for n in range(6)]
+    asked = [
+        asking(ids, [None, *adapters], 30, frozenset({2}), one.append) for ids, one in zip(prompts, heard, strict=True)
+    ]
+    asked[3].prompts = [prompts[3], prompts[0], prompts[5]]  # each column its own
+    together, most = Together(llama), 0
+    for one in asked:
+        together.join([one])
+        together.step()
+    assert any(not one for one in heard)  # still being read, while others are answered
+    while together.asked:
+        most = max(most, together.bytes_now())
+        assert together.bytes_now() <= together.bytes_with([]) * 2
+        together.step()
+    assert most > 0
+    for n, one in enumerate(asked):
+        for row, ids in enumerate(one.prompts):
+            ((expected),) = zip(*alone(llama, [one.adapters[row]], ids, 30, frozenset({2}), 0.0, 0), strict=True)
+            assert [step[row] for step in heard[n] if step[row] is not None] == list(expected)
+
+
+def test_a_prompt_that_can_not_be_read_ends_its_own_question_alone(base, runs, monkeypatch):
+    llama, ids = FastLlama(base.model), ids_of(base, PROMPTS[0])
+    heard: list[list] = [[], []]
+    together = Together(llama)
+    first = asking(ids, [None], 9, frozenset(), heard[0].append)
+    together.join([first])
+    with monkeypatch.context() as patched:
+        patched.setattr(FastDecoder, "__call__", lambda self, ids, padding=None: 1 / 0)
+        broken = asking(ids, [None], 9, frozenset(), heard[1].append)
+        together.join([broken])
+    assert isinstance(broken.error, ZeroDivisionError)
+    while together.asked:
+        together.step()
+    assert heard == [alone(llama, [None], ids, 9, frozenset(), 0.0, 0), []]
+
+
 def test_who_cancels_is_not_answered_any_more_and_frees_the_rows(base, runs):
     llama = FastLlama(base.model)
     heard: list[list] = [[], []]

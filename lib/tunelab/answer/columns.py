@@ -102,12 +102,15 @@ class Column:
 
     @property
     def _beside(self) -> str:
-        count = len(self.examples)
-        parts = [
-            "with system prompt" if self.system else "without system prompt" if self.system is not None else "",
-            f"with {count} example{'s'[: count != 1]}" if count else "",
-        ]
-        return f" {' and '.join(filter(None, parts))}" if any(parts) else ""
+        shown = f" with {counted(len(self.examples), 'example')}" if self.examples else ""
+        if self.system:
+            return " with system prompt" + shown.replace(" with", " and")
+        return shown if self.system is None else f" without system prompt{shown.replace(' with', ', with')}"
+
+
+def counted(number: int, one: str) -> str:
+    """'1 example', '3 examples'."""
+    return f"{number} {one}{'s'[: number != 1]}"
 
 
 def opened(columns: Sequence[Column], root: str | Path | None) -> tuple[Column, ...]:

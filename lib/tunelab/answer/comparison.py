@@ -263,7 +263,7 @@ def _question(
     """A question; `system`: what stands first in columns that say nothing of it, in place of their own."""
     if history and len(history) != len(columns):
         raise UserError(f"{len(history)} histories for {len(columns)} columns: give each column its own, or none.")
-    before = tuple(tuple(tuple(pair) for pair in one) for one in history)
+    before = tuple(tuple((asked, answered) for asked, answered in one) for one in history)
     if turns is None:
         said = [Message("user", prompt)]
         turns = tuple(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from tunelab.answer.columns import Column, Turns, labels_of
+from tunelab.answer.columns import Column, Turns, counted, labels_of
 from tunelab.errors import UserError
 from tunelab.run.run import Run, list_runs
 
@@ -47,8 +47,8 @@ class Provenance:
         adapter = f"adapter {self.adapter} on{scale}" if self.adapter else "adapter off"
         before = [
             "system prompt" if self.system else "no system prompt",
-            f"{self.examples} example{'s'[: self.examples != 1]}" if self.examples else "no examples",
-            *([f"{self.turns} earlier turn{'s'[: self.turns != 1]}"] if self.turns else []),
+            counted(self.examples, "example") if self.examples else "no examples",
+            *([counted(self.turns, "earlier turn")] if self.turns else []),
         ]
         parts = [f"{self.base} ({self.base_sha256[:8]})", adapter, self.precision, self.template, ", ".join(before)]
         return " · ".join([*parts, self.decoding])

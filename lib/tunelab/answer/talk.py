@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from tunelab.answer.columns import counted
 from tunelab.answer.generation import end_ids, text_of
 from tunelab.answer.question import Answer, Comparison, Provenance, Question, StopReason
 from tunelab.data import encode_prompt, prompt_notes
@@ -132,8 +133,8 @@ def _too_long(question: Question, column: int, tokens: int, available: int, take
     virtual = f" ({taken} of them taken by virtual tokens)" if taken else ""
     earlier = len(question.history[column]) if question.history else 0
     longer = [
-        *([f"{len(asked.examples)} examples"] if asked.examples else []),
-        *([f"{earlier} earlier turns"] if earlier else []),
+        *([counted(len(asked.examples), "example")] if asked.examples else []),
+        *([counted(earlier, "earlier turn")] if earlier else []),
     ]
     beside = f", with {' and '.join(longer)}," if longer else ""
     advice = f"Shorten the prompt, its system part included, to less than {available - taken} tokens"
