@@ -397,7 +397,7 @@ def test_who_cancels_while_waiting_leaves_without_an_answer(comparer, runs):
     long = comparer.ask([Column(runs["dora"])], PROMPT, max_new_tokens=1500)
     next(update for update in long if update.answers)
     waiting = comparer.ask([Column(runs["ia3"])], PROMPT, max_new_tokens=1500, cancel=stop)
-    assert "waiting for 1 before it" in next(waiting).note
+    assert next(waiting).note == "Waiting for 1 question that can't share a batch with it …"
     stop.set()
     long.close()
     final = last(waiting)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from tunelab.answer.columns import counted
 from tunelab.answer.requests import Request
 from tunelab.errors import UserError
 from tunelab.machine import libraries
@@ -201,7 +202,8 @@ class Owner:
             if rest:
                 self._turns.append(_Turn(request, in_turns(resident, [Part(talk, rest)])))
                 if len(self._turns) > 1:
-                    talk.waits(f"waiting for {len(self._turns) - 1} before it that can't share a batch …")
+                    before = counted(len(self._turns) - 1, "question")
+                    talk.waits(f"waiting for {before} that can't share a batch with it …")
         self._waiting.remove(request)
         return True
 

@@ -169,5 +169,8 @@ def _blank(base: Base, question: Question, row: Line) -> Answer:
 
 def _sentences(*notes: str | None) -> str | None:
     """Notes as sentences, one after the other; None where there is none."""
-    sentences = [note if note.endswith(".") else f"{note[0].upper()}{note[1:]}." for note in notes if note]
+    sentences = []
+    for note in filter(None, notes):
+        ended = note if note.endswith((".", "…")) else f"{note}."
+        sentences.append(note if note.endswith(".") else f"{ended[0].upper()}{ended[1:]}")
     return " ".join(sentences) or None
