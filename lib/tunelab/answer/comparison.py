@@ -130,19 +130,20 @@ class Comparer:
         prompt: str,
         *,
         system: str | None = None,
+        strength: float = 1.0,
         max_new_tokens: int = 128,
         temperature: float = 0.0,
         seed: int = 0,
         cancel: threading.Event | None = None,
     ) -> Iterator[Comparison]:
         """As `ask`, with the base and each run as columns. `system` stands before the prompt in all of them; None: that
-        of the first run.
+        of the first run. `strength`: how much the adapters count.
 
         Raises:
             UserError: a run has no adapter, the runs have different bases, or a setting is out of its range.
         """
         check_prompt(prompt)
-        columns = self._base_and(runs)
+        columns = self._base_and(runs, strength)
         question = self._asker(columns, max_new_tokens, temperature, (seed,), cancel)
         yield from self._grown(question(prompt, system=system or system_of(runs_of(columns)[0])))
 
@@ -174,12 +175,12 @@ class Comparer:
             on_progress(done)
         return everything
 
-    def _base_and(self, runs: Sequence[Run | str]) -> tuple[Column, ...]:
+    def _base_and(self, runs: Sequence[Run | str], strength: float = 1.0) -> tuple[Column, ...]:
         if not runs:
             raise UserError("No run is chosen to compare with the base. Choose one; if there is none yet, train one.")
         if len(runs) >= MAX_COLUMNS:
             raise UserError(f"{len(runs)} runs: give 1 to {MAX_COLUMNS - 1} to compare with the base.")
-        return (Column(), *(Column(run).opened(self.root) for run in runs))
+        return (Column(), *(Column(run, strength=strength).opened(self.root) for run in runs))
 
     def _asker(
         self,
