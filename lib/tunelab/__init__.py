@@ -9,8 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tunelab.answer.columns import Column
     from tunelab.answer.comparison import Comparer, compare
-    from tunelab.answer.question import Answer, Comparison, Provenance
+    from tunelab.answer.question import Answer, Comparison, Folded, Provenance, fold_equal
     from tunelab.as_code import as_command, as_notebook, as_python
     from tunelab.chain import finetune, train_run
     from tunelab.config import RunConfig
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from tunelab.export import Exported, export_adapter, export_gguf, export_merged, import_adapter
     from tunelab.measure.card import RunCard, report
     from tunelab.measure.climb import climb
+    from tunelab.measure.compared import export_comparisons
     from tunelab.measure.evaluation import evaluate
     from tunelab.measure.ladder import Ladder, LadderConfig, list_ladders
     from tunelab.measure.statistics import Measured, Verdict, judge_all
@@ -59,8 +61,9 @@ if TYPE_CHECKING:
     )
 
 _HOME = {
+    "answer.columns": ("Column",),
     "answer.comparison": ("Comparer", "compare"),
-    "answer.question": ("Answer", "Comparison", "Provenance"),
+    "answer.question": ("Answer", "Comparison", "Folded", "Provenance", "fold_equal"),
     "as_code": ("as_command", "as_notebook", "as_python"),
     "chain": ("finetune", "train_run"),
     "config": ("RunConfig",),
@@ -70,6 +73,7 @@ _HOME = {
     "export": ("Exported", "export_adapter", "export_gguf", "export_merged", "import_adapter"),
     "measure.card": ("RunCard", "report"),
     "measure.climb": ("climb",),
+    "measure.compared": ("export_comparisons",),
     "measure.evaluation": ("evaluate",),
     "measure.ladder": ("Ladder", "LadderConfig", "list_ladders"),
     "measure.sweep": ("Sweep", "SweepConfig", "list_sweeps"),
@@ -118,6 +122,7 @@ __all__ = [
     "Ballot",
     "Base",
     "BottleneckAdapter",
+    "Column",
     "Comparer",
     "Comparison",
     "DataSpec",
@@ -126,6 +131,7 @@ __all__ = [
     "Difference",
     "Exported",
     "Fix",
+    "Folded",
     "FullFineTuning",
     "Labels",
     "Ladder",
@@ -166,10 +172,12 @@ __all__ = [
     "examine",
     "explain",
     "export_adapter",
+    "export_comparisons",
     "export_gguf",
     "export_merged",
     "export_votes",
     "finetune",
+    "fold_equal",
     "heldout_examples",
     "import_adapter",
     "judge_all",

@@ -114,6 +114,9 @@ def build_parser() -> argparse.ArgumentParser:
     asked.add_argument("--prompt", help="one prompt")
     asked.add_argument("--prompts", metavar="FILE", help="a text file with one prompt per line, or a data file")
     compare.add_argument("--system", help="a system prompt")
+    compare.add_argument(
+        "--strength", type=float, default=1.0, help="how much the adapters count: 0 is the base, 1 the run, up to 1.5"
+    )
     compare.add_argument("--max-new-tokens", type=int, default=128, help="longest answer in tokens")
     compare.add_argument("--temperature", type=float, default=0.0, help="0: the most likely token; above: sampled")
     compare.add_argument("--seed", type=int, default=0, help="seed of the sampling")
@@ -402,6 +405,7 @@ def _compare(options: argparse.Namespace) -> int:
                 runs,
                 prompt,
                 system=options.system,
+                strength=options.strength,
                 max_new_tokens=options.max_new_tokens,
                 temperature=options.temperature,
                 seed=options.seed,

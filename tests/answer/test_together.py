@@ -37,6 +37,11 @@ def ids_of(base, prompt):
     return encode_prompt([Message("user", prompt)], base.tokenizer)
 
 
+def asking(ids, adapters, *how, **more):
+    """A question of one prompt to a row for each adapter."""
+    return Asked([ids] * len(adapters), adapters, *how, **more)
+
+
 def alone(llama, adapters, ids, longest, ends, temperature, seed):
     """Every column's tokens when nobody else asks."""
     decoder = FastDecoder(llama, adapters, len(ids) + longest)
@@ -52,7 +57,7 @@ def test_who_joins_when_changes_nobodys_tokens(base, runs, temperature, arriving
     columns = [[None, adapters[0]], [None, adapters[1]], [None, *adapters], [adapters[1]]]
     heard: list[list] = [[] for _ in PROMPTS]
     asked = [
-        Asked(ids_of(base, prompt), columns[n % 4], 3 + n, ends, heard[n].append, temperature=temperature, seed=n)
+        asking(ids_of(base, prompt), columns[n % 4], 3 + n, ends, heard[n].append, temperature=temperature, seeds=[n])
         for n, prompt in enumerate(PROMPTS)
     ]
     together, waiting = Together(llama), list(asked)
@@ -67,7 +72,54 @@ def test_who_joins_when_changes_nobodys_tokens(base, runs, temperature, arriving
             break
     assert together.rows == 0
     for n, one in enumerate(asked):
-        assert heard[n] == alone(llama, one.adapters, one.prompt, one.longest, ends, temperature, n)
+        assert heard[n] == alone(llama, one.adapters, one.prompts[0], one.longest, ends, temperature, n)
+
+
+def test_long_prompts_are_read_in_parts_and_memory_grows_with_the_answers(base, runs, monkeypatch):
+    from tunelab.answer import together as module
+    from tunelab.fast import decode as decoding
+
+    for name, value in {"POSITIONS": 40, "LEAST_READ": 3, "ROOM": 1, "SIMILAR": 1, "APART": 9}.items():
+        monkeypatch.setattr(module, name, value)
+    monkeypatch.setattr(decoding, "LEAST_GROWTH", 2)
+    llama, adapters = FastLlama(base.model), [run.config.technique.factors(run.adapter_path) for run in runs]
+    heard: list[list] = [[] for _ in range(6)]
+    prompts = [ids_of(base, "say " + "very " * (9 * n % 31)) for n in range(6)]
+    asked = [
+        asking(ids, [None, *adapters], 30, frozenset({2}), one.append) for ids, one in zip(prompts, heard, strict=True)
+    ]
+    asked[3].prompts = [prompts[3], prompts[0], prompts[5]]  # each column its own
+    together = Together(llama)
+    for one in asked:
+        together.join([one])
+        together.step()
+    assert any(not one for one in heard)  # still being read, while others are answered
+    allowed, taken = together.bytes_with([]), []
+    while together.asked:
+        taken.append(together.bytes_now())
+        together.step()
+    assert taken[0] < max(taken) <= 1.5 * allowed
+    assert together.bytes_now() == 0
+    for n, one in enumerate(asked):
+        for row, ids in enumerate(one.prompts):
+            ((expected),) = zip(*alone(llama, [one.adapters[row]], ids, 30, frozenset({2}), 0.0, 0), strict=True)
+            assert [step[row] for step in heard[n] if step[row] is not None] == list(expected)
+
+
+def test_a_prompt_that_can_not_be_read_ends_its_own_question_alone(base, runs, monkeypatch):
+    llama, ids = FastLlama(base.model), ids_of(base, PROMPTS[0])
+    heard: list[list] = [[], []]
+    together = Together(llama)
+    first = asking(ids, [None], 9, frozenset(), heard[0].append)
+    together.join([first])
+    with monkeypatch.context() as patched:
+        patched.setattr(FastDecoder, "__call__", lambda self, ids, padding=None: 1 / 0)
+        broken = asking(ids, [None], 9, frozenset(), heard[1].append)
+        together.join([broken])
+    assert isinstance(broken.error, ZeroDivisionError)
+    while together.asked:
+        together.step()
+    assert heard == [alone(llama, [None], ids, 9, frozenset(), 0.0, 0), []]
 
 
 def test_who_cancels_is_not_answered_any_more_and_frees_the_rows(base, runs):
@@ -75,8 +127,8 @@ def test_who_cancels_is_not_answered_any_more_and_frees_the_rows(base, runs):
     heard: list[list] = [[], []]
     stop = threading.Event()
     ids = ids_of(base, PROMPTS[0])
-    first = Asked(ids, [None, None], 50, frozenset(), heard[0].append, stop.is_set)
-    second = Asked(ids, [None], 50, frozenset(), heard[1].append)
+    first = asking(ids, [None, None], 50, frozenset(), heard[0].append, stop.is_set)
+    second = asking(ids, [None], 50, frozenset(), heard[1].append)
     together = Together(llama)
     together.join([first, second])
     together.step()
@@ -95,8 +147,8 @@ def test_at_whichever_look_somebody_is_found_to_have_cancelled_the_others_are_an
     llama, ids, looks = FastLlama(base.model), ids_of(base, PROMPTS[0]), itertools.count(1)
     heard: list[list] = [[], []]
     together = Together(llama)
-    leaving = Asked(ids, [None, None], 9, frozenset(), heard[0].append, lambda: next(looks) >= look)
-    together.join([leaving, Asked(ids, [None], 9, frozenset(), heard[1].append)])
+    leaving = asking(ids, [None, None], 9, frozenset(), heard[0].append, lambda: next(looks) >= look)
+    together.join([leaving, asking(ids, [None], 9, frozenset(), heard[1].append)])
     while together.asked:
         together.step()
     assert len(heard[0]) == look
@@ -159,7 +211,7 @@ def test_a_question_that_can_not_be_answered_hurts_nobody_beside_it(runs, monkey
 
 
 def test_more_people_than_there_are_rows_are_answered_in_the_order_they_came(runs, monkeypatch):
-    monkeypatch.setattr("tunelab.answer.comparison.MAX_ROWS", 4)
+    monkeypatch.setattr("tunelab.answer.owner.MAX_ROWS", 4)
     most: list[int] = []
     step = Together.step
     monkeypatch.setattr(Together, "step", lambda self: (most.append(self.rows), step(self))[1])
@@ -176,7 +228,7 @@ def test_a_reader_who_leaves_frees_the_rows(runs):
         stream.close()
         *_, last = comparer.stream([runs[0]], "say blue", max_new_tokens=8)
         assert last.done
-        assert comparer._together.rows == 0
+        assert comparer._owner.together.rows == 0
 
 
 def test_what_was_asked_before_the_comparer_is_closed_is_answered(runs):

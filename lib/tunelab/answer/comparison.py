@@ -1,45 +1,41 @@
 """Base and tuned, side by side, on one resident base.
 
-Exactly one thread touches a model (`Comparer` owns it), because PEFT's switches are not thread-safe. LoRA answers come
-from one batch: a row without an adapter, and one with each adapter; questions that come meanwhile join it, and leave it
-when they are answered. Any other technique takes turns with the base, adapter off and on, and has the model to itself
-until it is done: what has come later waits. Every answer says where it comes from.
+    Comparer.ask(columns, prompt)      one question, every column's answer as it grows
+            .batch(columns, prompts)   a set of prompts, each comparison when it is done
+            .stream(runs, prompt), .answers(runs, prompts)   the same for the base and some runs
+    compare(runs, prompt)              a finished comparison
+
+Columns are the base or runs, with what stands before the prompt (`columns`). One thread owns the models (`owner`):
+questions that come meanwhile join those that are being answered. Every answer says where it comes from.
 """
 
 from __future__ import annotations
 
-import queue
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tunelab.answer.question import Comparison, Question, Talk, check_decoding, positions_taken
+from tunelab.answer.columns import Column, Turns, base_of, opened, system_of
+from tunelab.answer.owner import Owner
+from tunelab.answer.question import (
+    Comparison,
+    Question,
+    check_decoding,
+    check_prompt,
+    checked_seeds,
+    notes_on,
+    problem_of,
+    runs_of,
+)
+from tunelab.answer.requests import Request
+from tunelab.data.examples import Message
 from tunelab.errors import UserError
-from tunelab.machine import libraries
 from tunelab.run.run import Run
-from tunelab.spec import base_differences
 
-if TYPE_CHECKING:
-    from tunelab.answer.decoders import Resident
-    from tunelab.answer.together import Asked, Together
-    from tunelab.data import Message
-
-MAX_COLUMNS = 9
-MAX_ROWS = 36  # of answers that are made together: four questions to as many columns as there can be
-
-
-@dataclass(frozen=True)
-class _Request:
-    updates: queue.SimpleQueue[Any]  # what it brings, then _END or an exception
-    work: Callable[[], Iterator[Any]] | None = None  # run by the owner thread, which has the model to itself meanwhile
-    question: Question | None = None  # or what is asked, together with others where that can be
-
-
-_END = object()
+MAX_COLUMNS = 9  # the base and runs
+AT_ONCE = 32  # answers of a set of prompts that are made at once; others come in between two such groups
 
 
 def compare(
@@ -61,17 +57,12 @@ def compare(
 
 
 class Comparer:
-    """Owns the thread that touches models, and the one base that is resident. Close it, or use it in a `with`."""
+    """Answers questions on one base that is resident. Close it, or use it in a `with`."""
 
     def __init__(self, root: str | Path | None = None) -> None:
         self.root = root
-        self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
-        self._closed = False  # nothing that comes later is taken
+        self._owner: Owner | None = None
         self._start = threading.Lock()
-        self._resident: Resident | None = None
-        self._together: Together | None = None  # what is answered together, on the resident base
-        self._answering: list[tuple[_Request, Talk, Asked]] = []
 
     def __enter__(self) -> Comparer:
         return self
@@ -80,11 +71,58 @@ class Comparer:
         self.close()
 
     def close(self) -> None:
-        """End the owner thread and release the model."""
-        if self._thread:
-            self._requests.put(None)
-            self._thread.join()
-            self._thread = None
+        """Answer what was asked before, end the thread that owns the model and release it."""
+        with self._start:
+            if self._owner:
+                self._owner.close()
+                self._owner = None
+
+    def ask(
+        self,
+        columns: Sequence[Column],
+        prompt: str,
+        *,
+        history: Sequence[Turns] = (),
+        seeds: Sequence[int] | int = (0,),
+        max_new_tokens: int = 128,
+        temperature: float = 0.0,
+        cancel: threading.Event | None = None,
+    ) -> Iterator[Comparison]:
+        """The comparison of one to four columns as it grows, a token per answer each time; the last one is `done`.
+
+        `history`: of each column, what was asked and answered before (`Comparison.continued` of the last one); none: a
+        new conversation. `seeds` (or how many): at a `temperature` above 0, an answer of each column by each seed.
+
+        Closing the iterator, or setting `cancel`, stops at the next token. What waits is told in `note`.
+
+        Raises:
+            UserError: a column can't answer, they stand on different bases, what is asked does not fit into the model,
+                or a setting is out of its range.
+        """
+        check_prompt(prompt)
+        question = self._asker(opened(columns, self.root), max_new_tokens, temperature, seeds, cancel)
+        return self._grown(question(prompt, history=history))
+
+    def batch(
+        self,
+        columns: Sequence[Column],
+        prompts: Sequence[str],
+        *,
+        seeds: Sequence[int] | int = (0,),
+        max_new_tokens: int = 128,
+        temperature: float = 0.0,
+        cancel: threading.Event | None = None,
+    ) -> Iterator[Comparison]:
+        """The comparison on every prompt when it is done, in the order of the prompts: after n of them, `prompts[n:]`
+        is what is left. Settings as in `ask`. A prompt that can't be answered has an `error`, and no answers.
+
+        Closing the iterator, or setting `cancel`, stops; what is not complete by then is not given.
+
+        Raises:
+            UserError: as `ask`, but for what concerns one prompt.
+        """
+        question = self._asker(opened(columns, self.root), max_new_tokens, temperature, seeds, cancel)
+        return self._done([question(prompt, problem=problem_of(prompt)) for prompt in prompts])
 
     def stream(
         self,
@@ -92,28 +130,22 @@ class Comparer:
         prompt: str,
         *,
         system: str | None = None,
+        strength: float = 1.0,
         max_new_tokens: int = 128,
         temperature: float = 0.0,
         seed: int = 0,
         cancel: threading.Event | None = None,
     ) -> Iterator[Comparison]:
-        """The comparison as it grows, a token per answer each time; the last one is `done`.
-
-        Closing the iterator, or setting `cancel`, stops at the next token.
+        """As `ask`, with the base and each run as columns. `system` stands before the prompt in all of them; None: that
+        of the first run. `strength`: how much the adapters count.
 
         Raises:
             UserError: a run has no adapter, the runs have different bases, or a setting is out of its range.
         """
-        if not prompt.strip():
-            raise UserError("The prompt is empty. Write a question, or choose one of the examples.")
-        opened = self._opened(runs)
-        check_decoding(max_new_tokens, temperature)
-        stop = cancel or threading.Event()
-        question = Question(opened, prompt, system or None, max_new_tokens, temperature, seed, stop)
-        try:
-            yield from self._submit(question=question)
-        finally:
-            stop.set()
+        check_prompt(prompt)
+        columns = self._base_and(runs, strength)
+        question = self._asker(columns, max_new_tokens, temperature, (seed,), cancel)
+        yield from self._grown(question(prompt, system=system or system_of(runs_of(columns)[0])))
 
     def answers(
         self,
@@ -128,245 +160,115 @@ class Comparer:
         `prompts` are the turns up to the answer (`Example.asked`); `on_progress` hears how many are done.
 
         Raises:
-            UserError: a run has no adapter, or the runs have different bases.
+            UserError: a run has no adapter, the runs have different bases, or a prompt does not fit into the model.
         """
-        opened = self._opened(runs)
-        check_decoding(max_new_tokens, 0.0)
+        columns = self._base_and(runs)
+        question = self._asker(columns, max_new_tokens, 0.0, (0,), None)
+        # prompts of similar length are decoded at once, and the longest are first: if one is too long, it shows at once
+        order = sorted(range(len(prompts)), key=lambda index: -sum(len(turn.content) for turn in prompts[index]))
         everything: list[list[str]] = [[] for _ in prompts]
-        done = 0
-        for indices, answers in self._submit(lambda: self._answer_all(opened, prompts, max_new_tokens)):
-            for index, texts in zip(indices, answers, strict=True):
-                everything[index] = texts
-            done += len(indices)
+        asked = [question("", turns=(tuple(prompts[index]),) * len(columns)) for index in order]
+        for done, (index, comparison) in enumerate(zip(order, self._done(asked), strict=True), 1):
+            if comparison.error is not None:
+                raise UserError(comparison.error)
+            everything[index] = [answer.text for answer in comparison.answers]
             on_progress(done)
         return everything
 
-    def _opened(self, runs: Sequence[Run | str]) -> tuple[Run, ...]:
+    def _base_and(self, runs: Sequence[Run | str], strength: float = 1.0) -> tuple[Column, ...]:
         if not runs:
             raise UserError("No run is chosen to compare with the base. Choose one; if there is none yet, train one.")
         if len(runs) >= MAX_COLUMNS:
             raise UserError(f"{len(runs)} runs: give 1 to {MAX_COLUMNS - 1} to compare with the base.")
-        opened = tuple(run if isinstance(run, Run) else Run.open_to_ask(run, self.root) for run in runs)
-        _check_runs(opened)
-        return opened
+        return (Column(), *(Column(run, strength=strength).opened(self.root) for run in runs))
 
-    def _submit(
-        self, work: Callable[[], Iterator[Any]] | None = None, question: Question | None = None
-    ) -> Iterator[Any]:
-        """What the owner thread brings."""
-        with self._start:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._own, daemon=True, name="model owner")
-                self._thread.start()
-        request = _Request(queue.SimpleQueue(), work, question)
-        self._requests.put(request)
-        while (update := request.updates.get()) is not _END:
-            if isinstance(update, BaseException):
-                raise update
-            yield update
+    def _asker(
+        self,
+        columns: tuple[Column, ...],
+        max_new_tokens: int,
+        temperature: float,
+        seeds: Sequence[int] | int,
+        cancel: threading.Event | None,
+    ) -> Callable[..., Question]:
+        """What makes questions to these columns."""
+        check_decoding(max_new_tokens, temperature)
+        decoding = {
+            "max_new_tokens": max_new_tokens,
+            "temperature": temperature,
+            "seeds": checked_seeds(seeds, temperature),
+            "cancel": cancel or threading.Event(),
+            "notes": notes_on(columns),
+        }
+        return partial(_question, columns, base_of(columns), _systems(columns), decoding)
 
-    def _own(self) -> None:
-        """The owner thread: in the order they came, each by itself or together with those before it."""
-        libraries.prepare()
-        self._closed = False
-        waiting: deque[_Request] = deque()
-        while self._take(waiting):
-            together = [waiting.popleft() for _ in range(self._joining(waiting))]
-            if together or self._answering:
-                self._go_on(together)
-            else:
-                self._alone(waiting)
-        self._forget()
-
-    def _take(self, waiting: deque[_Request]) -> bool:
-        """Add what has come; where there is nothing to do, wait for it. False: the comparer is closed, and what came
-        before is done."""
-        while not self._closed and (not self._requests.empty() or not (waiting or self._answering)):
-            request = self._requests.get()
-            if request is None:
-                self._closed = True
-            else:
-                waiting.append(request)
-        return bool(waiting or self._answering)
-
-    def _joining(self, waiting: deque[_Request]) -> int:
-        """How many of those that wait longest can be answered together with what is being answered."""
-        rows = self._together.rows if self._together else 0
-        count = 0
-        for request in waiting:
-            question = request.question
-            if self._resident is None or question is None:
-                break
-            rows += 1 + len(question.runs)
-            if rows > MAX_ROWS and (count or self._answering):
-                break
-            if not self._resident.in_one_batch(question.runs, question.spec):
-                break
-            count += 1
-        return count
-
-    def _go_on(self, joining: Sequence[_Request]) -> None:
-        """The next token of every answer that is made together, and the first ones of those that join."""
-        from tunelab.answer.together import Together
-
+    def _grown(self, question: Question) -> Iterator[Comparison]:
         try:
-            assert self._resident is not None
-            if self._together is None:
-                self._together = Together(self._resident.llama())
-            if joining:
-                self._join(self._together, self._resident, joining)
-            else:
-                self._together.step()
-            for request, talk, asked in self._answering:
-                if not asked.going:
-                    talk.end()
-                    request.updates.put(_END)
-            self._answering = [one for one in self._answering if one[2].going]
-        except BaseException as error:
-            for request in (*(request for request, *_ in self._answering), *joining):
-                request.updates.put(error)
-            self._forget()  # whatever state it is in, do not answer from it again
+            for _place, comparison in self._submit(Request([question], growing=True)):
+                yield comparison
+        finally:
+            question.cancel.set()
 
-    def _join(self, together: Together, resident: Resident, joining: Sequence[_Request]) -> None:
-        from tunelab.answer.decoders import Result
-        from tunelab.answer.together import Asked
-
-        begun = []
-        for request in joining:
-            question = request.question
-            assert question is not None
-            try:
-                self._check_bases(question.runs)
-                talk = Talk(question, resident.base, request.updates.put)
-                adapters = [None, *(resident.factors(Result.of(run)) for run in question.runs)]
-            except Exception as error:  # of this question alone
-                request.updates.put(error)
-                continue
-            asked = Asked(
-                talk.prompt,
-                adapters,
-                talk.longest,
-                talk.end_ids,
-                tell=partial(talk.hear, range(len(adapters))),
-                is_cancelled=question.cancel.is_set,
-                temperature=question.temperature,
-                seed=question.seed,
-            )
-            begun.append((request, talk, asked))
-        self._answering += begun
-        if begun:
-            together.join([asked for _request, _talk, asked in begun])
-
-    def _alone(self, waiting: deque[_Request]) -> None:
-        """The first of those that wait, with nobody beside it. A question that others can join waits again, at the
-        front, once its base is there."""
-        request = waiting.popleft()
+    def _done(self, questions: Sequence[Question]) -> Iterator[Comparison]:
+        """The finished comparisons, in their order, a group at a time."""
+        each = len(questions[0].columns) * len(questions[0].seeds) if questions else 1
+        count = max(1, AT_ONCE // each)
         try:
-            libraries.load()  # the first one imports torch
-            if request.question is None:
-                assert request.work is not None
-                for update in request.work():
-                    request.updates.put(update)
-            else:
-                question, tell = request.question, request.updates.put
-                resident = self._announced(question, tell)
-                if resident.in_one_batch(question.runs, question.spec):
-                    waiting.appendleft(request)
+            for start in range(0, len(questions), count):
+                if questions[start].cancel.is_set():
                     return
-                self._take_turns(Talk(question, resident.base, tell), resident)
-            request.updates.put(_END)
-        except BaseException as error:
-            self._forget()
-            request.updates.put(error)
+                yield from self._group(questions[start : start + count])
+        finally:
+            for question in questions[:1]:  # they share it
+                question.cancel.set()
 
-    def _announced(self, question: Question, tell: Callable[[Comparison], None]) -> Resident:
-        """The base of a question, with word of it where it has to be loaded."""
-        spec = question.spec
-        before = self._resident.base if self._resident else None
-        if before is None or base_differences(before.spec, spec):
-            swapping = f", in place of {before.spec.repo_id} ({before.precision})" if before else ""
-            tell(Comparison(question.prompt, question.system, (), False, f"loading {spec.repo_id}{swapping} …"))
-        return self._made_resident(question.runs)
+    def _group(self, questions: Sequence[Question]) -> Iterator[Comparison]:
+        early: dict[int, Comparison] = {}
+        following = 0
+        for place, comparison in self._submit(Request(questions, growing=False)):
+            early[place] = comparison
+            while following in early:
+                made = early.pop(following)
+                if made.is_cut or not (made.answers or made.error):
+                    return
+                yield made
+                following += 1
 
-    def _take_turns(self, talk: Talk, resident: Resident) -> None:
-        """Answers of techniques that do not share a batch."""
-        from tunelab.answer.decoders import Result
-        from tunelab.answer.generation import decode
-
-        question = talk.question
-        for together in resident.passes([Result.of(run) for run in question.runs]):
-            talk.begin()
-            for step in decode(
-                together.decoders(1, len(talk.prompt) + talk.longest),
-                [talk.prompt],
-                end_ids=talk.end_ids,
-                max_new_tokens=talk.longest,
-                temperature=question.temperature,
-                seed=question.seed,
-                cancelled=question.cancel.is_set,
-            ):
-                talk.hear(together.columns, step)
-        talk.end()
-
-    def _forget(self) -> None:
-        self._resident = self._together = None
-        self._answering = []
-
-    def _answer_all(
-        self, runs: tuple[Run, ...], prompts: Sequence[Sequence[Message]], max_new_tokens: int
-    ) -> Iterator[tuple[list[int], list[list[str]]]]:
-        """Indices of prompts and, for each, the answers of base and runs."""
-        from tunelab.answer.decoders import Result
-        from tunelab.answer.generation import answer_many, end_ids, text_of
-        from tunelab.data.encode import encode_prompt
-        from tunelab.model.positions import answer_length
-
-        resident = self._made_resident(runs)
-        base = resident.base
-        encoded = [encode_prompt(turns, base.tokenizer) for turns in prompts]
-        taken = positions_taken(runs)
-        longest = [answer_length(base.model.config, len(ids), max_new_tokens, taken) for ids in encoded]
-        answers = [[""] * (1 + len(runs)) for _ in prompts]
-        waiting = [1 + len(runs)] * len(prompts)
-        ends = end_ids(base.tokenizer, base.model)
-        for together in resident.passes([Result.of(run) for run in runs]):
-            answered = answer_many(
-                encoded, together.decoders, end_ids=ends, max_new_tokens=longest, padded=together.padded
-            )
-            for indices, made in answered:
-                for index, texts in zip(indices, made, strict=True):
-                    for column, ids in zip(together.columns, texts, strict=True):
-                        answers[index][column] = text_of(base.tokenizer, ids)
-                    waiting[index] -= len(together.columns)
-                done = [index for index in indices if not waiting[index]]
-                yield done, [answers[index] for index in done]
-
-    def _made_resident(self, runs: tuple[Run, ...]) -> Resident:
-        """The base of these runs, loaded in place of the one before if need be."""
-        from tunelab.answer.decoders import Resident
-        from tunelab.model.load import load
-
-        spec = runs[0].base_spec
-        if self._resident is None or base_differences(self._resident.base.spec, spec):
-            self._forget()  # release the old one before the new one is loaded
-            self._resident = Resident(load(spec))
-        self._check_bases(runs)
-        return self._resident
-
-    def _check_bases(self, runs: tuple[Run, ...]) -> None:
-        assert self._resident is not None
-        for run in runs:
-            run.check_base(runs[0].base_spec.repo_id, self._resident.base.sha256)
+    def _submit(self, request: Request) -> Iterator[tuple[int, Comparison]]:
+        with self._start:
+            if self._owner is None or not self._owner.ask(request):
+                self._owner = Owner()
+                self._owner.ask(request)
+        return request.updates()
 
 
-def _check_runs(runs: tuple[Run, ...]) -> None:
-    for run in runs:
-        _ = run.config  # one of another version says so
-        run.check_result()
-    specs = [run.base_spec for run in runs]
-    if differing := base_differences(*specs):
-        bases = (
-            f"{run.name} ({', '.join(f'{name} {getattr(spec, name)}' for name in differing)})"
-            for run, spec in zip(runs, specs, strict=True)
+def _systems(columns: Sequence[Column]) -> list[str | None]:
+    """The system prompt of each column that says nothing of it: that of its run, and for the base that of the first
+    run beside it."""
+    of_runs = [system_of(column.opened_run) if column.opened_run else None for column in columns]
+    first = next((place for place, column in enumerate(columns) if column.opened_run), 0)
+    return [own if column.opened_run else of_runs[first] for own, column in zip(of_runs, columns, strict=True)]
+
+
+def _question(
+    columns: tuple[Column, ...],
+    spec: Any,
+    systems: Sequence[str | None],
+    decoding: dict[str, Any],
+    prompt: str,
+    *,
+    system: str | None = None,
+    history: Sequence[Turns] = (),
+    turns: tuple[tuple[Message, ...], ...] | None = None,
+    problem: str | None = None,
+) -> Question:
+    """A question; `system`: what stands first in columns that say nothing of it, in place of their own."""
+    if history and len(history) != len(columns):
+        raise UserError(f"{len(history)} histories for {len(columns)} columns: give each column its own, or none.")
+    before = tuple(tuple((asked, answered) for asked, answered in one) for one in history)
+    if turns is None:
+        said = [Message("user", prompt)]
+        turns = tuple(
+            (*column.before(system or own, before[place] if before else ()), *said)
+            for place, (column, own) in enumerate(zip(columns, systems, strict=True))
         )
-        raise UserError(f"These runs stand on different bases: {'; '.join(bases)}. Compare runs of one base.")
+    return Question(columns, spec, prompt, turns, history=before, problem=problem, **decoding)

@@ -13,6 +13,7 @@ import copy
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -134,14 +135,40 @@ def padded_left(prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor | None
     return ids, missing if missing.any() else None
 
 
-def chosen_tokens(logits: Tensor, temperature: float, noise: torch.Generator) -> Tensor:
+def chosen_tokens(logits: Tensor, temperature: float, noises: Sequence[torch.Generator]) -> Tensor:
     """The next token (rows,) by logits (rows, V). `temperature` 0 is greedy. Above it, token i is the argmax of
-    logits / temperature + Gumbel noise, which samples from the softmax exactly (Maddison et al. 2014); all rows draw
-    the same noise."""
+    logits / temperature + Gumbel noise, which samples from the softmax exactly (Maddison et al. 2014); rows that have
+    the same generator draw the same noise."""
     if temperature > 0:
-        uniform = torch.rand(logits.shape[1], generator=noise).clamp_(min=1e-20)
-        logits = logits / temperature - uniform.log().neg_().log_()
+        drawn = {}
+        for noise in noises:
+            if noise not in drawn:
+                uniform = torch.rand(logits.shape[1], generator=noise).clamp_(min=1e-20)
+                drawn[noise] = uniform.log().neg_().log_()
+        logits = logits / temperature - torch.stack([drawn[noise] for noise in noises])
     return logits.argmax(-1)
+
+
+class Noises:
+    """Generators of noise by their seeds, each made when it is first asked for."""
+
+    def __init__(self) -> None:
+        self._made: dict[int, torch.Generator] = {}
+
+    def __getitem__(self, seed: int) -> torch.Generator:
+        if seed not in self._made:
+            self._made[seed] = torch.Generator().manual_seed(seed)
+        return self._made[seed]
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one row answers, and for how long."""
+
+    prompt: list[int]
+    longest: int  # tokens of the answer
+    seed: int = 0
+    is_cancelled: Callable[[], bool] = lambda: False
 
 
 def decode(
@@ -154,34 +181,43 @@ def decode(
     seed: int = 0,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Iterator[list[int | None]]:
-    """The new token of every row, step by step; None for a row that has ended. An end token is yielded once.
+    """As `decode_rows`, where every decoder has a row for each prompt, or several: the new token of every row, step by
+    step. `max_new_tokens`: of every answer, or of the one to each prompt."""
+    times = sum(decoder.rows for decoder in decoders) // len(prompts)
+    each = zip(prompts, _of_each(max_new_tokens, len(prompts)), strict=True)
+    rows = [Row(prompt, longest, seed, cancelled) for prompt, longest in each] * times
+    return decode_rows(decoders, rows, end_ids=end_ids, temperature=temperature)
 
-    Every decoder has a row for each prompt, or several. Prompts of different lengths are padded on the left.
-    `max_new_tokens`: of every answer, or of the one to each prompt.
 
-    `temperature` and `seed`: as in `chosen_tokens`, one noise vector per step for all rows.
+def decode_rows(
+    decoders: Sequence[Decoder], rows: Sequence[Row], *, end_ids: frozenset[int], temperature: float = 0.0
+) -> Iterator[list[int | None]]:
+    """The new token of every row, step by step; None for a row that has ended. An end token is yielded once. The
+    decoders' rows are those given, in their order; prompts of different lengths are padded on the left.
+
+    `temperature`: as in `chosen_tokens`, one noise vector per step and seed.
     """
-    noise = torch.Generator().manual_seed(seed)
-    padded, missing = padded_left(prompts)
-    inputs = [padded.repeat(decoder.rows // len(prompts), 1) for decoder in decoders]
-    padding = [None if missing is None else missing.repeat(decoder.rows // len(prompts)) for decoder in decoders]
-    longest_answers = _of_each(max_new_tokens, len(prompts)) * (sum(d.rows for d in decoders) // len(prompts))
-    ended = [False] * len(longest_answers)
-    for made in range(1, max(longest_answers) + 1):
-        if cancelled():
+    noises = Noises()
+    of_each = [decoder.rows for decoder in decoders]
+    inputs, padding = [], []
+    for start, count in zip(itertools.accumulate([0, *of_each]), of_each, strict=False):
+        ids, missing = padded_left([row.prompt for row in rows[start : start + count]])
+        inputs.append(ids)
+        padding.append(missing)
+    ended = [False] * len(rows)
+    for made in itertools.count(1):
+        ended = [over or row.is_cancelled() for over, row in zip(ended, rows, strict=True)]
+        if all(ended):
             return
         logits = torch.cat([d(ids, pad).float().cpu() for d, ids, pad in zip(decoders, inputs, padding, strict=True)])
         padding = [None] * len(decoders)
-        chosen = chosen_tokens(logits, temperature, noise)
+        chosen = chosen_tokens(logits, temperature, [noises[row.seed] for row in rows])
         step: list[int | None] = [None if over else int(t) for over, t in zip(ended, chosen, strict=True)]
         yield step
         ended = [
-            over or token in end_ids or made >= longest
-            for over, token, longest in zip(ended, step, longest_answers, strict=True)
+            token is None or token in end_ids or made >= row.longest for token, row in zip(step, rows, strict=True)
         ]
-        if all(ended):
-            return
-        inputs = list(chosen[:, None].split([decoder.rows for decoder in decoders]))
+        inputs = list(chosen[:, None].split(of_each))
 
 
 def answer_many(

@@ -2,7 +2,10 @@
 
 Decoding is bound by reading the weights, so a second row costs almost nothing. The low-rank factors of all adapters
 stand side by side, and a mask (rows, sum of ranks) holds each row's scale where its adapter stands and zero elsewhere:
-a row without an adapter adds exact zeros, so it computes what the bare base computes.
+a row without an adapter adds exact zeros, so it computes what the bare base computes. Rows that share an adapter share
+its factors, each at a scale of its own.
+
+Keys and values take memory as they come: a decoder that is full grows by a half.
 """
 
 from __future__ import annotations
@@ -21,6 +24,8 @@ from tunelab.fast.llama import FastLlama
 from tunelab.fast.structure import Linears
 from tunelab.fast.tree import Tree
 from tunelab.fast.weights import Weight
+
+LEAST_GROWTH = 64  # tokens
 
 # name of a layer in the base -> A (r, in), B (out, r), scale
 Factors = dict[str, tuple[Tensor, Tensor, float]]
@@ -63,8 +68,11 @@ class FastDecoder:
     @classmethod
     @torch.inference_mode()
     def of_rows(cls, parts: Sequence[tuple[FastDecoder, Sequence[int]]], room: int) -> FastDecoder:
-        """One decoder that goes on with rows of others, in this order, for up to `room` tokens. What a row has read is
-        copied and nothing is computed again; shorter rows are padded on the left."""
+        """One decoder that goes on with rows of others, in this order, with space for `room` tokens. What a row has
+        read is copied and nothing is computed again; shorter rows are padded on the left. The others are used up: each
+        layer of theirs is let go as soon as it is copied."""
+        if len(parts) == 1 and list(parts[0][1]) == list(range(parts[0][0].rows)):
+            return parts[0][0]
         rows = [(decoder, row) for decoder, chosen in parts for row in chosen]
         own = [decoder.length - (0 if decoder.padding is None else int(decoder.padding[row])) for decoder, row in rows]
         longest = max(own)
@@ -75,6 +83,8 @@ class FastDecoder:
                 read = slice(decoder.length - count, decoder.length)
                 keys[place, :, longest - count : longest] = decoder.keys[layer][row, :, read]
                 values[place, :, longest - count : longest] = decoder.values[layer][row, :, read]
+            for decoder, _chosen in parts:
+                decoder.keys[layer] = decoder.values[layer] = keys.new_empty(0)
         made.length = longest
         made.last_hidden = torch.stack([decoder.last_hidden[row] for decoder, row in rows])
         missing = torch.tensor([longest - count for count in own], device=made.last_hidden.device)
@@ -119,6 +129,7 @@ class FastDecoder:
         those before them and each other as `sees` (T, length + T) says. Their keys and values lie behind the others."""
         llama, heads, count = self.llama, self.llama.heads, input_ids.shape[1]
         start, end = self.length, self.length + count
+        self._hold(end)
         x = llama.embedding[input_ids.to(llama.embedding.device)]
         cos, sin = self._rotation(places, x)
         bias = self._bias(sees, x)
@@ -134,6 +145,17 @@ class FastDecoder:
             x = x + out(mixed)
             x = x + down(swiglu(gate_up(self._norm(x, layer.norm_mlp))))
         return x
+
+    def _hold(self, tokens: int) -> None:
+        """Make space for so many tokens, where there is less: a layer at a time, so that little is held twice."""
+        rows, heads, capacity, size = self.keys[0].shape
+        if tokens <= capacity:
+            return
+        shape = (rows, heads, max(tokens, capacity + max(LEAST_GROWTH, capacity // 2)), size)
+        for kept in (self.keys, self.values):
+            for layer, before in enumerate(kept):
+                kept[layer] = before.new_empty(shape)
+                kept[layer][:, :, : self.length] = before[:, :, : self.length]
 
     def _attend(self, queries: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
         """Mixed values (rows, T, H · D) of queries (rows, T, H, D), keys and values (rows, K, S, D). The query heads of
@@ -177,22 +199,19 @@ def _mix(group: Linears, weight: Weight, adapters: Sequence[Factors | None], lla
     """A stack with its adapters' factors, which come as they were read from their files, where the base is."""
     like, width = llama.embedding, sum(group.widths)
     a_parts, b_parts, masks = [], [], []
-    # rows that share an adapter share its factors
-    rows_of: dict[int, list[int]] = {}
-    for row, adapter in enumerate(adapters):
-        rows_of.setdefault(id(adapter), []).append(row)
     start = 0
     for name, out in zip(group.names, group.widths, strict=True):
+        rows_of: dict[int, list[int]] = {}  # rows that share an adapter share its factors
+        for row, adapter in enumerate(adapters):
+            if adapter is not None and name in adapter:
+                rows_of.setdefault(id(adapter[name][0]), []).append(row)
         for rows in rows_of.values():
-            adapter = adapters[rows[0]]
-            if adapter is None or name not in adapter:
-                continue
-            a, b, scale = adapter[name]
+            a, b, _scale = _of(adapters[rows[0]], name)
             rank = a.shape[0]
             placed = like.new_zeros(rank, width)
             placed[:, start : start + out] = b.T
             mask = like.new_zeros(len(adapters), 1, rank)
-            mask[rows] = scale
+            mask[rows] = like.new_tensor([_of(adapters[row], name)[2] for row in rows])[:, None, None]
             a_parts.append(a.T.to(like))
             b_parts.append(placed)
             masks.append(mask)
@@ -200,3 +219,9 @@ def _mix(group: Linears, weight: Weight, adapters: Sequence[Factors | None], lla
     if not a_parts:
         return _Mixed(weight, None, None, None)
     return _Mixed(weight, torch.cat(a_parts, 1).contiguous(), torch.cat(b_parts), torch.cat(masks, -1))
+
+
+def _of(adapter: Factors | None, name: str) -> tuple[Tensor, Tensor, float]:
+    """A, B and scale of a layer that the adapter has."""
+    assert adapter is not None
+    return adapter[name]

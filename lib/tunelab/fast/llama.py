@@ -70,6 +70,11 @@ class FastLlama:
         self.adapters = [part.adapters for layer in self.layers for part in layer.linears if part.adapters]
         self._switch = next((m for layer in self.layers for p in layer.linears for m in p.modules if is_lora(m)), None)
 
+    @property
+    def bytes_of_token(self) -> int:
+        """What the keys and values of a token take."""
+        return 2 * len(self.layers) * self.heads.keys * self.heads.size * self.embedding.element_size()
+
     def weights(self) -> list[tuple[Weight, ...]]:
         """The frozen weights of each layer's `linears`, to answer with. Quantised ones are unpacked for it, all of them
         where the device they are on can afford that, else each when it is used."""

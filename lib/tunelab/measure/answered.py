@@ -126,10 +126,20 @@ def write_as(rows: Sequence[AnsweredRow], path: Path, form: Form, run: Run) -> l
         written = {path: json.dumps(_comparison(rows, run), ensure_ascii=False, indent=1)}
     else:
         written = {path: "".join(f"{row.model_dump_json()}\n" for row in rows)}
+    return write_files(written)
+
+
+def write_files(written: dict[Path, str]) -> list[Path]:
+    """The files, each written with its text.
+
+    Raises:
+        UserError: one can't be written.
+    """
     for file, text in written.items():
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(file, text)
+            # half of a pair of surrogates, which models can write, is no UTF-8; JSON reads it escaped
+            write_atomically(file, text.encode("utf-8", "backslashreplace"))
         except OSError as error:
             raise UserError(
                 f"{shown_name(str(file))} can't be written: {error.strerror}. Give another --out."
@@ -157,19 +167,41 @@ def _comparison(rows: Sequence[AnsweredRow], run: Run) -> dict[str, Any]:
     1.5."""
     metric = next((name for row in rows for name in row.tuned_scores if row.change(name) is not None), None)
     largest = max((abs(row.change(metric) or 0) for row in rows), default=0) if metric else 0
-    return {
-        "metadata": {"source_path": run.id, "custom_fields_schema": []},
-        "models": [{"name": "base"}, {"name": run.name}],
-        "examples": [
-            {
-                "input_text": row.prompt,
-                "tags": [row.label] if row.label else [],
-                "output_text_a": row.base,
-                "output_text_b": row.tuned,
-                "score": 1.5 * (row.change(metric) or 0) / largest if metric and largest else 0.0,
-                "individual_rater_scores": [],
-                "custom_fields": {"reference": row.reference},
-            }
+    return for_comparator(
+        run.id,
+        ("base", run.name),
+        [
+            comparator_example(
+                row.prompt,
+                (row.base, row.tuned),
+                tags=[row.label] if row.label else [],
+                score=1.5 * (row.change(metric) or 0) / largest if metric and largest else 0.0,
+                fields={"reference": row.reference},
+            )
             for row in rows
         ],
+    )
+
+
+def for_comparator(source: str, models: tuple[str, str], examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What PAIR's LLM Comparator reads: two models, and what each answered."""
+    return {
+        "metadata": {"source_path": source, "custom_fields_schema": []},
+        "models": [{"name": name} for name in models],
+        "examples": list(examples),
+    }
+
+
+def comparator_example(
+    prompt: str, answers: tuple[str, str], *, tags: Sequence[str], score: float, fields: dict[str, str]
+) -> dict[str, Any]:
+    """One of its examples."""
+    return {
+        "input_text": prompt,
+        "tags": list(tags),
+        "output_text_a": answers[0],
+        "output_text_b": answers[1],
+        "score": score,
+        "individual_rater_scores": [],
+        "custom_fields": fields,
     }

@@ -129,18 +129,19 @@ class Run(Requests):
 
     @classmethod
     def open_to_ask(cls, name: str | Path, root: str | Path | None = None) -> Run:
-        """As `open`; 'NAME@40' is `at(40)` of the run NAME.
+        """As `open`; 'NAME@40' is `at(40)` of the run NAME, and 'NAME@stage2' is its `at_stage(1)`.
 
         Raises:
-            UserError: as `open` and `at`.
+            UserError: as `open`, `at` and `at_stage`.
         """
-        at = re.fullmatch(r"(.+)@(\d+)", str(name))
+        at = re.fullmatch(r"(.+)@(stage)?(\d+)", str(name))
         if at is None:
             return cls.open(name, root)
         try:
             return cls.open(name, root)  # a name may end so
         except UserError:
-            return cls.open(at[1], root).at(int(at[2]))
+            whole, number = cls.open(at[1], root), int(at[3])
+            return whole.at_stage(number - 1) if at[2] else whole.at(number)
 
     @property
     def id(self) -> str:
@@ -263,6 +264,16 @@ class Run(Requests):
             UserError: the run is training, or has no result of that stage.
         """
         self.check_whole()
+        done = self._step_of_stage(stage)
+        if self.status != "finished":
+            raise UserError(f"Run {self.id} is {self.status}. Only a finished run can be rolled back: resume it first.")
+        forget_report(self.path)
+        with replacing(self.adapter_path) as temporary:
+            shutil.copytree(self.stage_path(stage), temporary, dirs_exist_ok=True)
+        self.append(RolledBack(step=done, stage=stage))
+
+    def _step_of_stage(self, stage: int) -> int:
+        """The step at which a stage whose result is kept ended."""
         done = {event.stage: event.step for event in self.progress().stages}
         kept = [number for number in done if self.stage_path(number).is_dir()]
         if stage not in kept:
@@ -271,12 +282,7 @@ class Run(Requests):
                 f"Run {self.id} keeps no result of stage {stage + 1}; it keeps: {there}. Only runs with several stages "
                 "keep one for each."
             )
-        if self.status != "finished":
-            raise UserError(f"Run {self.id} is {self.status}. Only a finished run can be rolled back: resume it first.")
-        forget_report(self.path)
-        with replacing(self.adapter_path) as temporary:
-            shutil.copytree(self.stage_path(stage), temporary, dirs_exist_ok=True)
-        self.append(RolledBack(step=done[stage], stage=stage))
+        return done[stage]
 
     def check_base(self, repo_id: str, sha256: str) -> None:
         """Refuse a base with other weights than the one this run was trained on.
@@ -351,6 +357,20 @@ class Run(Requests):
             raise UserError(f"Run {self.id} keeps no result of step {step}. {advice}")
         return _AtStep(self.path, step)
 
+    def at_stage(self, stage: int) -> Run:
+        """The run as it was at the end of a stage (counted from 0): it can be asked as a run can.
+
+        Raises:
+            UserError: the result of this stage is not kept.
+        """
+        self._step_of_stage(stage)
+        return _AtStage(self.path, stage)
+
+    @property
+    def stage(self) -> int:
+        """The stage, counted from 0, that its result comes from."""
+        return self.progress().stage
+
     @property
     def can_resume(self) -> bool:
         """Whether training can go on where it ended."""
@@ -410,24 +430,14 @@ class Run(Requests):
         return "lost", f"{known}; resume it to go on from its last checkpoint"
 
 
-class _AtStep(Run):
-    """A run as it was at a kept step. It answers; what is measured, exported and written is the whole run's."""
+class _Part(Run):
+    """A run as it was at some time. It answers; what is measured, exported and written is the whole run's."""
 
-    def __init__(self, path: Path, step: int) -> None:
-        super().__init__(path)
-        self.step = step
-
-    @property
-    def id(self) -> str:
-        return f"{self.path.name}@{self.step}"
+    when: str  # 'step 40'
 
     @property
     def name(self) -> str:
-        return f"{super().name} at step {self.step}"
-
-    @property
-    def adapter_path(self) -> Path:
-        return self.step_path(self.step)
+        return f"{super().name} at {self.when}"
 
     @property
     def has_adapter(self) -> bool:
@@ -438,8 +448,8 @@ class _AtStep(Run):
 
     def check_whole(self) -> None:
         raise UserError(
-            f"{super().id} at step {self.step} is a step of a run, which can only be asked. Make an adapter a run of "
-            "its own, and take that: `tunelab import FOLDER --model MODEL`. FOLDER is the run's "
+            f"{self.path.name} at {self.when} is a {self.when.split()[0]} of a run, which can only be asked. Make an "
+            "adapter a run of its own, and take that: `tunelab import FOLDER --model MODEL`. FOLDER is the run's "
             f"{self.adapter_path.relative_to(self.path)}."
         )
 
@@ -457,6 +467,46 @@ def _read_config(path: Path, _version: tuple[int, int, int]) -> tuple[RunConfig,
             "Open it with the version that wrote it, or train again."
         )
     return RunConfig.model_validate(content["config"]), content.get("imported_from")
+
+
+class _AtStep(_Part):
+    """A run as it was at a kept step."""
+
+    def __init__(self, path: Path, step: int) -> None:
+        super().__init__(path)
+        self.step, self.when = step, f"step {step}"
+
+    @property
+    def id(self) -> str:
+        return f"{self.path.name}@{self.step}"
+
+    @property
+    def adapter_path(self) -> Path:
+        return self.step_path(self.step)
+
+    @property
+    def stage(self) -> int:
+        return next((e.stage for e in self.progress().evaluations if e.step == self.step), super().stage)
+
+
+class _AtStage(_Part):
+    """A run as it was at the end of a stage."""
+
+    def __init__(self, path: Path, stage: int) -> None:
+        super().__init__(path)
+        self._stage, self.when = stage, f"stage {stage + 1}"
+
+    @property
+    def id(self) -> str:
+        return f"{self.path.name}@stage{self._stage + 1}"
+
+    @property
+    def adapter_path(self) -> Path:
+        return self.stage_path(self._stage)
+
+    @property
+    def stage(self) -> int:
+        return self._stage
 
 
 def _with_absolute_files(stage: Stage) -> Stage:

@@ -142,6 +142,14 @@ class Technique(Spec):
         raise NotImplementedError
         yield
 
+    def rest(self, model: nn.Module) -> None:
+        """Leave the base's own weights as they are, so that others can compute with them beside `model`."""
+
+    @contextmanager
+    def on(self, model: nn.Module) -> Iterator[None]:
+        """Inside, `model` computes with its adapter, also if it rests."""
+        yield
+
 
 class PeftTechnique(Technique):
     """A technique PEFT implements: its own `PeftConfig`, everything else is shared."""

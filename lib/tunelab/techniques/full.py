@@ -85,7 +85,7 @@ class FullFineTuning(Technique):
         return model
 
     def detach(self, model: Any) -> None:
-        _swap(model)
+        self.rest(model)
         model.requires_grad_(False)
         del model.other_weights, model.tuned_is_on
 
@@ -100,6 +100,23 @@ class FullFineTuning(Technique):
             if was_on:
                 _swap(model)
             model.tuned_is_on = was_on
+
+    def rest(self, model: Any) -> None:
+        if model.tuned_is_on:
+            _swap(model)
+            model.tuned_is_on = False
+
+    @contextmanager
+    def on(self, model: Any) -> Iterator[None]:
+        was_on = model.tuned_is_on
+        if not was_on:
+            _swap(model)
+            model.tuned_is_on = True
+        try:
+            yield
+        finally:
+            if not was_on:
+                self.rest(model)
 
     def _trains(self, name: str) -> bool:
         return self.layers == "all" or block_of(name) in self.layers

@@ -92,8 +92,19 @@ def ballot_of(comparison: Comparison) -> Ballot:
         raise UserError(
             f"The answers to {shortened(comparison.prompt)} are still being written. Vote when they are complete."
         )
+    if len(comparison.seeds) > 1:
+        raise UserError(
+            f"There are answers by {len(comparison.seeds)} seeds to {shortened(comparison.prompt)}. Vote on those of "
+            "one seed (`Comparison.of_seed`)."
+        )
     columns = tuple(
-        Column(answer.label, answer.text, answer.provenance.adapter, answer.stop_reason in ("length", "cancelled"))
+        # a run that was asked otherwise than alone (half as strong, with examples) is somebody else: its label says who
+        Column(
+            answer.label,
+            answer.text,
+            None if answer.provenance.own else answer.provenance.adapter,
+            answer.stop_reason in ("length", "cancelled"),
+        )
         for answer in comparison.answers
     )
     if len({column.key for column in columns}) < len(columns):  # a run that is called as the base is
