@@ -30,6 +30,8 @@ MODEL = "Model"
 MODEL_HELP = "starter (built in), a Hub id, or a folder."
 QUANTIZATION_HELP = "nf4: 4 bits, the least memory."
 
+PAUSE = "Pause"
+PAUSING = "It pauses after the step it is in, and keeps its place in the queue until it is resumed."
 STOP = "Stop"
 STOP_HELP = "Ends after the step it is in; the adapter is kept."
 RESUME = "Resume"

@@ -17,7 +17,9 @@ from playground.material import Material
 from playground.parts.events import PRIVATE, QUIET, by_name, shown_if
 from playground.parts.live import live_html
 from playground.parts.shared import Shared
-from tunelab import Progress, RunConfig, Stage, list_runs
+from tunelab import Progress, Run, RunConfig, Stage, diagnose, list_runs
+
+FIXES = 3  # the best ones
 
 
 @dataclass(frozen=True)
@@ -55,12 +57,14 @@ class _Order:
 class _Watched:
     """The run that is chosen: how it goes, and what can be done with it."""
 
+    pause: gr.Button
     stop: gr.Button
     resume: gr.Button
     to_compare: gr.Button
     to_measure: gr.Button
     result: gr.Dropdown
     message: gr.Markdown
+    fixes: list[gr.Button]  # what to do about a run that failed or got lost
     notes: gr.Markdown
     table: gr.Dataframe
 
@@ -109,8 +113,11 @@ def _lay_out_order(shared: Shared) -> _Order:
 
 def _lay_out_watched() -> _Watched:
     live_html("status", elem_id="status", empty=say.EMPTY)
+    with gr.Row(elem_classes="tight"):
+        fixes = [gr.Button("", visible="hidden", size="sm", elem_id=f"fix-{number}") for number in range(FIXES)]
     live_html("chart", elem_id="loss-chart")
     with gr.Row(elem_classes="tight"):
+        pause = gr.Button(say.PAUSE, size="sm", elem_id="pause", interactive=False, min_width=80)
         stop = gr.Button(say.STOP, size="sm", elem_id="stop", interactive=False, min_width=80)
         resume = gr.Button(say.RESUME, size="sm", elem_id="resume", interactive=False, min_width=80)
         to_compare = gr.Button(say.TO_COMPARE, size="sm", elem_id="to-compare", interactive=False, min_width=140)
@@ -127,7 +134,7 @@ def _lay_out_watched() -> _Watched:
         table = gr.Dataframe(
             headers=views.CURVE_COLUMNS, datatype="str", interactive=False, elem_id="curve", buttons=[]
         )
-    return _Watched(stop, resume, to_compare, to_measure, result, message, notes, table)
+    return _Watched(pause, stop, resume, to_compare, to_measure, result, message, fixes, notes, table)
 
 
 # what happens in it
@@ -199,16 +206,19 @@ def _keep_stages(room: _Room) -> None:
 def _follow(room: _Room) -> None:
     """What Gradio keeps of the run that is chosen; the rest is `live`."""
     watched, shared = room.watched, room.shared
-    outputs = [watched.stop, watched.resume, watched.to_compare, watched.to_measure, watched.result]
-    outputs += [watched.notes, watched.table]
+    outputs = [watched.pause, watched.stop, watched.resume, watched.to_compare, watched.to_measure, watched.result]
+    outputs += [*watched.fixes, watched.notes, watched.table]
 
     def stand(run_id: str | None) -> dict[Any, Any]:
         run = shared.jobs.find(run_id)
         progress = run.progress() if run else Progress("queued", "")
         stages, current = views.stage_results(run, progress)
         answers = gr.update(interactive=run is not None and run.readable and run.has_adapter)
+        goes_on = gr.update(interactive=run is not None and progress.status in ("running", "queued"))
         return {
-            watched.stop: gr.update(interactive=run is not None and progress.status in ("running", "queued")),
+            **_fixes(watched, run),
+            watched.pause: goes_on,
+            watched.stop: goes_on,
             watched.resume: gr.update(interactive=progress.status in ("stopped", "paused", "failed", "lost")),
             watched.to_compare: answers,
             watched.to_measure: answers,
@@ -223,8 +233,19 @@ def _follow(room: _Room) -> None:
     shared.chosen.change(lambda: "", None, watched.message, queue=False, **QUIET)
 
 
+def _fixes(watched: _Watched, run: Run | None) -> dict[Any, Any]:
+    """A button for each thing that can be done about a run that failed or got lost."""
+    found = diagnose(run) if run else None
+    titles = [fix.title for fix in found.fixes] if found else []
+    shown_titles = [*titles, *[""] * FIXES][:FIXES]
+    return {
+        button: gr.update(value=title, visible=shown_if(title))
+        for button, title in zip(watched.fixes, shown_titles, strict=True)
+    }
+
+
 def _steer(room: _Room) -> None:
-    """Stop, go on, and go back to the end of another stage."""
+    """Pause, stop, go on, mend, and go back to the end of another stage."""
     shared, watched = room.shared, room.watched
 
     @shown(watched.message)
@@ -233,6 +254,19 @@ def _steer(room: _Room) -> None:
         queued = run.status == "queued"
         shared.jobs.stop(run, shared.caller(request))
         return {watched.message: "" if queued else say.STOPPING}
+
+    @shown(watched.message)
+    def pause(request: gr.Request, run_id: str | None) -> dict[Any, Any]:
+        shared.jobs.pause(shared.run(run_id), shared.caller(request))
+        return {watched.message: say.PAUSING}
+
+    def mend(number: int) -> Any:
+        @shown(watched.message)
+        def retry(request: gr.Request, run_id: str | None) -> dict[Any, Any]:
+            run = shared.jobs.retry(shared.run(run_id), number, shared.caller(request))
+            return {shared.chosen: run.id, watched.message: ""}
+
+        return retry
 
     @shown(watched.message)
     def go_on(request: gr.Request, run_id: str | None) -> dict[Any, Any]:
@@ -246,6 +280,9 @@ def _steer(room: _Room) -> None:
             shared.jobs.roll_back(run, stage, shared.caller(request))
         return {watched.message: run.progress().message}
 
+    watched.pause.click(pause, shared.chosen, watched.message, **PRIVATE)
+    for number, button in enumerate(watched.fixes):
+        button.click(mend(number), shared.chosen, [shared.chosen, watched.message], **PRIVATE)
     watched.stop.click(end, shared.chosen, watched.message, **PRIVATE)
     watched.resume.click(go_on, shared.chosen, watched.message, **PRIVATE)
     watched.result.input(go_back, [shared.chosen, watched.result], watched.message, concurrency_limit=1, **PRIVATE)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from playground.views.techniques import technique_picture
 from playground.views.texts import duration, plain_markdown
-from tunelab import TECHNIQUES, ModelSpec, Progress, Run, RunConfig, Stage
+from tunelab import TECHNIQUES, ModelSpec, Progress, Run, RunConfig, Stage, diagnose
 from tunelab.machine import hardware
 from tunelab.measure.changes.scrub import answers_over_steps
 from tunelab.measure.charts import training_picture
@@ -67,10 +67,10 @@ def figures(progress: Progress) -> Figures:
     )
 
 
-def status_line(progress: Progress, place: int | None) -> str:
-    """Sign, word and what there is to say about a run, each said once."""
-    if place:
-        return f"◔ queued, number {place} in line"
+def status_line(progress: Progress, waiting: str | None) -> str:
+    """Sign, word and what there is to say about a run, each said once; `waiting`: its place, and when its turn comes."""
+    if waiting:
+        return f"◔ queued, {waiting}"
     sign, word = SIGNS[progress.status].split(" ", 1)
     if progress.status == "running" and progress.steps:
         return f"{sign} {word}"  # the step stands below
@@ -79,7 +79,7 @@ def status_line(progress: Progress, place: int | None) -> str:
     return f"{sign} {word} · {progress.message}"
 
 
-def progress_html(run: Run | None, progress: Progress | None, place: int | None) -> Markup:
+def progress_html(run: Run | None, progress: Progress | None, waiting: str | None) -> Markup:
     """The status line, the progress bar and the figures of one run."""
     if run is None or progress is None:
         return render("playground", "no_run.html")
@@ -91,20 +91,31 @@ def progress_html(run: Run | None, progress: Progress | None, place: int | None)
     shown.append(("speed", values.speed, ""))
     if progress.status in ("running", "queued"):
         shown.append(("time left", values.left, ""))
-    status = status_line(progress, place)
-    return render("playground", "progress.html", run=run, status=status, share=share, figures=shown)
+    status = status_line(progress, waiting)
+    found = diagnose(run)
+    return render("playground", "progress.html", run=run, status=status, share=share, figures=shown, found=found)
 
 
 def status_html(jobs: Jobs, run: Run | None) -> Markup:
     """How a run goes, with its place in the queue."""
     if run is None:
         return progress_html(None, None, None)
-    return progress_html(run, run.progress(), jobs.place(run))
+    return progress_html(run, run.progress(), _waiting(jobs, run))
+
+
+def _waiting(jobs: Jobs, run: Run) -> str | None:
+    found = jobs.waiting(run)
+    return found.words if found else None
 
 
 def chosen_html(jobs: Jobs, run: Run | None) -> Markup:
     """The run that is chosen and its status, for the head of every room."""
-    status = status_line(run.progress(), jobs.place(run)) if run else ""
+    if run is None:
+        return render("playground", "chosen.html", run=None, status="")
+    progress = run.progress()
+    status = status_line(progress, _waiting(jobs, run))
+    if progress.status == "running" and progress.steps_total:
+        status += f", step {progress.step} of {progress.steps_total}"
     return render("playground", "chosen.html", run=run, status=status)
 
 
