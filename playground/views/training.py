@@ -68,7 +68,7 @@ def figures(progress: Progress) -> Figures:
 
 
 def status_line(progress: Progress, waiting: str | None) -> str:
-    """Sign, word and what there is to say about a run, each said once; `waiting`: its place, and when its turn comes."""
+    """Sign, word and what there is to say about a run, each said once; `waiting`: its place and when its turn comes."""
     if waiting:
         return f"◔ queued, {waiting}"
     sign, word = SIGNS[progress.status].split(" ", 1)
