@@ -49,11 +49,11 @@ def _about_runs(jobs: Jobs) -> dict[str, tuple[Callable[..., Any], dict[str, Any
 
 
 def _changing(jobs: Jobs) -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
-    def start(config: dict, request: gr.Request) -> dict:
+    def start(config: dict, token: str = "", request: gr.Request | None = None) -> dict:
         """Train a run of this configuration (`RunConfig` as JSON), now or when its turn comes: its id, and the token
-        that changes it."""
-        token = secrets.token_urlsafe(24)
-        caller = Caller(dict(request.cookies).get(SESSION), token)
+        that changes it. A token of one's own may be given, or the server's key."""
+        token = token or secrets.token_urlsafe(24)
+        caller = _caller(token, request)
         return {"run": jobs.start(RunConfig.model_validate(config), caller).id, "token": token}
 
     def stop(run: str, token: str = "", request: gr.Request | None = None) -> dict:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from playground.owners import Caller, Owners
+from playground.sources import check_config, check_data, check_model
 from tunelab import (
     Deleted,
     Ladder,
@@ -88,8 +89,9 @@ class Jobs:
         it was forecast to take, for those that wait behind it.
 
         Raises:
-            UserError: the run it is to start from does not fit.
+            UserError: the run it is to start from does not fit, or it reads what the caller may not.
         """
+        check_config(config, self.owners, caller)
         if config.start_from:
             check_lineage(config, Run.open(config.start_from, self.root))
         run = Run.create(config, self.root)
@@ -286,6 +288,8 @@ class Jobs:
 
     def start_ladder(self, config: LadderConfig, caller: Caller) -> Ladder:
         """A new ladder, climbed by a process of its own; it is the caller's."""
+        check_model(config.model, self.owners, caller)
+        check_data(config.data, self.owners, caller)
         ladder = Ladder.create(config, root=self.root)
         self.owners.remember(ladder, caller)
         self.climb(ladder, caller)

@@ -102,13 +102,17 @@ class Owners:
         if not caller.is_server and not self.may_change(owned, caller.session, caller.token):
             raise UserError(self.refusal(owned))
 
+    def runs_server(self, caller: Caller) -> bool:
+        """Whether the caller is who runs the server."""
+        return caller.is_server or bool(caller.token and _same(caller.token, self.key))
+
     def check_server(self, caller: Caller) -> None:
         """Refuse whoever does not run the server.
 
         Raises:
             UserError: what is asked concerns the runs of all.
         """
-        if not caller.is_server and not (caller.token and _same(caller.token, self.key)):
+        if not self.runs_server(caller):
             raise UserError("This concerns everybody's runs: only whoever shows the server's key can do it.")
 
     def refusal(self, owned: Owned) -> str:

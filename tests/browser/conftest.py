@@ -53,9 +53,9 @@ class App:
             )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
-        address = re.search(r"http://127\.0\.0\.1:\d+", line)
+        address = re.search(r"(http://127\.0\.0\.1:\d+)/\?key=\S+", line)
         assert address, f"the app printed {line!r}: {log.read_text()}"
-        self.url = address[0]
+        self.url, self.address = address[1], address[0]  # the address makes known who runs the server
 
     def end(self) -> None:
         self.process.terminate()
@@ -82,7 +82,7 @@ def page(browser, app):
     errors: list[str] = []
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: errors.append(str(error)))
-    page.goto(app.url)
+    page.goto(app.address)
     page.get_by_role("tab", name="Train").wait_for()
     yield page
     context.close()

@@ -1,0 +1,119 @@
+"""What programs may call, through `gradio_client` and a real server: runs are listed, started, stopped, resumed, deleted
+and asked; nobody changes what is another's."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from gradio_client import Client
+from gradio_client.exceptions import AppError
+
+from playground import loopback
+from tests.helpers import ROWS
+from tests.train.test_loop import config
+from tunelab import Comparer
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """The address of a page, and its jobs."""
+    loopback.exempt()
+    from playground import app, look, server
+    from playground.door import Door
+    from playground.front import Front
+    from playground.jobs import Jobs
+
+    jobs = Jobs(tmp_path_factory.mktemp("runs"))
+    listener = server.listener("127.0.0.1", 7986)
+    with Comparer(jobs.root) as comparer:
+        web = Front(server.application(app.build(jobs, comparer), jobs, look.look()), look.scripts())
+        running = server.Server(Door(web, jobs.owners.key), listener)
+        running.start()
+        jobs.watch()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}", jobs
+        jobs.end()
+        running.stop()
+
+
+@pytest.fixture
+def client(served):
+    return Client(served[0], verbose=False)
+
+
+@pytest.fixture(scope="module")
+def finished(served, tiny):
+    """The id and the token of a run that was started by a program and has finished."""
+    url, jobs = served
+    client = Client(url, verbose=False)
+    asked = config(tiny, steps=4).model_dump(mode="json")
+    started = client.predict(asked, jobs.owners.key, api_name="/start")
+    until(lambda: client.predict(started["run"], api_name="/run")["status"] == "finished")
+    return started["run"], started["token"]
+
+
+def until(condition, seconds=120):
+    end = time.time() + seconds
+    while not condition():
+        assert time.time() < end, "waited too long"
+        time.sleep(0.2)
+
+
+def test_a_run_is_started_followed_and_asked(client, finished):
+    run, _token = finished
+    facts = client.predict(run, api_name="/run")
+    assert facts["step"] == facts["steps_total"] == 4
+    assert facts["config"]["technique"]["kind"] == "lora"
+    assert run in [one["run"] for one in client.predict(api_name="/runs")]
+    answered = client.predict([run], ROWS[0]["prompt"], max_new_tokens=8, api_name="/compare")
+    assert [answer["label"] for answer in answered["answers"]] == ["base", facts["name"]]
+    assert "adapter off" in answered["answers"][0]["provenance"]
+
+
+def test_what_changes_a_run_takes_its_token(client, served, finished, tiny):
+    _url, jobs = served
+    run = jobs.start(config(tiny, steps=100_000), jobs_caller("first"))
+    until(lambda: client.predict(run.id, api_name="/run")["step"] >= 1)
+    for token in ("", "second", "first "):
+        with pytest.raises(AppError, match="another session"):
+            client.predict(run.id, token, api_name="/stop")
+    client.predict(run.id, "first", api_name="/stop")
+    until(lambda: client.predict(run.id, api_name="/run")["status"] == "stopped")
+    client.predict(run.id, "first", api_name="/resume")
+    until(lambda: client.predict(run.id, api_name="/run")["status"] == "running")
+    client.predict(run.id, jobs.owners.key, api_name="/stop")  # who runs the server may
+    until(lambda: client.predict(run.id, api_name="/run")["status"] == "stopped")
+    with pytest.raises(AppError, match="another session"):
+        client.predict(run.id, "second", api_name="/delete")
+    client.predict(run.id, "first", api_name="/delete")
+    assert run.id not in [one["run"] for one in client.predict(api_name="/runs")]
+
+
+def jobs_caller(token):
+    from playground.owners import Caller
+
+    return Caller(None, token)
+
+
+WRONG = {
+    "/run": (["../../etc"], "no run"),
+    "/start": ([{"model": {"repo_id": "starter"}}], "technique"),
+    "/stop": (["none", ""], "no run"),
+    "/compare": ([[], "hello"], "No run|no run|base"),
+}
+
+
+@pytest.mark.parametrize("call", WRONG)
+def test_what_is_wrong_is_one_sentence(client, call):
+    arguments, words = WRONG[call]
+    with pytest.raises(AppError, match=words) as refused:
+        client.predict(*arguments, api_name=call)
+    assert "Traceback" not in str(refused.value)
+    assert len(str(refused.value)) <= 400
+
+
+def test_nothing_else_can_be_called_by_name(client):
+    names = set(client.view_api(return_format="dict", print_info=False)["named_endpoints"])
+    assert names == {"/runs", "/run", "/start", "/stop", "/resume", "/delete", "/compare"}
