@@ -1,5 +1,5 @@
-"""What programs may call, through `gradio_client` and a real server: runs are listed, started, stopped, resumed, deleted
-and asked; nobody changes what is another's."""
+"""What programs may call, through `gradio_client` and a real server: runs are listed, started, stopped, resumed,
+deleted and asked; nobody changes what is another's."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 
 from playground import loopback
+from playground.owners import Caller
 from tests.helpers import ROWS
 from tests.train.test_loop import config
 from tunelab import Comparer
@@ -74,7 +75,8 @@ def test_a_run_is_started_followed_and_asked(client, finished):
 
 def test_what_changes_a_run_takes_its_token(client, served, finished, tiny):
     _url, jobs = served
-    run = jobs.start(config(tiny, steps=100_000), jobs_caller("first"))
+    run = jobs.start(config(tiny, steps=100_000), Caller.server())
+    jobs.owners.remember(run, Caller(None, "first"))
     until(lambda: client.predict(run.id, api_name="/run")["step"] >= 1)
     for token in ("", "second", "first "):
         with pytest.raises(AppError, match="another session"):
@@ -89,12 +91,6 @@ def test_what_changes_a_run_takes_its_token(client, served, finished, tiny):
         client.predict(run.id, "second", api_name="/delete")
     client.predict(run.id, "first", api_name="/delete")
     assert run.id not in [one["run"] for one in client.predict(api_name="/runs")]
-
-
-def jobs_caller(token):
-    from playground.owners import Caller
-
-    return Caller(None, token)
 
 
 WRONG = {
