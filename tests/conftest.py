@@ -39,15 +39,16 @@ settings.register_profile("project", deadline=None, derandomize=True, max_exampl
 settings.load_profile("project")
 
 REPOSITORY = Path(__file__).parent.parent
-ALONE = {"browser"}  # needs all cores: several programs that wait for each other; `make test` names this folder
+ALONE = {"test_quick_adapter"}  # a training that a browser looks at needs all cores; `make test` names its folder
 SPREAD = {"test_notebooks", "test_readme"}  # each of their tests is long, and needs none of the others
 # whole runs: seconds each, and many
 RUNS = "test_invariants test_chain test_live test_evaluation test_trained_rows test_architectures test_families".split()
-SLOW = ALONE | SPREAD | {*RUNS, "test_processes", "test_ladder", "test_sweep"}
+SLOW = ALONE | SPREAD | {*RUNS, "browser", "test_processes", "test_ladder", "test_sweep"}
 # what takes longest begins first, so that no process is left alone with it at the end
 LONGEST_FIRST = (
     "test_notebooks",
     "test_readme",
+    "browser",
     "test_families",
     "measure",
     "model",
