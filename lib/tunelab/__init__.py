@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     )
     from tunelab.model.load import Base, load
     from tunelab.paces import PACES
+    from tunelab.run.handed import Handed, hand_over, list_handed
     from tunelab.run.progress import Progress
     from tunelab.run.reports import Report, read_report
     from tunelab.run.run import Run, list_runs, runs_root
@@ -82,6 +83,7 @@ _HOME = {
     ),
     "model.load": ("Base", "load"),
     "paces": ("PACES",),
+    "run.handed": ("Handed", "hand_over", "list_handed"),
     "run.progress": ("Progress",),
     "run.reports": ("Report", "read_report"),
     "run.run": ("Run", "list_runs", "runs_root"),
@@ -113,6 +115,7 @@ __all__ = [
     "DataSpec",
     "Exported",
     "FullFineTuning",
+    "Handed",
     "Ladder",
     "LadderConfig",
     "LoRA",
@@ -149,9 +152,11 @@ __all__ = [
     "export_merged",
     "export_votes",
     "finetune",
+    "hand_over",
     "heldout_examples",
     "import_adapter",
     "judge_all",
+    "list_handed",
     "list_ladders",
     "list_runs",
     "list_sweeps",
