@@ -80,6 +80,8 @@ EXAMINING = "Looking for what is wrong …"
 EXAMINING_MORE = "Looking for what is wrong: {words}"
 SUMMARY = "{train} to train on, {heldout} held out"
 TO_TRAIN, HELD_OUT, MEASURED_BY = "to train on", "held out", "measured by"
+BROKEN = "{rows} left out, as they can't be read: {places}"
+BROKEN_MORE = "… and {count} more"
 BLOCKED = "Not yet: the rows can't be read as chosen. What is wrong stands on the left."
 ASKED_WITHOUT_ANSWER = "not used: {columns}"
 

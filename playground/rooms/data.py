@@ -183,7 +183,8 @@ def _looks(room: _Room, pause: float = 0.0) -> Any:
 
 
 def shown_as(room: _Room, sight: Sight, values: dict[str, Any]) -> dict[Any, Any]:
-    """The updates that show what is known."""
+    """The updates that show what is known. Buttons are given their words too: an update without them empties a button
+    where a generator ends with it."""
     seen, form = room.seen, room.form
     ready = views.material_of(sight)
     return {
@@ -191,10 +192,10 @@ def shown_as(room: _Room, sight: Sight, values: dict[str, Any]) -> dict[Any, Any
         room.stage: sight.stage,
         room.first: 0,
         seen.summary: views.summary_html(sight),
-        seen.train: gr.update(interactive=ready is not None),
+        seen.train: gr.update(value=say.TRAIN, interactive=ready is not None),
         seen.rows: views.rows_html(sight.rows, 0, sight),
-        seen.back: gr.update(interactive=False),
-        seen.next: gr.update(interactive=sight.more_rows and not sight.is_part),
+        seen.back: gr.update(value=say.BACK, interactive=False),
+        seen.next: gr.update(value=say.NEXT, interactive=sight.more_rows and not sight.is_part),
         seen.findings_tab: gr.update(label=views.findings_title(sight)),
         seen.findings: views.findings_html(sight),
         seen.pictures: views.pictures_html(sight),
@@ -309,8 +310,8 @@ def _turn_pages(room: _Room) -> None:
             rows, more = rows_from(stage, model, start)
             return {
                 seen.rows: views.rows_html(rows, start),
-                seen.back: gr.update(interactive=start > 0),
-                seen.next: gr.update(interactive=more),
+                seen.back: gr.update(value=say.BACK, interactive=start > 0),
+                seen.next: gr.update(value=say.NEXT, interactive=more),
                 room.first: start,
                 seen.message: "",
             }

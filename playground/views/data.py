@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 WIDTH, LINE, NAMES, COUNTS, TOP = 720, 22, 210, 90, 34  # of the drawing of labels
 MOST_LABELS, LONGEST_LABEL = 14, 30
+NAMED_BAD = 5  # rows that can't be read, named at once
 
 
 def builtin_html(chosen: str) -> Markup:
@@ -64,12 +65,23 @@ def trouble_html(trouble: Trouble | None) -> Markup:
 def summary_html(sight: Sight) -> Markup:
     """How many rows there are and what stands in the way of training on them, in a few lines."""
     metric = NAMED[sight.metric].title if sight.metric else ""
-    broken = [note.removeprefix("warning: ") for note in sight.account.reading if note.startswith("warning: ")]
-    blocked = say.BLOCKED if sight.trouble else sight.refusal
-    warnings = [*broken, *([sight.model_trouble] if sight.model_trouble else [])]
-    return render(
-        "playground", "data_summary.html", sight=sight, metric=metric, blocked=blocked, warnings=warnings, say=say
-    )
+    account = sight.account
+    told = [note.removeprefix("warning: ") for note in account.reading if note.startswith("warning: ")]
+    values = {
+        "metric": metric,
+        "blocked": say.BLOCKED if sight.trouble else sight.refusal,
+        "warnings": [*told, *([sight.model_trouble] if sight.model_trouble else [])],
+        "broken": _broken(sight),
+    }
+    return render("playground", "data_summary.html", sight=sight, say=say, **values)
+
+
+def _broken(sight: Sight) -> str:
+    """How many rows can't be read, and where the first ones stand; empty where all can be."""
+    account = sight.account
+    named = ", ".join(where for where, _reason in account.bad[:NAMED_BAD])
+    places = named + (", …" if account.bad_rows > NAMED_BAD else "")
+    return say.BROKEN.format(rows=_rows(account.bad_rows), places=places) if account.bad else ""
 
 
 def rows_html(rows: Sequence[PreviewRow], first: int, sight: Sight | None = None) -> Markup:
@@ -166,7 +178,8 @@ def division_html(sight: Sight) -> Markup:
         how = drawn.format(seed=sight.stage.data.seed) if sight.account.drawn else say.OWN_PART
     cut = sight.overview.warnings if sight.overview else ()
     unused = say.UNUSED_ROWS.format(count=f"{sight.unused:,}") if sight.unused else ""
-    return render("playground", "division.html", sight=sight, how=how, cut=cut, unused=unused, say=say)
+    values = {"how": how, "cut": cut, "unused": unused, "broken": _broken(sight)}
+    return render("playground", "division.html", sight=sight, say=say, **values)
 
 
 def material_of(sight: Sight) -> Material | None:

@@ -17,7 +17,7 @@ from tunelab.data.divide import Sides, divide
 from tunelab.data.examples import Account, DataSplit, Example
 from tunelab.data.hub import hub_table
 from tunelab.data.mapping import Mapping
-from tunelab.data.reading import SUFFIXES, Bad, Row, Table, read_table
+from tunelab.data.reading import SUFFIXES, Bad, Row, Table, bad_rows_note, read_table
 from tunelab.data.reading.checks import checked
 from tunelab.data.shapes import Reader, Rows, reader_of
 from tunelab.data.store import Stored, collected
@@ -26,6 +26,7 @@ from tunelab.spec import DataSpec
 
 Say = Callable[[str], None]
 EVERY = 20_000  # rows between two messages
+MOST_BAD = 20  # rows that can't be read, in an account
 _Own = tuple[list[Example], list[str]]  # held-out rows that are not drawn from the others, and notes on them
 
 
@@ -36,6 +37,7 @@ class _Read:
     examples: Sequence[Example]
     notes: list[str]
     mapping: Mapping
+    bad: tuple[Bad, ...] = ()
     mended: tuple[str, ...] = ()
 
     @property
@@ -77,9 +79,14 @@ def read_data(
 def _account(read: _Read, dividing: Sequence[str], *, drawn: bool) -> Account:
     mapping = read.mapping
     said = set(mapping.notes[: 1 + bool(mapping.unused)])  # roles, reason and unused columns stand for themselves
+    if read.bad:
+        said.add(bad_rows_note(read.bad, len(read.bad), ""))
+    bad = tuple((one.where, one.reason) for one in read.bad[:MOST_BAD])
     reading = tuple(note for note in read.notes if note not in said)
     found = tuple(name for name in mapping.columns if name)
-    return Account(mapping.reason, found, mapping.unused, reading, read.mended, tuple(dividing), drawn)
+    return Account(
+        mapping.reason, found, mapping.unused, bad, len(read.bad), reading, read.mended, tuple(dividing), drawn
+    )
 
 
 def read_undivided(
@@ -133,7 +140,7 @@ def _read_anew(spec: DataSpec, learn: str, roles: dict[str, str] | None, on_prog
     if spec.fixes:
         on_progress("mending the rows")
     examples, mended = _mended(read.examples, own, spec)
-    return _Read(examples, [*table.notes, *read.notes], read.mapping, tuple(mended)), own
+    return replace(read, examples=examples, notes=[*table.notes, *read.notes], mended=tuple(mended)), own
 
 
 class _Told:
@@ -255,7 +262,7 @@ def _examples(rows: Rows, spec: DataSpec, learn: str, name: str, roles: dict[str
 
 def _read(reader: Reader, rows: Rows) -> _Read:
     examples = collected(reader.examples(rows))
-    return _Read(examples, reader.notes(), reader.mapping)
+    return _Read(examples, reader.notes(), reader.mapping, tuple(reader.bad))
 
 
 def _own_heldout(spec: DataSpec, table: Table) -> Table | None:
