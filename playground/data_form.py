@@ -141,9 +141,7 @@ def _more_columns(widgets: dict[str, Any], troubles: dict[str, Any]) -> None:
     widgets["system"] = gr.Textbox(
         label=say.SYSTEM, info=fields["system"].description, max_lines=3, elem_id="data-system"
     )
-    widgets["labels"] = gr.Textbox(
-        label=say.LABELS, info=say.LABELS_HELP, lines=2, max_lines=8, elem_id="data-labels"
-    )
+    widgets["labels"] = gr.Textbox(label=say.LABELS, info=say.LABELS_HELP, lines=2, max_lines=8, elem_id="data-labels")
     troubles["labels"] = _trouble("labels")
     with gr.Row(elem_classes="settings"):
         for role in OTHERS:
@@ -239,7 +237,7 @@ def builtin_of(values: dict[str, Any]) -> str:
 def _on_hub(values: dict[str, Any]) -> dict[str, Any]:
     """A Hub id; never a file of the machine the app runs on, which another person's browser must not read."""
     name = values["hub"].strip()
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or file_of(name) is not None:
+    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) or file_of(name) is not None:
         raise UserError(say.HUB_WRONG.format(value=name[:80]))
     return {"source": name, "subset": values["subset"] or None, "split": values["split"] or None}
 

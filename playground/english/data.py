@@ -57,7 +57,7 @@ LABELS = "Words for labels"
 LABELS_HELP = "One a line, e.g. 0 = ham. A model learns words better than numbers."
 LABELS_WRONG = "Line {line} of the words for labels, '{text}': write label = word, e.g. 0 = ham."
 HEADER = "First line of the table"
-HEADERS = {"auto": "the columns' names", "none": "a row already"}
+HEADERS = {"auto": "found out", "first row": "the columns' names", "none": "a row already"}
 LIMIT = "At most"
 LIMIT_HELP = "Rows to train on; empty: all."
 HELDOUT_PART = "Held-out rows"
@@ -85,7 +85,7 @@ BROKEN_MORE = "… and {count} more"
 BLOCKED = "Not yet: the rows can't be read as chosen. What is wrong stands on the left."
 ASKED_WITHOUT_ANSWER = "not used: {columns}"
 
-ROWS = "As the model reads them"
+ROWS = "Rows"
 FINDINGS = "Findings"
 FINDINGS_COUNTED = "Findings ({count})"
 PICTURES = "Pictures"
@@ -105,7 +105,9 @@ LABELS_MORE = "and {count} more labels"
 NO_PICTURES = "How long rows are, and how often each label stands, is drawn here once the rows have been read."
 HOW_DIVIDED = "How they are divided"
 DRAWN = "Held-out rows are drawn by seed {seed}; rows that ask the same stay on one side."
-DRAWN_LABELS = "Held-out rows are drawn by seed {seed}, of every label its share; rows that ask the same stay on one side."
+DRAWN_LABELS = (
+    "Held-out rows are drawn by seed {seed}, of every label its share; rows that ask the same stay on one side."
+)
 OWN_PART = "The data has held-out rows of its own: none is drawn from the others."
 READ_SO = "How they were read"
 NOTHING_LEFT_OUT = "Every row is used."

@@ -212,9 +212,7 @@ def shown_as(room: _Room, sight: Sight, values: dict[str, Any]) -> dict[Any, Any
 def _troubles(form: data_form.Form, trouble: Trouble | None) -> dict[Any, Any]:
     """The trouble beside its choice, nothing beside the others."""
     where = trouble.where if trouble and trouble.where in form.troubles else "source"
-    return {
-        place: views.trouble_html(trouble if name == where else None) for name, place in form.troubles.items()
-    }
+    return {place: views.trouble_html(trouble if name == where else None) for name, place in form.troubles.items()}
 
 
 def _roles(form: data_form.Form, sight: Sight, values: dict[str, Any]) -> dict[Any, Any]:

@@ -107,7 +107,9 @@ class Account:
     unused: tuple[str, ...] = ()
     bad: tuple[tuple[str, str], ...] = ()  # the first rows that can't be read: where, and why
     bad_rows: int = 0  # all of them
-    reading: tuple[str, ...] = ()  # what else is said of the file and its columns: what is left out, cut, read otherwise
+    reading: tuple[
+        str, ...
+    ] = ()  # what else is said of the file and its columns: what is left out, cut, read otherwise
     mended: tuple[str, ...] = ()  # what each fix did
     dividing: tuple[str, ...] = ()  # what is said of the division
     drawn: bool = True  # held-out rows are drawn from the others; False: they are a part or a file of their own
