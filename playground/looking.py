@@ -1,5 +1,5 @@
-"""What there is to see of rows before anything is trained on them, step by step, as it is found out: the first rows, all
-of them, their lengths, and what the data doctor says. Knows nothing of the page.
+"""What there is to see of rows before anything is trained on them, step by step, as it is found out: the first rows,
+all of them, their lengths, and what the data doctor says. Knows nothing of the page.
 
 The work goes on in a thread; whoever looks may turn away at any moment, and then it ends.
 """

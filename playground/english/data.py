@@ -21,8 +21,8 @@ SUBSET = "Subset"
 SPLIT = "Split"
 HUB_PART_HELP = "Empty: the only one, or train."
 HUB_WRONG = (
-    "'{value}' is no id of a data set. Write it as owner/name, e.g. PolyAI/banking77; a file of your own is given under "
-    "“File”."
+    "'{value}' is no id of a data set. Write it as owner/name, e.g. PolyAI/banking77; a file of your own is given "
+    "under “File”."
 )
 HANDED = "Handed over"
 HANDED_HELP = "The newest first."

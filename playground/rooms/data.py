@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,10 +62,8 @@ class _Seen:
 
     @property
     def outputs(self) -> list[Any]:
-        return [self.summary, self.train, self.rows, self.back, self.next, self.findings_tab, self.findings] + [
-            self.pictures,
-            self.division,
-        ]
+        found = [self.findings_tab, self.findings, self.pictures, self.division]
+        return [self.summary, self.train, self.rows, self.back, self.next, *found]
 
 
 @dataclass(frozen=True)
@@ -90,9 +88,8 @@ class _Room:
     def outputs(self) -> list[Any]:
         form = self.form
         shown = [form.cards, form.mapping, form.amount, form.heldout_file, *form.places.values()]
-        return [*self.seen.outputs, self.ready, self.stage, self.first, *shown, *form.troubles.values()] + list(
-            form.roles.values()
-        )
+        told = [*form.troubles.values(), *form.roles.values()]
+        return [*self.seen.outputs, self.ready, self.stage, self.first, *shown, *told]
 
 
 def build(shared: Shared, tab: gr.Tab) -> DataRoom:
@@ -102,7 +99,7 @@ def build(shared: Shared, tab: gr.Tab) -> DataRoom:
             form = data_form.lay_out()
         with gr.Column(scale=7, min_width=320, elem_id="data-seen", elem_classes="act"):
             seen = _lay_out_seen()
-    hidden = {"visible": "hidden", "label": "hidden"}
+    hidden: dict[str, Any] = {"visible": "hidden", "label": "hidden"}
     room = _Room(
         shared,
         form,
@@ -167,24 +164,41 @@ def _looks(room: _Room, pause: float = 0.0) -> Any:
     def handler(turns: Turns, model: ModelSpec, fixes: tuple[str, ...], *values: Any) -> Iterator[dict[Any, Any]]:
         turn = turns.take()
         time.sleep(pause)
+        if turns.newest == turn:
+            yield from _found(room, model, fixes, values, lambda: turns.newest != turn)
         if turns.newest != turn:
-            return
-        named = by_name(room.form.widgets, values)
-        try:
-            stage = data_form.stage_of(named, fixes, room.shared.jobs)
-            sights = look(stage, model, lambda: turns.newest != turn) if stage else iter((Sight(),))
-            for sight in sights:
-                yield shown_as(room, sight, named)
-        except Exception as error:
-            where = "labels" if str(error).startswith("Line ") else "heldout" if "heldout" in str(error) else "source"
-            yield shown_as(room, Sight(trouble=Trouble(where, words_for(error))), named)
+            yield nothing_new(room)
 
     return handler
 
 
+def nothing_new(room: _Room) -> dict[Any, Any]:
+    """An update that changes nothing. Gradio empties the outputs of a generator that yields nothing, and shows what it
+    yielded last once more when it ends: a look that is over must end with this."""
+    return {room.seen.summary: gr.skip()}
+
+
+def _found(
+    room: _Room, model: ModelSpec, fixes: tuple[str, ...], values: tuple[Any, ...], is_over: Callable[[], bool]
+) -> Iterator[dict[Any, Any]]:
+    named = by_name(room.form.widgets, values)
+    try:
+        stage = data_form.stage_of(named, fixes, room.shared.jobs)
+        for sight in look(stage, model, is_over) if stage else (Sight(),):
+            yield shown_as(room, sight, named)
+    except Exception as error:
+        if not is_over():
+            yield shown_as(room, Sight(trouble=Trouble(_where(error), words_for(error))), named)
+
+
+def _where(error: Exception) -> str:
+    """The choice that a form is wrong in."""
+    said = str(error)
+    return "labels" if said.startswith(say.LABELS_WRONG[:5]) else "heldout" if "heldout" in said else "source"
+
+
 def shown_as(room: _Room, sight: Sight, values: dict[str, Any]) -> dict[Any, Any]:
-    """The updates that show what is known. Buttons are given their words too: an update without them empties a button
-    where a generator ends with it."""
+    """The updates that show what is known."""
     seen, form = room.seen, room.form
     ready = views.material_of(sight)
     return {
@@ -192,10 +206,10 @@ def shown_as(room: _Room, sight: Sight, values: dict[str, Any]) -> dict[Any, Any
         room.stage: sight.stage,
         room.first: 0,
         seen.summary: views.summary_html(sight),
-        seen.train: gr.update(value=say.TRAIN, interactive=ready is not None),
+        seen.train: gr.update(interactive=ready is not None),
         seen.rows: views.rows_html(sight.rows, 0, sight),
-        seen.back: gr.update(value=say.BACK, interactive=False),
-        seen.next: gr.update(value=say.NEXT, interactive=sight.more_rows and not sight.is_part),
+        seen.back: gr.update(interactive=False),
+        seen.next: gr.update(interactive=sight.more_rows and not sight.is_part),
         seen.findings_tab: gr.update(label=views.findings_title(sight)),
         seen.findings: views.findings_html(sight),
         seen.pictures: views.pictures_html(sight),
@@ -272,6 +286,8 @@ def _look(room: _Room, tab: gr.Tab) -> None:
     def opened(*values: Any) -> Iterator[dict[Any, Any]]:
         if values[0].newest == 0:
             yield from once(*values)
+        else:
+            yield nothing_new(room)
 
     tab.select(opened, **_seeing(room))
 
@@ -308,8 +324,8 @@ def _turn_pages(room: _Room) -> None:
             rows, more = rows_from(stage, model, start)
             return {
                 seen.rows: views.rows_html(rows, start),
-                seen.back: gr.update(value=say.BACK, interactive=start > 0),
-                seen.next: gr.update(value=say.NEXT, interactive=more),
+                seen.back: gr.update(interactive=start > 0),
+                seen.next: gr.update(interactive=more),
                 room.first: start,
                 seen.message: "",
             }

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import json
-
-import pytest
-
-from tests.browser.conftest import shot, text, upload, wait_for_text
-from tests.helpers import ROWS
+from tests.browser.conftest import text, wait_for_text
 from tunelab import Run, list_runs
 
 
