@@ -14,8 +14,8 @@ from playground.jobs import Jobs
 from playground.material import Material
 from playground.parts.events import PRIVATE, QUIET
 from playground.parts.shared import Shared
-from playground.rooms import compare, learn, methods, runs, train
-from tunelab import Comparer, Run, list_runs
+from playground.rooms import compare, data, learn, methods, runs, train
+from tunelab import Comparer, ModelSpec, Run, list_runs
 
 DARK = "() => window.playgroundTheme.dark()"
 PROJECTOR = "() => window.playgroundTheme.projector()"
@@ -36,6 +36,7 @@ class _Head:
 
 @dataclass(frozen=True)
 class _Rooms:
+    data: data.DataRoom
     training: train.TrainRoom
     comparing: compare.CompareRoom
     compare_tab: gr.Tab
@@ -88,6 +89,8 @@ def _tour() -> None:
 
 
 def _lay_out_rooms(shared: Shared) -> _Rooms:
+    with gr.Tab(say.ROOMS["data"], id="data") as data_tab:
+        choosing = data.build(shared, data_tab)
     with gr.Tab(say.ROOMS["train"], id="train"):
         training = train.build(shared)
     with gr.Tab(say.ROOMS["compare"], id="compare") as compare_tab:
@@ -98,7 +101,7 @@ def _lay_out_rooms(shared: Shared) -> _Rooms:
         runs.build(shared)
     with gr.Tab(say.ROOMS["learn"], id="learn"):
         learn.build()
-    return _Rooms(training, comparing, compare_tab)
+    return _Rooms(choosing, training, comparing, compare_tab)
 
 
 def _open(page: gr.Blocks, shared: Shared, head: _Head) -> None:
@@ -124,7 +127,7 @@ def _choose(shared: Shared, head: _Head) -> None:
 
     event = shared.chosen.change(named, shared.chosen, head.chosen_run, queue=False, **QUIET)
     event.then(None, None, None, js=LOOK)
-    head.choose.input(chosen_by_hand, head.choose, shared.chosen, **QUIET)
+    head.choose.change(chosen_by_hand, head.choose, shared.chosen, **QUIET)
 
 
 def _first_visit(shared: Shared, head: _Head, rooms: _Rooms) -> None:
@@ -137,6 +140,8 @@ def _first_visit(shared: Shared, head: _Head, rooms: _Rooms) -> None:
 
     outputs = [shared.chosen, head.awaited, head.message, shared.tabs]
     head.quick.click(begin, None, outputs, **PRIVATE)
+    own = [shared.tabs, rooms.data.kind]
+    head.own.click(lambda: {**shared.go("data"), rooms.data.kind: "file"}, None, own, **QUIET)
 
 
 def _lead_on(shared: Shared, head: _Head, rooms: _Rooms) -> None:
@@ -159,9 +164,25 @@ def _lead_on(shared: Shared, head: _Head, rooms: _Rooms) -> None:
 
     arrival = [shared.tabs, *comparing.arrival]
     rooms.training.to_compare.click(pressed, shared.chosen, arrival, **PRIVATE)
+    rooms.training.change_data.click(lambda: shared.go("data"), None, shared.tabs, **QUIET)
+    _read_with(rooms)
     rooms.training.to_measure.click(lambda: gr.Tabs(selected="measure"), None, shared.tabs, **QUIET)
     # queued: only then does the change of a State reach its listeners
     shared.refresh.click(land, head.awaited, [head.awaited, *arrival, comparing.arrived], concurrency_limit=8, **QUIET)
+
+
+def _read_with(rooms: _Rooms) -> None:
+    """The Data room reads rows with the tokenizer of the model that the Train room has chosen."""
+    widgets = rooms.training.choices.widgets
+    chosen = [widgets["repo_id"], widgets["ModelSpec.revision"], widgets["ModelSpec.max_length"]]
+
+    def model(repo_id: str, revision: str, max_length: int) -> Any:
+        try:
+            return ModelSpec(repo_id=repo_id or "starter", revision=revision or None, max_length=max_length)
+        except ValueError:  # Train says so
+            return gr.skip()
+
+    gr.on([widget.change for widget in chosen], model, chosen, rooms.data.model, **QUIET)
 
 
 def _run_to_show(jobs: Jobs, run_id: str | None) -> Run | None:

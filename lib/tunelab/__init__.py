@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from tunelab.paces import PACES
     from tunelab.run.deleting import Deleted, delete_run, deleted_runs, empty_deleted, restore_run
     from tunelab.run.diagnosis import Diagnosis, Fix, diagnose
+    from tunelab.run.handed import Handed, hand_over, list_handed
     from tunelab.run.labels import Labels
     from tunelab.run.progress import Progress
     from tunelab.run.reports import Report, read_report
@@ -94,6 +95,7 @@ _HOME = {
     "run.deleting": ("Deleted", "delete_run", "deleted_runs", "empty_deleted", "restore_run"),
     "run.diagnosis": ("Diagnosis", "Fix", "diagnose"),
     "run.labels": ("Labels",),
+    "run.handed": ("Handed", "hand_over", "list_handed"),
     "run.progress": ("Progress",),
     "run.reports": ("Report", "read_report"),
     "run.run": ("Run", "list_runs", "runs_root"),
@@ -133,6 +135,7 @@ __all__ = [
     "Fix",
     "Folded",
     "FullFineTuning",
+    "Handed",
     "Labels",
     "Ladder",
     "LadderConfig",
@@ -178,9 +181,11 @@ __all__ = [
     "export_votes",
     "finetune",
     "fold_equal",
+    "hand_over",
     "heldout_examples",
     "import_adapter",
     "judge_all",
+    "list_handed",
     "list_ladders",
     "list_runs",
     "list_sweeps",

@@ -3,6 +3,20 @@ comes from `playground/templates`, which escape what they are given; Markdown go
 """
 
 from playground.views.answers import answer_footer
+from playground.views.data import (
+    builtin_html,
+    division_html,
+    findings_html,
+    findings_title,
+    handed_choices,
+    handed_help_html,
+    mapping_html,
+    material_of,
+    pictures_html,
+    rows_html,
+    summary_html,
+    trouble_html,
+)
 from playground.views.ladders import ladder_choices, ladder_html, rung_choices
 from playground.views.runs import RUN_COLUMNS, chosen_run_html, run_choices, run_table, runs_html
 from playground.views.texts import duration, moment, plain_markdown
@@ -32,22 +46,32 @@ __all__ = [
     "RUN_COLUMNS",
     "Ahead",
     "answer_footer",
+    "builtin_html",
     "chart_html",
     "chosen_html",
     "chosen_run_html",
     "curve_text",
+    "division_html",
     "duration",
     "figures",
+    "findings_html",
+    "findings_title",
     "forecast_html",
     "forecast_of",
+    "handed_choices",
+    "handed_help_html",
     "ladder_choices",
     "ladder_html",
+    "mapping_html",
     "material_html",
+    "material_of",
     "memory_text",
     "moment",
     "notes_text",
+    "pictures_html",
     "plain_markdown",
     "progress_html",
+    "rows_html",
     "run_choices",
     "run_table",
     "rung_choices",
@@ -57,5 +81,7 @@ __all__ = [
     "stages_html",
     "status_html",
     "status_line",
+    "summary_html",
     "technique_html",
+    "trouble_html",
 ]

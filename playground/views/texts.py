@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import time
 
 
 def duration(seconds: float) -> str:
@@ -16,6 +17,11 @@ def moment(identity: str) -> str:
     if not identity[:8].isdigit():
         return identity
     return f"{identity[4:6]}-{identity[6:8]} {identity[9:11]}:{identity[11:13]}"
+
+
+def moment_of(seconds: float) -> str:
+    """A time since the epoch as `moment` writes it."""
+    return time.strftime("%m-%d %H:%M", time.localtime(seconds))
 
 
 def plain_markdown(text: str) -> str:

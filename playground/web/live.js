@@ -63,17 +63,21 @@
         }
     };
 
-    // a press on something that stands for a run chooses that run
-    const choose = (id) => {
-        const field = document.querySelector("#choose-run textarea, #choose-run input");
+    // writes into a hidden text box of Gradio's, as if somebody had typed it
+    const write = (id, text) => {
+        const field = document.querySelector(`#${id} textarea, #${id} input`);
         if (!field) return;
         const set = Object.getOwnPropertyDescriptor(Object.getPrototypeOf(field), "value").set;
-        set.call(field, `${id} ${Date.now()}`);
+        set.call(field, text);
         field.dispatchEvent(new Event("input", { bubbles: true }));
     };
+    // a press on something that stands for a run chooses that run
+    const choose = (id) => write("choose-run", `${id} ${Date.now()}`);
     document.addEventListener("click", (event) => {
-        const pressed = event.target.closest?.("[data-choose]");
-        if (pressed) choose(pressed.dataset.choose);
+        const pressed = event.target.closest?.("[data-choose], [data-into]");
+        if (!pressed) return;
+        if (pressed.dataset.choose) choose(pressed.dataset.choose);
+        else write(pressed.dataset.into, `${pressed.dataset.value} ${Date.now()}`); // else the same twice is no change
     });
 
     setInterval(look, EVERY);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import shlex
 from collections.abc import Iterable
 
@@ -21,6 +22,22 @@ from tunelab.data.names import (
 from tunelab.errors import UserError, listed, shortened
 
 Columns = dict[str, Column]
+
+
+class ColumnError(UserError):
+    """A column that is not there, or none that is recognised: for those who show it beside the choice it is about.
+
+    problem: the sentence's beginning, without its full stop; columns: those there are; role: the one it was given for;
+    advised: roles and columns that would do.
+    """
+
+    def __init__(
+        self, message: str, problem: str, columns: Iterable[str], advised: dict[str, str], role: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.problem, self.columns, self.advised, self.role = problem, tuple(columns), dict(advised), role
+
+
 MOST_ADVICE = 170  # characters of a command and of the same in Python: of longer ones the command alone is said
 
 
@@ -36,7 +53,7 @@ def no_pair(found: Columns, name: str) -> UserError:
     return missing(f"{name}: no columns to learn from were recognised", found)
 
 
-def missing(problem: str, found: Columns, role: str = "prompt", **known: str) -> UserError:
+def missing(problem: str, found: Columns, role: str = "prompt", **known: str) -> ColumnError:
     """The error for columns that are not there or not recognised, with those that could be meant; `known`: roles that
     are clear."""
     columns = f"{problem}. Columns there: {listed(map(repr, found), 6) or 'none'}."
@@ -44,13 +61,24 @@ def missing(problem: str, found: Columns, role: str = "prompt", **known: str) ->
     if not named:
         texts = [column.name for column in found.values() if column.filled and column.is_text and not _is_out(column)]
         only = f"Only {shortened(texts[0], 40)} holds text" if texts else "None of them holds text"
-        return UserError(f"{columns} {only}: add a column with the answers, or choose learn = text (--learn text).")
+        said = f"{columns} {only}: add a column with the answers, or choose learn = text (--learn text)."
+        return ColumnError(said, problem, found, {})
     typed = flags(named)
     python = f", in Python with columns={named}" if len(typed) + len(str(named)) < MOST_ADVICE else ""
-    return UserError(
-        f"{columns} Name them, e.g. in the app under 'Columns and held-out rows', on the command line with "
-        f"{typed}{python}."
-    )
+    said = f"{columns} Name them, e.g. in the app in its room Data, on the command line with {typed}{python}."
+    return ColumnError(said, problem, found, named)
+
+
+def not_there(problem: str, found: Columns, role: str, given: str) -> ColumnError:
+    """The error for a column that somebody named and that is not there, with the one whose name is nearest."""
+    by_case = {name.casefold(): name for name in reversed(list(found)) if name}
+    near = difflib.get_close_matches(given.casefold(), by_case, 1)
+    if not near:
+        error = missing(problem, found, "text" if role == "text" else "prompt")
+        return ColumnError(str(error), problem, found, error.advised, role)
+    named = {role: by_case[near[0]]}
+    said = f"{problem}. Columns there: {listed(map(repr, found), 6)}. The nearest: {flags(named)}."
+    return ColumnError(said, problem, found, named, role)
 
 
 def flags(named: dict[str, str]) -> str:

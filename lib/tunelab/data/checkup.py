@@ -36,7 +36,7 @@ def examine(
     Raises:
         UserError: the rows can't be read, or there are none, or `data` is none of these.
     """
-    train, heldout, notes, seed = _sides(data, learn)
+    train, heldout, notes, seed = _sides(data, learn, on_progress)
     tokenizer, max_length = tokenizer_and_limit(model)
     examination = examine_rows(
         train,
@@ -50,7 +50,7 @@ def examine(
     return replace(examination, notes=(*notes, *examination.notes))
 
 
-def _sides(data: Any, learn: str) -> tuple[Sequence[Example], Sequence[Example], Sequence[str], int]:
+def _sides(data: Any, learn: str, on_progress: Say) -> tuple[Sequence[Example], Sequence[Example], Sequence[str], int]:
     """Rows, held-out rows, notes, and the seed that chooses a sample."""
     if isinstance(data, DataSplit):
         return data.train, data.heldout, data.notes, 0
@@ -66,7 +66,7 @@ def _sides(data: Any, learn: str) -> tuple[Sequence[Example], Sequence[Example],
                 f"examine takes rows (a list of objects, a DataFrame, a data set), a file's name or a DataSpec; "
                 f"this is {shortened(repr(data), 60)}. Give e.g. tunelab.examine('rows.jsonl')."
             ) from None
-    return *read_undivided(data, learn), data.seed
+    return *read_undivided(data, learn, on_progress), data.seed
 
 
 def tokenizer_and_limit(model: ModelSpec | None) -> tuple[Any, int]:

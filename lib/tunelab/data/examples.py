@@ -99,6 +99,23 @@ def _saying(message: Message, content: str) -> Message:
 
 
 @dataclass(frozen=True)
+class Account:
+    """How rows were read, mended and divided, each for itself: together they are what `DataSplit.notes` lists."""
+
+    reason: str = ""  # why these columns
+    found: tuple[str, ...] = ()  # every column that holds something
+    unused: tuple[str, ...] = ()
+    bad: tuple[tuple[str, str], ...] = ()  # the first rows that can't be read: where, and why
+    bad_rows: int = 0  # all of them
+    reading: tuple[
+        str, ...
+    ] = ()  # what else is said of the file and its columns: what is left out, cut, read otherwise
+    mended: tuple[str, ...] = ()  # what each fix did
+    dividing: tuple[str, ...] = ()  # what is said of the division
+    drawn: bool = True  # held-out rows are drawn from the others; False: they are a part or a file of their own
+
+
+@dataclass(frozen=True)
 class DataSplit:
     """Rows to train on and rows to measure with, and what there is to know about them."""
 
@@ -109,6 +126,7 @@ class DataSplit:
     notes: tuple[str, ...] = ()
     unused: Sequence[Example] = ()  # training rows beyond `limit`
     columns: dict[str, str] = field(default_factory=dict)  # the column of each role, as `DataSpec.columns` takes it
+    account: Account = field(default_factory=Account)
     problem: str | None = None  # why nothing can be trained on these rows, which can be looked at
 
     def check(self) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from tunelab.data.advice import missing
+from tunelab.data.advice import ColumnError, missing, not_there
 from tunelab.data.cells import column_of, fields_of, is_template
 from tunelab.data.choosing import columns_of_choices, found_choices, note_of_numbers
 from tunelab.data.columns import Column, columns_of
@@ -120,10 +120,12 @@ def _check_roles(roles: dict[str, str], found: dict[str, Column], name: str) -> 
         if column in found or (role == "choices" and set(column.split(",")) <= found.keys()):
             continue
         if not is_template(column, list(found)):
-            raise missing(f"{name}: there is no column {shortened(column)} (given for '{role}')", found)
+            raise not_there(f"{name}: there is no column {shortened(column)} (given for '{role}')", found, role, column)
         for part in fields_of(column):
             if column_of(part, list(found)) is None:
-                raise missing(f"{name}: the template names {shortened('{' + part + '}')}, which is no column", found)
+                problem = f"{name}: the template names {shortened('{' + part + '}')}, which is no column"
+                error = missing(problem, found)
+                raise ColumnError(str(error), problem, found, error.advised, role)
 
 
 def _shape(roles: dict[str, str], learn: str) -> Shape:

@@ -1,6 +1,7 @@
 """What the model will see of rows, token by token, and what is wrong with them: for people, before any training.
 
 preview()   the first rows                  overview()   the same, with warnings and lengths over all rows
+Seen        both, of rows that have been read already, and any other rows
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def preview(
     Raises:
         UserError: the data can't be read.
     """
-    return _Data(stage, model, positions_taken).shown(rows)
+    return Seen(read_data(stage.data, stage.learn), stage, model, positions_taken).shown(rows)
 
 
 def overview(stage: Stage, model: ModelSpec, rows: int = 3, positions_taken: int = 0) -> Overview:
@@ -72,21 +73,18 @@ def overview(stage: Stage, model: ModelSpec, rows: int = 3, positions_taken: int
     Raises:
         UserError: the data can't be read.
     """
-    data = _Data(stage, model, positions_taken)
-    shown, notes = data.shown(rows)
-    warnings, lengths, refusal, of = data.judged()
-    return Overview(shown, (*notes, *of), warnings, lengths, refusal)
+    return Seen(read_data(stage.data, stage.learn), stage, model, positions_taken).overview(rows)
 
 
-class _Data:
-    """The rows of a stage, and how a model takes them."""
+class Seen:
+    """The rows of a stage as `read_data` gives them, and how a model takes them."""
 
-    def __init__(self, stage: Stage, model: ModelSpec, positions_taken: int) -> None:
+    def __init__(self, split: DataSplit, stage: Stage, model: ModelSpec, positions_taken: int = 0) -> None:
         from tunelab.data.doctor.markers import Markers
         from tunelab.model.load import find, load_tokenizer
         from tunelab.model.positions import row_limit
 
-        self.split: DataSplit = read_data(stage.data, stage.learn)
+        self.split = split
         self.tokenizer: Any = load_tokenizer(model)
         self.limit = row_limit(find(model), model, positions_taken)
         self.is_text, self.seed = stage.learn == "text", stage.data.seed
@@ -94,12 +92,18 @@ class _Data:
         self.chat: ChatFormat = chat_format(self.tokenizer)
         self.markers: Markers = Markers(self.chat.control)
 
-    def shown(self, rows: int) -> tuple[list[PreviewRow], tuple[str, ...]]:
-        """The first rows, and the notes."""
-        examples = self.split.train if self.is_text else self.split.train[:rows]
+    def overview(self, rows: int = 3) -> Overview:
+        """The first rows, with what there is to say about all of them."""
+        shown, notes = self.shown(rows)
+        warnings, lengths, refusal, of = self.judged()
+        return Overview(shown, (*notes, *of), warnings, lengths, refusal)
+
+    def shown(self, rows: int, first: int = 0) -> tuple[list[PreviewRow], tuple[str, ...]]:
+        """So many rows, those behind the `first` ones, and the notes."""
+        examples = self.split.train if self.is_text else self.split.train[first : first + rows]
         encoded, row_notes = training_rows(examples, self.tokenizer, self.limit.tokens)
         if self.is_text:
-            shown = [self._row(block, None) for block in encoded[:rows]]
+            shown = [self._row(block, None) for block in encoded[first : first + rows]]
         else:
             shown = [self._row(row, one) for one in examples for row in self._whole([one])][:rows]
         count = f"{len(self.split.train):,} rows to train on, {len(self.split.heldout):,} held out"

@@ -7,23 +7,26 @@ import json
 import os
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tunelab.data.builtin import BUILTIN, BuiltinSet
 from tunelab.data.content import as_json, lesson
 from tunelab.data.divide import Sides, divide
-from tunelab.data.examples import DataSplit, Example
+from tunelab.data.examples import Account, DataSplit, Example
 from tunelab.data.hub import hub_table
 from tunelab.data.mapping import Mapping
-from tunelab.data.reading import SUFFIXES, Table, read_table
+from tunelab.data.reading import SUFFIXES, Bad, Row, Table, bad_rows_note, read_table
 from tunelab.data.reading.checks import checked
 from tunelab.data.shapes import Reader, Rows, reader_of
 from tunelab.data.store import Stored, collected
 from tunelab.errors import UserError, shown_name
 from tunelab.spec import DataSpec
 
+Say = Callable[[str], None]
+EVERY = 20_000  # rows between two messages
+MOST_BAD = 20  # rows that can't be read, in an account
 _Own = tuple[list[Example], list[str]]  # held-out rows that are not drawn from the others, and notes on them
 
 
@@ -34,17 +37,30 @@ class _Read:
     examples: Sequence[Example]
     notes: list[str]
     mapping: Mapping
+    bad: tuple[Bad, ...] = ()
+    mended: tuple[str, ...] = ()
+
+    @property
+    def every_note(self) -> list[str]:
+        return [*self.notes, *self.mended]
 
 
-def read_data(spec: DataSpec, learn: str = "instructions", roles: dict[str, str] | None = None) -> DataSplit:
+def _quietly(message: str) -> None:
+    """Says nothing."""
+
+
+def read_data(
+    spec: DataSpec, learn: str = "instructions", roles: dict[str, str] | None = None, on_progress: Say = _quietly
+) -> DataSplit:
     """The rows of `spec` as examples, divided; `learn` is `Stage.learn`. Rows that can't be divided are read all the
     same, to be looked at: `DataSplit.problem` says why nothing can be trained on them. `roles`: `DataSplit.columns` of
-    a time before, to read the rows in the same way again, whatever would be proposed now.
+    a time before, to read the rows in the same way again, whatever would be proposed now. `on_progress` is told every
+    `EVERY` rows; what it raises ends the reading.
 
     Raises:
         UserError: a file, a column or the division is wrong; the message says which and what to do.
     """
-    read, own = _undivided(spec, learn, roles)
+    read, own = _undivided(spec, learn, roles, on_progress)
     train, heldout, notes = _sides(read.examples, own, spec)
     used, unused = train[: spec.limit], train[spec.limit :] if spec.limit else []
     return DataSplit(
@@ -52,22 +68,38 @@ def read_data(spec: DataSpec, learn: str = "instructions", roles: dict[str, str]
         used,
         heldout,
         _sha256(used, heldout),
-        (*read.notes, *notes),
+        (*read.every_note, *notes),
         unused,
         columns=dict(read.mapping.roles),
+        account=_account(read, notes, drawn=own is None),
         problem=None if heldout else _one_row(spec),
     )
 
 
-def read_undivided(spec: DataSpec, learn: str = "instructions") -> tuple[Sequence[Example], list[Example], list[str]]:
+def _account(read: _Read, dividing: Sequence[str], *, drawn: bool) -> Account:
+    mapping = read.mapping
+    said = set(mapping.notes[: 1 + bool(mapping.unused)])  # roles, reason and unused columns stand for themselves
+    if read.bad:
+        said.add(bad_rows_note(read.bad, len(read.bad), ""))
+    bad = tuple((one.where, one.reason) for one in read.bad[:MOST_BAD])
+    reading = tuple(note for note in read.notes if note not in said)
+    found = tuple(name for name in mapping.columns if name)
+    return Account(
+        mapping.reason, found, mapping.unused, bad, len(read.bad), reading, read.mended, tuple(dividing), drawn
+    )
+
+
+def read_undivided(
+    spec: DataSpec, learn: str = "instructions", on_progress: Say = _quietly
+) -> tuple[Sequence[Example], list[Example], list[str]]:
     """Every row of `spec`, mended, that is not held-out of its own; the held-out rows of their own; the notes.
 
     Raises:
         UserError: as `read_data`.
     """
-    read, own = _undivided(spec, learn)
+    read, own = _undivided(spec, learn, None, on_progress)
     heldout, notes = own or ([], [])
-    return read.examples, heldout, read.notes + notes
+    return read.examples, heldout, read.every_note + notes
 
 
 _Undivided = tuple[_Read, _Own | None]
@@ -75,13 +107,13 @@ _Undivided = tuple[_Read, _Own | None]
 _last: tuple[object, _Undivided] | None = None
 
 
-def _undivided(spec: DataSpec, learn: str, roles: dict[str, str] | None = None) -> _Undivided:
+def _undivided(spec: DataSpec, learn: str, roles: dict[str, str] | None, on_progress: Say) -> _Undivided:
     """The rows, mended, and held-out rows of their own where there are some."""
     global _last
     asked = _identity(spec, learn, roles)
     if asked and _last and _last[0] == asked:
         return _last[1]
-    found = _read_anew(spec, learn, roles)
+    found = _read_anew(spec, learn, roles, on_progress)
     if asked and isinstance(found[0].examples, Stored) and asked == _identity(spec, learn, roles):
         _last = asked, found
     return found
@@ -101,12 +133,27 @@ def _identity(spec: DataSpec, learn: str, roles: dict[str, str] | None) -> objec
     return stamps, own, spec.model_dump(mode="json", exclude={"heldout", "limit"}), learn, roles
 
 
-def _read_anew(spec: DataSpec, learn: str, roles: dict[str, str] | None) -> _Undivided:
-    table = _table(spec)
-    read = _examples(table.rows, spec, learn, table.name, roles)
+def _read_anew(spec: DataSpec, learn: str, roles: dict[str, str] | None, on_progress: Say) -> _Undivided:
+    table = table_of(spec)
+    read = _examples(_Told(table.rows, on_progress), spec, learn, table.name, roles)
     own = _own_examples(spec, table, learn, read.mapping)
+    if spec.fixes:
+        on_progress("mending the rows")
     examples, mended = _mended(read.examples, own, spec)
-    return _Read(examples, [*table.notes, *read.notes, *mended], read.mapping), own
+    return replace(read, examples=examples, notes=[*table.notes, *read.notes], mended=tuple(mended)), own
+
+
+class _Told:
+    """Rows that tell how far they have been gone through."""
+
+    def __init__(self, rows: Rows, say: Say) -> None:
+        self._rows, self._say = rows, say
+
+    def __iter__(self) -> Iterator[Row | Bad]:
+        for number, row in enumerate(self._rows):
+            if number and number % EVERY == 0:
+                self._say(f"read {number:,} rows")
+            yield row
 
 
 def _mended(examples: Sequence[Example], own: _Own | None, spec: DataSpec) -> tuple[Sequence[Example], list[str]]:
@@ -151,7 +198,7 @@ def read_examples(spec: DataSpec, learn: str = "instructions") -> list[Example]:
     Raises:
         UserError: as `read_data`.
     """
-    table = _table(spec)
+    table = table_of(spec)
     return list(_mended(_examples(table.rows, spec, learn, table.name).examples, None, spec)[0])
 
 
@@ -175,7 +222,12 @@ def file_of(source: str | float | None) -> Path | None:
     return path if path.suffix.lower() in SUFFIXES or os.path.exists(path) else None
 
 
-def _table(spec: DataSpec) -> Table:
+def table_of(spec: DataSpec) -> Table:
+    """The rows of `spec` as they stand in their source.
+
+    Raises:
+        UserError: it can't be read.
+    """
     if spec.rows is not None:
         if not spec.rows:
             raise UserError("rows = []: there is nothing to learn from. Give at least two rows.")
@@ -210,7 +262,7 @@ def _examples(rows: Rows, spec: DataSpec, learn: str, name: str, roles: dict[str
 
 def _read(reader: Reader, rows: Rows) -> _Read:
     examples = collected(reader.examples(rows))
-    return _Read(examples, reader.notes(), reader.mapping)
+    return _Read(examples, reader.notes(), reader.mapping, tuple(reader.bad))
 
 
 def _own_heldout(spec: DataSpec, table: Table) -> Table | None:

@@ -11,7 +11,7 @@ Cells stay what was written (`007` stays `007`, `NA` stays `NA`), and every erro
 step. General loaders guess types, unpack whatever they are given, and fail with tracebacks.
 """
 
-from tunelab.data.reading.files import SUFFIXES, TEXTS, read_pasted, read_table
+from tunelab.data.reading.files import SUFFIXES, TEXTS, pasted_suffix, read_pasted, read_table
 from tunelab.data.reading.table import Bad, Row, Table, bad_rows_note
 
-__all__ = ["SUFFIXES", "TEXTS", "Bad", "Row", "Table", "bad_rows_note", "read_pasted", "read_table"]
+__all__ = ["SUFFIXES", "TEXTS", "Bad", "Row", "Table", "bad_rows_note", "pasted_suffix", "read_pasted", "read_table"]

@@ -119,11 +119,20 @@ def read_pasted(text: str, header: str = "auto") -> Table:
     Raises:
         UserError: it is empty, or looks like rows and is broken.
     """
-    name, start = "the pasted text", text.lstrip()
+    name, suffix = "the pasted text", pasted_suffix(text)
+    return _read_text(lambda: io.StringIO(text, newline=""), name, suffix, header, [], True)
+
+
+def pasted_suffix(text: str) -> str:
+    """How a file that holds this text ends: '.json' (JSON, JSONL), '.csv' (tables of any delimiter) or '.txt'.
+
+    Raises:
+        UserError: it is empty.
+    """
+    start = text.lstrip()
     if not start:
         raise UserError("The pasted text is empty. Paste rows with a header, JSON, or plain text.")
-    suffix = ".json" if start.startswith(("{", "[{", "[\n", "[ ", "[[")) else ".csv" if _is_table(text) else ".txt"
-    return _read_text(lambda: io.StringIO(text, newline=""), name, suffix, header, [], True)
+    return ".json" if start.startswith(("{", "[{", "[\n", "[ ", "[[")) else ".csv" if _is_table(text) else ".txt"
 
 
 def _is_table(text: str) -> bool:
