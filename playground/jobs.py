@@ -20,21 +20,32 @@ from playground.owners import Caller
 from tunelab import Ladder, LadderConfig, Run, RunConfig, list_runs
 from tunelab.chain import check_lineage
 from tunelab.errors import UserError
+from tunelab.measure.measurement import Measurement
+from tunelab.measure.series import Series
+from tunelab.measure.settings import Measuring
+from tunelab.measure.sweep import Sweep, SweepConfig, list_sweeps
+from tunelab.run.reports import REPORT_FILE
 from tunelab.run.run import runs_root
 
 POLL_SECONDS = 0.5
 WORKER = (sys.executable, "-m", "tunelab.worker")
 CLIMBER = (sys.executable, "-m", "tunelab.measure.climb")
+MEASURER = (sys.executable, "-m", "tunelab.measure.measurement")
+SEEDS = 3
 
 
 class Jobs:
     """The queue of one runs root."""
 
     def __init__(
-        self, root: Path | None = None, worker: Sequence[str] = WORKER, climber: Sequence[str] = CLIMBER
+        self,
+        root: Path | None = None,
+        worker: Sequence[str] = WORKER,
+        climber: Sequence[str] = CLIMBER,
+        measurer: Sequence[str] = MEASURER,
     ) -> None:
         self.root = runs_root(root)
-        self.worker, self.climber = tuple(worker), tuple(climber)
+        self.worker, self.climber, self.measurer = tuple(worker), tuple(climber), tuple(measurer)
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
         self._ended = threading.Event()
@@ -101,11 +112,13 @@ class Jobs:
         run = self.find(run_id)
         logs = [[one.id, _size(one.events_path)] for one in list_runs(self.root)]
         alive = run is not None and run.is_alive
-        return [run_id, _size(run.events_path) if run else 0, alive, logs, [one.id for one in self.queued()]]
+        own = [run_id, _size(run.events_path) if run else 0, alive, self.measured(run)]
+        return [*own, logs, [one.id for one in self.queued()], self._climbed()]
 
     def moment(self) -> list[Any]:
         """What pages follow at once: which runs there are and how they stand, without how far they are."""
-        return [[run.id, run.status, run.has_adapter] for run in list_runs(self.root)]
+        runs = [[run.id, run.status, run.has_adapter, *self.measured(run)[1:]] for run in list_runs(self.root)]
+        return [runs, [[one.id, one.is_alive] for one in self._series()]]
 
     def start_next(self) -> None:
         """Start a worker for the oldest queued run, unless one trains."""
@@ -119,21 +132,90 @@ class Jobs:
                 run = waiting[0]
                 self._process = self._spawn([*self.worker, str(run.path)], run.path / "worker.log")
 
-    def start_ladder(self, config: LadderConfig) -> Ladder:
+    def measure(
+        self, run: Run, settings: Measuring, against: Sequence[Run] = (), caller: Caller | None = None
+    ) -> Measurement:
+        """The run's measurement, in a process of its own that waits while another run trains or is measured.
+
+        Raises:
+            UserError: a setting is out of its range, there is nothing to measure, or it is being measured.
+        """
+        measurement = Measurement(run)
+        measurement.ask(settings, against)
+        self._spawn([*self.measurer, str(run.path)], measurement.path / "log.txt")
+        return measurement
+
+    def measure_on(self, run: Run, caller: Caller | None = None) -> None:
+        """Go on with a measurement that was stopped, failed or got lost.
+
+        Raises:
+            UserError: it is being measured, or nobody has asked for it.
+        """
+        measurement = Measurement(run)
+        measurement.again()
+        self._spawn([*self.measurer, str(run.path)], measurement.path / "log.txt")
+
+    def stop_measuring(self, run: Run, caller: Caller | None = None) -> None:
+        """Ask for the end of a measurement; what was answered is kept."""
+        Measurement(run).request_stop()
+
+    def measured(self, run: Run | None) -> list[Any]:
+        """What is shown of a run's measurement depends on this, cheap to read: how far it is, its state, its report."""
+        if run is None:
+            return [None, None, 0]
+        standing = Measurement(run).standing()
+        far = [standing.message, standing.share] if standing else None
+        report = run.path / REPORT_FILE
+        return [far, standing.state if standing else None, report.stat().st_mtime_ns if report.exists() else 0]
+
+    def start_ladder(self, config: LadderConfig, caller: Caller | None = None) -> Ladder:
         """A new ladder, climbed by a process of its own."""
         ladder = Ladder.create(config, root=self.root)
         self.climb(ladder)
         return ladder
 
-    def climb(self, ladder: Ladder) -> None:
-        """Go on with a ladder in a process of its own; rungs that are done are left alone.
+    def start_sweep(self, run: Run, rows: int, max_new_tokens: int, caller: Caller | None = None) -> Sweep:
+        """The run with other seeds, trained and measured by a process of its own; the run itself is the first.
+
+        Raises:
+            UserError: it has not finished, or can't be trained again.
+        """
+        if run.status != "finished" or run.imported_from:
+            raise UserError(f"{run.name} can't be trained with other seeds: it is {run.status} or was made elsewhere.")
+        own = run.config.stages[-1].training.seed
+        config = SweepConfig(
+            run=run.config, seeds=tuple(own + more for more in range(SEEDS)), rows=rows, max_new_tokens=max_new_tokens
+        )
+        sweep = Sweep.create(config, root=self.root)
+        if all(stage.training.seed == own for stage in run.config.stages):
+            sweep.remember(config.names[0], run=run.id)
+        self.climb(sweep)
+        return sweep
+
+    def sweep_of(self, run: Run) -> Sweep | None:
+        """The newest sweep that the run is a part of."""
+        return next((one for one in list_sweeps(self.root) if _belongs(run, one)), None)
+
+    def series(self, identity: str | None) -> Series[Any] | None:
+        """The ladder or sweep of that id, if it is still there."""
+        return next((one for one in self._series() if one.id == identity), None)
+
+    def _series(self) -> list[Series[Any]]:
+        return [*Ladder.every(self.root), *Sweep.every(self.root)]
+
+    def _climbed(self) -> list[Any]:
+        """What is shown of ladders and sweeps depends on this."""
+        return [one.signature() if one.is_alive else one.id for one in self._series()]
+
+    def climb(self, ladder: Series[Any], caller: Caller | None = None) -> None:
+        """Go on with a ladder or a sweep in a process of its own; rungs that are done are left alone.
 
         Raises:
             UserError: it is being climbed already.
         """
         with self._lock:  # a button can be pressed twice
             if ladder.is_alive:
-                raise UserError(f"Ladder {ladder.id} is being climbed already.")
+                raise UserError(f"{ladder.shown} is being climbed already.")
             ladder.beat()  # so that the page sees it at once
         ladder.clear_requests()
         self._spawn([*self.climber, str(ladder.path), "--runs", str(self.root)], ladder.path / "log.txt")
@@ -173,3 +255,7 @@ class Jobs:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
+
+
+def _belongs(run: Run, sweep: Sweep) -> bool:
+    return any((found := sweep.run_of(name)) is not None and found.id == run.id for name in sweep.config.names)

@@ -37,7 +37,10 @@ PARTS: Mapping[str, Part] = {
     "chart": views.chart_html,
     "samples": views.samples_html,
     "runs": views.runs_html,
+    "measuring": views.measuring_html,
 }
+# by the name before "@"; what follows it names the ladder or sweep that is shown
+NAMED: Mapping[str, Callable[[Jobs, str], str]] = {"series": views.series_html}
 
 
 class Looks:
@@ -55,7 +58,7 @@ class Looks:
             now, moment = self._state(run_id)
             if now == key:
                 return None
-            parts = {name: self._part(run_id, name, now) for name in have if name in self.parts}
+            parts = {name: self._part(run_id, name, now) for name in have if self._is_known(name)}
         changed = {name: part for name, part in parts.items() if part[0] != have[name]}
         return {"key": now, "moment": moment, "boot": BOOT, "parts": changed}
 
@@ -69,9 +72,18 @@ class Looks:
 
     def _part(self, run_id: str, name: str, key: str) -> tuple[str, str]:
         if (run_id, name, key) not in self._rendered:
-            html = str(self.parts[name](self.jobs, self.jobs.find(run_id)))
+            html = str(self._html(run_id, name))
             self._rendered[run_id, name, key] = (_digest(html), html)
         return self._rendered[run_id, name, key]
+
+    def _is_known(self, name: str) -> bool:
+        return name in self.parts or name.partition("@")[0] in NAMED
+
+    def _html(self, run_id: str, name: str) -> str:
+        kind, _at, identity = name.partition("@")
+        if kind in NAMED:
+            return NAMED[kind](self.jobs, identity)
+        return self.parts[name](self.jobs, self.jobs.find(run_id))
 
 
 def _digest(value: object) -> str:
