@@ -13,9 +13,10 @@ from playground.errors import shown
 from playground.jobs import Jobs
 from playground.material import Material
 from playground.parts.callers import caller_of
+from playground.parts.changes import Asked
 from playground.parts.events import PRIVATE, QUIET
 from playground.parts.shared import Shared
-from playground.rooms import compare, methods, runs, train
+from playground.rooms import compare, measure, runs, train
 from tunelab import Comparer, Run, list_runs
 
 DARK = "() => document.body.classList.toggle('dark')"
@@ -40,6 +41,7 @@ class _Head:
 class _Rooms:
     training: train.TrainRoom
     comparing: compare.CompareRoom
+    measuring: measure.MeasureRoom
     compare_tab: gr.Tab
 
 
@@ -94,10 +96,10 @@ def _lay_out_rooms(shared: Shared) -> _Rooms:
     with gr.Tab(say.ROOMS["compare"], id="compare") as compare_tab:
         comparing = compare.build(shared)
     with gr.Tab(say.ROOMS["measure"], id="measure"):
-        methods.build(shared.jobs)
+        measuring = measure.build(shared)
     with gr.Tab(say.ROOMS["runs"], id="runs"):
         runs.build(shared)
-    return _Rooms(training, comparing, compare_tab)
+    return _Rooms(training, comparing, measuring, compare_tab)
 
 
 def _open(page: gr.Blocks, shared: Shared, head: _Head) -> None:
@@ -162,7 +164,17 @@ def _lead_on(shared: Shared, head: _Head, rooms: _Rooms) -> None:
             return {head.awaited: None}
         return {head.awaited: None, **arrive(run), comparing.arrived: run.id}
 
+    def by_hand(run_id: str | None, asked: Asked | None) -> dict[Any, Any]:
+        if asked is None:
+            return {shared.tabs: gr.skip()}
+        reference = gr.update(value=asked.reference, visible=bool(asked.reference))
+        filled = {comparing.prompt: asked.prompt, comparing.reference: reference}
+        arrived = arrive(shared.run(run_id))
+        return {**arrived, **filled, comparing.examples: {**arrived[comparing.examples], "value": None}}
+
     arrival = [shared.tabs, *comparing.arrival]
+    rooms.measuring.to_compare.click(pressed, shared.chosen, arrival, **PRIVATE)
+    rooms.measuring.asked.change(by_hand, [shared.chosen, rooms.measuring.asked], arrival, **QUIET)
     rooms.training.to_compare.click(pressed, shared.chosen, arrival, **PRIVATE)
     rooms.training.to_measure.click(lambda: gr.Tabs(selected="measure"), None, shared.tabs, **QUIET)
     # queued: only then does the change of a State reach its listeners

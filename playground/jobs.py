@@ -21,7 +21,7 @@ from tunelab import Ladder, LadderConfig, Run, RunConfig, list_runs
 from tunelab.chain import check_lineage
 from tunelab.errors import UserError
 from tunelab.measure.measurement import Measurement
-from tunelab.measure.series import Series
+from tunelab.measure.series import RESULTS_FILE, Series
 from tunelab.measure.settings import Measuring
 from tunelab.measure.sweep import Sweep, SweepConfig, list_sweeps
 from tunelab.run.reports import REPORT_FILE
@@ -118,7 +118,7 @@ class Jobs:
     def moment(self) -> list[Any]:
         """What pages follow at once: which runs there are and how they stand, without how far they are."""
         runs = [[run.id, run.status, run.has_adapter, *self.measured(run)[1:]] for run in list_runs(self.root)]
-        return [runs, [[one.id, one.is_alive] for one in self._series()]]
+        return [runs, [[one.id, one.is_alive, _size(one.path / RESULTS_FILE)] for one in self._series()]]
 
     def start_next(self) -> None:
         """Start a worker for the oldest queued run, unless one trains."""
@@ -174,8 +174,9 @@ class Jobs:
         self.climb(ladder)
         return ladder
 
-    def start_sweep(self, run: Run, rows: int, max_new_tokens: int, caller: Caller | None = None) -> Sweep:
+    def start_sweep(self, run: Run, caller: Caller | None = None, **measured: int) -> Sweep:
         """The run with other seeds, trained and measured by a process of its own; the run itself is the first.
+        `measured`: how, as the fields of a series are named (`rows`, `max_new_tokens`).
 
         Raises:
             UserError: it has not finished, or can't be trained again.
@@ -183,9 +184,7 @@ class Jobs:
         if run.status != "finished" or run.imported_from:
             raise UserError(f"{run.name} can't be trained with other seeds: it is {run.status} or was made elsewhere.")
         own = run.config.stages[-1].training.seed
-        config = SweepConfig(
-            run=run.config, seeds=tuple(own + more for more in range(SEEDS)), rows=rows, max_new_tokens=max_new_tokens
-        )
+        config = SweepConfig(run=run.config, seeds=tuple(own + more for more in range(SEEDS)), **measured)
         sweep = Sweep.create(config, root=self.root)
         if all(stage.training.seed == own for stage in run.config.stages):
             sweep.remember(config.names[0], run=run.id)
