@@ -56,26 +56,23 @@ PART = "part {part} of {parts}"
 GOES_ON = "What was answered is kept: Go on takes it up there."
 
 VERDICT_SIGNS = {"better": "▲", "worse": "▼", "not enough evidence": "≈"}
-GAIN_WORDS = {
-    "better": "▲ tuned is better",
-    "worse": "▼ tuned is worse",
-    "not enough evidence": "≈ not enough evidence",
-}
-CHANGE_WORDS = {"better": "▲ better", "worse": "▼ worse", "not enough evidence": "≈ not enough evidence"}
+TUNED_IS = "Tuned is"
+GAIN_WORDS = {"better": "▲ better", "worse": "▼ worse", "not enough evidence": "≈ not clear"}
 WHO = "Who answers"
 GAIN = "Tuned gains, 95 % interval"
 TUNED = "tuned"
 BASE = "base"
 READING = (
     "Gain is tuned minus the other over the same rows, with its 95 % interval of each alone; one that crosses 0 proves "
-    "nothing."
+    "nothing (not clear)."
 )
+CHANGE = "Change, 95 % interval"
 ALL_FIGURES = "Every figure with its interval"
 
 FORGETTING = "Forgetting"
 FORGETTING_LOSS = {
     "worse": "The loss on {n} general instructions rose: ordinary answers became less likely.",
-    "better": "The loss on {n} general instructions fell: nothing was forgotten.",
+    "better": "The loss on {n} general instructions fell: no forgetting there.",
     "not enough evidence": "The loss on {n} general instructions did not change for sure.",
 }
 NO_ABILITY = "General questions were not asked."
@@ -130,7 +127,10 @@ JUDGED = (
 NOT_JUDGED = "Rows are chosen by how they were answered, so no bar is called better or worse."
 NO_METRIC = "No answer to these rows has a score, so there is nothing to filter by."
 NO_ANSWERS = "No answers are kept of this measurement: plain text is measured by its loss alone."
-OTHER_ROWS = "The rows kept here are of another measurement than the figures above ({rows} rows). Measure again to have both alike."
+OTHER_ROWS = (
+    "The rows kept here are of another measurement than the figures above ({rows} rows). Measure again to have both "
+    "alike."
+)
 CUT = "… ({count} more characters)"
 LEGEND = "tuned better · same · base better"
 

@@ -47,6 +47,7 @@ class Answerer:
     picture: Picture | None = None
     gain: str = ""
     verdict: str = ""
+    note: str = ""
     is_tuned: bool = False
 
 
@@ -106,7 +107,7 @@ def _tiles(report: Report) -> list[tuple[str, str, str]]:
     if report.main and report.main_metric:
         found.append((_capital(titled(report.main_metric, report.main)), *_moved(report.main, 1)))
     found.append(("Held-out loss, nats per token", *_moved(report.heldout_loss, 3)))
-    found.append(("General loss (a rise is forgetting)", *_moved(report.general_loss, 3)))
+    found.append(("General loss (up: forgotten)", *_moved(report.general_loss, 3)))
     if report.ability:
         before, after = report.ability.before, report.ability.after
         found.append(("General questions right, %", f"{before:.1f} → {after:.1f}", f"{after - before:+.1f}"))
@@ -147,9 +148,8 @@ def _answerers(jobs: Jobs, run: Run, report: Report) -> list[Answerer]:
             who, values, scale.picture(main.change, f"tuned gains {gain} over {who}"), gain, say.GAIN_WORDS[verdict]
         )
 
-    tuned = Answerer(
-        f"{say.TUNED}: {run.name}", tuple(f"{one.tuned:.1f}" for one in report.metrics.values()), is_tuned=True
-    )
+    values = tuple(f"{one.tuned:.1f}" for one in report.metrics.values())
+    tuned = Answerer(say.TUNED, values, note=run.name, is_tuned=True)
     return [
         *(line(who, found) for who, found in others.items()),
         tuned,
@@ -210,7 +210,7 @@ def _figures(report: Report) -> list[Figure]:
             f"{figure.tuned:.{digits}f}",
             _Scale([figure.change]).picture(figure.change, f"{title}: {_interval(figure.change, digits)}"),
             _interval(figure.change, digits),
-            say.CHANGE_WORDS[figure.verdict],
+            say.GAIN_WORDS[figure.verdict],
         )
         for title, figure, digits in every
     ]
