@@ -32,6 +32,7 @@ ROWS, MOST_ROWS = 10, 200
 LONGEST = 3000  # characters of a prompt or an answer
 ALIKE = 0.34  # answers that share so much are shown as one text with its changes, others beside each other
 WORDS_SHOWN = 10
+RULES = ("tuned-rule", "base-rule")  # facets that say something with one bar as well
 
 
 @dataclass(frozen=True)
@@ -182,7 +183,7 @@ def _page(cross: CrossFilter, report: Report, choice: Choice) -> Markup:
         total=len(cross.rows),
         stale=len(cross.rows) + report.too_long != report.rows and len(cross.rows) != report.rows,
         report=report,
-        facets=[facet for facet in look.facets if len(facet.bars) > 1 or facet.name in choice.filters],
+        facets=[facet for facet in look.facets if len(facet.bars) > 1 or facet.name in RULES],
         chips=_chips(choice, look),
         titles=titles,
         rows=[_shown(cross, place) for place in places[: choice.rows]],

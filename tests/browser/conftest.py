@@ -83,7 +83,7 @@ def page(browser, app):
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(app.url)
-    page.get_by_role("button", name="Train a quick adapter").wait_for()
+    page.get_by_role("tab", name="Train").wait_for()
     yield page
     context.close()
     assert not [e for e in errors if not any(word in e for word in HARMLESS)], errors

@@ -177,10 +177,11 @@ class Measurement(Beating):
         ended = threading.Event()
 
         def look() -> None:
-            while not ended.wait(LOOK_SECONDS):
-                if (self.path / "stop").exists():
-                    _thread.interrupt_main()
-                    break
+            while not (self.path / "stop").exists():
+                if ended.wait(LOOK_SECONDS):
+                    return
+            if not ended.is_set():
+                _thread.interrupt_main()
 
         threading.Thread(target=look, daemon=True, name="stop").start()
         try:
