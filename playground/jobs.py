@@ -219,6 +219,10 @@ class Jobs:
         ladder.clear_requests()
         self._spawn([*self.climber, str(ladder.path), "--runs", str(self.root)], ladder.path / "log.txt")
 
+    def stop_climbing(self, series: Series[Any], caller: Caller | None = None) -> None:
+        """Ask for the end of a ladder or a sweep after the step it is in; what is done is kept."""
+        series.request_stop()
+
     def keep_upload(self, upload: str) -> str:
         """An upload's copy beside the runs, named by its content: the browser's own vanishes with the session."""
         path = Path(upload)

@@ -13,6 +13,12 @@ NOT_MEASURED_WORDS = (
     "Base and tuned model answer the same held-out rows. Then it says here whether the tuned one is better, how sure "
     "that is, what would do as well without tuning, and what was forgotten on the way."
 )
+WILL_SAY = (
+    ("A verdict", "better, worse, or not enough evidence, in a sentence with its interval"),
+    ("Who does as well", "the base with a good prompt, a look-up in the training rows, the most frequent answer"),
+    ("What changed", "the rows that gained and lost most; by label, length and word, each bar filtering the others"),
+    ("What it cost", "general ability before and after, and whether training rows come out word for word"),
+)
 OTHER_VERSION = (
     "There is a report that another version of the playground wrote. Measure this run again to read it here."
 )
@@ -80,6 +86,7 @@ LUCK = "Is it luck?"
 ONE_RUN = "One run, one seed. Another seed would come out a little differently; three seeds show by how much."
 SEEDS_BUTTON = "Train it with 3 seeds"
 SEEDS_STARTED = "It is trained with two more seeds and measured with each; they appear here as they are done."
+SEEDS_STOPPING = "It stops after the step it is in; what is done is kept."
 SWEEP_OF = "One of {count} runs that differ in their seed ({done} measured)."
 DRIFT = "Memorisation and safety"
 NOT_LOOKED = "Not looked for: tick Memorisation or Safety drift before measuring."

@@ -24,10 +24,9 @@ def lay_out() -> dict[str, Any]:
     against = gr.Dropdown([], multiselect=True, label=say.AGAINST, info=say.AGAINST_HELP, elem_id="measure-against")
     system = gr.Textbox(label=say.SYSTEM, info=say.SYSTEM_HELP, placeholder=say.SYSTEM_EXAMPLE, lines=2)
     examples = gr.Slider(0, MOST_EXAMPLES, 0, step=1, label=say.EXAMPLES, info=say.EXAMPLES_HELP)
-    with gr.Row():
-        ability = gr.Checkbox(True, label=say.ABILITY, info=say.ABILITY_HELP, min_width=120)
-        memory = gr.Checkbox(False, label=say.MEMORY, info=say.MEMORY_HELP, min_width=120)
-        safety = gr.Checkbox(False, label=say.SAFETY, info=say.SAFETY_HELP, min_width=120)
+    ability = gr.Checkbox(True, label=say.ABILITY, info=say.ABILITY_HELP)
+    memory = gr.Checkbox(False, label=say.MEMORY, info=say.MEMORY_HELP)
+    safety = gr.Checkbox(False, label=say.SAFETY, info=say.SAFETY_HELP)
     return {
         "rows": rows,
         "max_new_tokens": longest,

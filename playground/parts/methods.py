@@ -115,8 +115,8 @@ def _start_and_stop(shared: Shared, part: _Part) -> None:
         return {chosen: gr.update(choices=choices, value=ladder.id, visible=True), message: ""}
 
     @shown(message)
-    def end(identity: str | None) -> dict[Any, Any]:
-        _wanted(jobs, identity).request_stop()
+    def end(request: gr.Request, identity: str | None) -> dict[Any, Any]:
+        jobs.stop_climbing(_wanted(jobs, identity), caller_of(request))
         return {message: say.LADDER_STOPPING}
 
     @shown(message)

@@ -24,6 +24,14 @@ from playground.parts.shared import Shared
 from tunelab import Run, list_runs, read_report, report
 from tunelab.measure.measurement import Measurement
 
+# the buttons for other seeds stand where luck is spoken of
+SEEDS = """
+element.addEventListener("click", (event) => {
+    const button = event.target.closest("[data-seeds]");
+    if (button) trigger("click", { seeds: button.dataset.seeds });
+});
+"""
+
 
 @dataclass(frozen=True)
 class MeasureRoom:
@@ -61,7 +69,6 @@ class _Room:
     card: _Card
     to_compare: gr.Button
     beside: gr.HTML
-    seeds: gr.Button
     seeds_message: gr.Markdown
     changes: changes.Changes
 
@@ -91,11 +98,9 @@ def _lay_out(shared: Shared) -> _Room:
             steering = _lay_out_steering()
             to_compare = gr.Button(say.TO_COMPARE, size="sm", elem_id="measure-to-compare", interactive=False)
             card = _lay_out_card()
-    beside = gr.HTML("", elem_id="beside")
-    with gr.Row(elem_classes="tight"):
-        seeds = gr.Button(say.SEEDS_BUTTON, size="sm", visible=False, scale=0, min_width=180, elem_id="seeds")
-        seeds_message = gr.Markdown("", elem_classes="message", elem_id="seeds-message")
-    return _Room(shared, result, steering, card, to_compare, beside, seeds, seeds_message, changes.build(shared))
+    beside = gr.HTML("", elem_id="beside", js_on_load=SEEDS)
+    seeds_message = gr.Markdown("", elem_classes="message", elem_id="seeds-message")
+    return _Room(shared, result, steering, card, to_compare, beside, seeds_message, changes.build(shared))
 
 
 def _lay_out_steering() -> _Steering:
@@ -127,7 +132,7 @@ def _follow(room: _Room) -> None:
     shared, seen = room.shared, gr.State(None)
     steering = room.steering
     buttons = [steering.measure, steering.go_on, steering.stop, steering.form["against"], room.to_compare]
-    buttons += [room.card.make, room.card.html, room.card.json, room.card.message, room.seeds]
+    buttons += [room.card.make, room.card.html, room.card.json, room.card.message]
     shows = [room.result, room.beside, room.changes.place]
 
     def stand(run_id: str | None, before: Any) -> Iterator[dict[Any, Any]]:
@@ -138,7 +143,7 @@ def _follow(room: _Room) -> None:
         if now == before:
             yield {seen: gr.skip()}
             return
-        yield {seen: now, **_buttons(room, run, sweep is not None), room.result: views.result_html(shared.jobs, run)}
+        yield {seen: now, **_buttons(room, run), room.result: views.result_html(shared.jobs, run)}
         yield {room.beside: views.beside_html(run, sweep)}
         if before is None or [now[0], now[3]] != [before[0], before[3]]:
             for html in changes.looks(run, views.Choice()):
@@ -151,7 +156,7 @@ def _follow(room: _Room) -> None:
     shared.chosen.change(lambda: ("", ""), None, forgotten, queue=False, **QUIET)
 
 
-def _buttons(room: _Room, run: Run | None, swept: bool) -> dict[Any, Any]:
+def _buttons(room: _Room, run: Run | None) -> dict[Any, Any]:
     """What can be done with a run."""
     steering, card = room.steering, room.card
     standing = Measurement(run).standing() if run else None
@@ -173,7 +178,6 @@ def _buttons(room: _Room, run: Run | None, swept: bool) -> dict[Any, Any]:
         card.html: gr.update(visible=False),
         card.json: gr.update(visible=False),
         card.message: "",
-        room.seeds: gr.update(visible=measured and not swept and run is not None and run.status == "finished"),
     }
 
 
@@ -210,15 +214,27 @@ def _sweep(room: _Room) -> None:
     shared, message = room.shared, room.seeds_message
 
     @shown(message)
-    def start(request: gr.Request, run_id: str | None) -> dict[Any, Any]:
-        run = shared.run(run_id)
-        measured = read_report(run.path)
-        rows, longest = (measured.rows, measured.max_new_tokens) if measured else (0, 0)
-        values = {**({"rows": rows} if rows else {}), **({"max_new_tokens": longest} if longest else {})}
-        shared.jobs.start_sweep(run, caller=caller_of(request), **values)
-        return {message: say.SEEDS_STARTED, room.seeds: gr.update(visible=False)}
+    def steer(request: gr.Request, run_id: str | None, event: gr.EventData) -> dict[Any, Any]:
+        run, caller = shared.run(run_id), caller_of(request)
+        sweep, wanted = shared.jobs.sweep_of(run), event._data.get("seeds")
+        if sweep is None and wanted == "start":
+            shared.jobs.start_sweep(run, caller, **_as_measured(run))
+            return {message: say.SEEDS_STARTED}
+        if sweep is not None and wanted == "stop":
+            shared.jobs.stop_climbing(sweep, caller)
+            return {message: say.SEEDS_STOPPING}
+        if sweep is not None and wanted == "go on":
+            shared.jobs.climb(sweep, caller)
+        return {message: ""}
 
-    room.seeds.click(start, shared.chosen, [message, room.seeds], **PRIVATE)
+    room.beside.click(steer, shared.chosen, message, **PRIVATE)
+
+
+def _as_measured(run: Run) -> dict[str, int]:
+    """How a run was measured, so that runs beside it are measured alike."""
+    kept = read_report(run.path)
+    values = {"rows": kept.rows, "max_new_tokens": kept.max_new_tokens} if kept else {}
+    return {name: value for name, value in values.items() if value}
 
 
 def _make_card(room: _Room) -> None:

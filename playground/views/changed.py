@@ -50,7 +50,7 @@ class Choice:
         try:
             found = json.loads(written)
             filters = {str(name): tuple(map(str, values)) for name, values in dict(found.get("filters", {})).items()}
-            order = found.get("order") if found.get("order") in get_args(Order) else "improved"
+            order: Order = next((one for one in get_args(Order) if one == found.get("order")), "improved")
             rows = max(ROWS, min(MOST_ROWS, int(found.get("rows", ROWS))))
             return cls(str(found.get("metric", "")), filters, order, rows)
         except (ValueError, TypeError, AttributeError):
@@ -188,7 +188,6 @@ def _page(cross: CrossFilter, report: Report, choice: Choice) -> Markup:
         titles=titles,
         rows=[_shown(cross, place) for place in places[: choice.rows]],
         more=len(places) > choice.rows and choice.rows < MOST_ROWS,
-        by_answers=not look.judged,
         rules_read=cross.rules_read,
         least=LEAST_ROWS,
         words=_words(look),

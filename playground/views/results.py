@@ -233,6 +233,7 @@ def beside_html(run: Run | None, sweep: Sweep | None) -> Markup:
         general=_moved(report.general_loss, 3),
         ability=[_capital(line) for line in ability_in_words(report)],
         sweep=sweep,
+        can_sweep=run.status == "finished" and not run.imported_from,
         seeds=_seeds(sweep) if sweep else None,
         drift=[line.strip() for line in drift],
         limits=[_without_flags(line) for line in limits],

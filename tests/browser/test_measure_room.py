@@ -7,7 +7,7 @@ import pytest
 from tests.browser.conftest import shot, text, wait_for_text
 from tests.helpers import ROWS
 from tests.train.test_loop import config
-from tunelab import DataSpec, Stage, TrainConfig, finetune, read_report
+from tunelab import DataSpec, Stage, TrainConfig, evaluate, finetune, read_report
 
 EVIL = '<img src=x onerror="document.title=1"> **b** $x$ <|im_end|>'
 
@@ -22,6 +22,14 @@ def run(app, tiny):
     data = DataSpec(rows=rows, heldout=24)
     stages = (Stage(data=data, training=TrainConfig(steps=3, batch_size=4, eval_every=3)),)
     return finetune(config(tiny).model_copy(update={"stages": stages, "name": EVIL[:30]}), root=app.root)
+
+
+@pytest.fixture
+def measured(run):
+    """The run with a report, also where a test is run alone."""
+    if read_report(run.path) is None:
+        evaluate(run, rows=24, max_new_tokens=4)
+    return run
 
 
 def measure_tab(page, app, run):
@@ -62,8 +70,8 @@ def test_one_press_measures_to_a_verdict_and_bars_choose_rows(page, app, run):
     assert page.locator("#changed img, #result img, #beside img").count() == 0
 
 
-def test_it_is_found_again_and_a_row_is_asked_by_hand(page, app, run):
-    measure_tab(page, app, run)
+def test_it_is_found_again_and_a_row_is_asked_by_hand(page, app, measured):
+    measure_tab(page, app, measured)
     page.locator("#changed article").first.wait_for()
     asked = page.locator("#changed article .asked").nth(1).text_content()
     page.get_by_role("button", name="Ask this in Compare").nth(1).click()
@@ -73,20 +81,20 @@ def test_it_is_found_again_and_a_row_is_asked_by_hand(page, app, run):
     assert page.get_by_role("tab", name="Compare").get_attribute("aria-selected") == "true"
 
 
-def test_the_card_is_a_file_to_take_along(page, app, run):
-    measure_tab(page, app, run)
+def test_the_card_is_a_file_to_take_along(page, app, measured):
+    measure_tab(page, app, measured)
     page.locator("#card").click()
     wait_for_text(page, "card-message", "ready", 120)
     for name, start in (("card-html", "<!doctype html"), ("card-json", "{")):
         with page.expect_download() as download:
             page.locator(f"#{name}").click()
         assert download.value.path().read_text(encoding="utf-8").lower().startswith(start)
-        assert download.value.suggested_filename.startswith(run.id)
+        assert download.value.suggested_filename.startswith(measured.id)
 
 
-def test_on_a_phone_nothing_is_wider_than_the_screen(page, app, run):
+def test_on_a_phone_nothing_is_wider_than_the_screen(page, app, measured):
     page.set_viewport_size({"width": 390, "height": 844})
-    measure_tab(page, app, run)
+    measure_tab(page, app, measured)
     page.locator("#changed article").first.wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     shot(page, "measure-phone")

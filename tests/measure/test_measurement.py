@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 
@@ -10,7 +11,7 @@ import pytest
 from tests.measure.card.made import finished, made_run
 from tests.train.test_loop import config
 from tunelab import Run, UserError, finetune, read_report
-from tunelab.measure.measurement import Measurement, Standing
+from tunelab.measure.measurement import Measurement, Standing, main
 from tunelab.measure.settings import Measuring
 from tunelab.run.turn import Turn
 
@@ -85,6 +86,18 @@ def test_it_is_stopped_where_it_is_and_goes_on(trained):
     measurement.again()
     assert measurement.carry_out() == 0
     assert read_report(trained.path).rows == 4
+
+
+def test_a_process_that_was_started_in_the_background_is_stopped_as_well(trained):
+    measurement = Measurement(trained)
+    measurement.ask(FEW)
+    measurement.request_stop()
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert main([str(trained.path)]) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert measurement.standing().state == "stopped"
 
 
 def test_one_that_fails_says_why(trained):

@@ -10,6 +10,7 @@ What has been answered is kept row by row (`known`), so one that was stopped or 
 from __future__ import annotations
 
 import _thread
+import signal
 import sys
 import threading
 import traceback
@@ -133,7 +134,7 @@ class Measurement(Beating):
             with self.beating(), self._interrupted_when_asked():
                 return self._measure()
         except KeyboardInterrupt:
-            self._tell(Standing(state="stopped", message="stopped; what was answered is kept"))
+            self._tell(Standing(state="stopped"))
             return EXIT_INTERRUPTED
         finally:
             lock.release()
@@ -228,6 +229,8 @@ def main(arguments: Sequence[str]) -> int:
     """Measure the run of a directory, as it was asked for; the exit code."""
     (directory,) = arguments
     libraries.prepare()
+    # whoever was started in the background may have been told to ignore it; a request to stop comes as one
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     return Measurement(Run(Path(directory).resolve())).carry_out()
 
 

@@ -115,6 +115,7 @@ def test_verdicts_are_exact_sign_tests_corrected_for_all_bars_and_few_rows_get_n
         "few": "too few rows",
     }
     assert look.judged == 4
+    assert not look.by_answers
 
 
 @pytest.mark.parametrize(
@@ -122,6 +123,7 @@ def test_verdicts_are_exact_sign_tests_corrected_for_all_bars_and_few_rows_get_n
 )
 def test_rows_chosen_by_their_answers_are_not_judged(filters):
     look = CrossFilter(rows_of(), "points").look(filters)
+    assert look.by_answers
     assert look.judged == 0
     assert {bar.verdict for facet in look.facets for bar in facet.bars} == {None}
 

@@ -69,7 +69,8 @@ class Look:
     whole: Bar  # all of them together
     facets: tuple[Facet, ...]
     words: WordChanges | None  # of their answers; None where they hold no word
-    judged: int  # bars that a verdict was asked for
+    by_answers: bool  # rows are chosen by their answers, so that no bar is judged
+    judged: int  # bars that have rows enough for a verdict
     notes: tuple[str, ...] = ()
 
 
@@ -124,6 +125,7 @@ class CrossFilter:
             self._bar("", "all rows", left, chosen=False),
             tuple(facets),
             self._words(self._left(masks, *WORDS)),
+            by_answers,
             judged,
             self._notes,
         )
