@@ -12,9 +12,10 @@ from playground.english import page as say
 from playground.errors import shown
 from playground.jobs import Jobs
 from playground.material import Material
-from playground.parts.events import PRIVATE, QUIET
+from playground.parts.changes import Asked
+from playground.parts.events import PRIVATE, QUIET, shown_if
 from playground.parts.shared import Shared
-from playground.rooms import compare, data, learn, methods, runs, train
+from playground.rooms import compare, data, learn, measure, runs, train
 from tunelab import Comparer, ModelSpec, Run, list_runs
 
 DARK = "() => window.playgroundTheme.dark()"
@@ -39,6 +40,7 @@ class _Rooms:
     data: data.DataRoom
     training: train.TrainRoom
     comparing: compare.CompareRoom
+    measuring: measure.MeasureRoom
     compare_tab: gr.Tab
 
 
@@ -96,12 +98,12 @@ def _lay_out_rooms(shared: Shared) -> _Rooms:
     with gr.Tab(say.ROOMS["compare"], id="compare") as compare_tab:
         comparing = compare.build(shared)
     with gr.Tab(say.ROOMS["measure"], id="measure"):
-        methods.build(shared.jobs)
+        measuring = measure.build(shared)
     with gr.Tab(say.ROOMS["runs"], id="runs"):
         runs.build(shared)
     with gr.Tab(say.ROOMS["learn"], id="learn"):
         learn.build()
-    return _Rooms(choosing, training, comparing, compare_tab)
+    return _Rooms(choosing, training, comparing, measuring, compare_tab)
 
 
 def _open(page: gr.Blocks, shared: Shared, head: _Head) -> None:
@@ -162,7 +164,17 @@ def _lead_on(shared: Shared, head: _Head, rooms: _Rooms) -> None:
             return {head.awaited: None}
         return {head.awaited: None, **arrive(run), comparing.arrived: run.id}
 
+    def by_hand(run_id: str | None, asked: Asked | None) -> dict[Any, Any]:
+        if asked is None:
+            return {shared.tabs: gr.skip()}
+        reference = gr.update(value=asked.reference, visible=shown_if(asked.reference))
+        filled = {comparing.prompt: asked.prompt, comparing.reference: reference}
+        arrived = arrive(shared.run(run_id))
+        return {**arrived, **filled, comparing.examples: {**arrived[comparing.examples], "value": None}}
+
     arrival = [shared.tabs, *comparing.arrival]
+    rooms.measuring.to_compare.click(pressed, shared.chosen, arrival, **PRIVATE)
+    rooms.measuring.asked.change(by_hand, [shared.chosen, rooms.measuring.asked], arrival, **QUIET)
     rooms.training.to_compare.click(pressed, shared.chosen, arrival, **PRIVATE)
     rooms.training.change_data.click(lambda: shared.go("data"), None, shared.tabs, **QUIET)
     _read_with(rooms)

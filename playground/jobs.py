@@ -19,12 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from playground.owners import Caller, Owners
-from playground.sources import check_config, check_data, check_model
+from playground.measurings import CLIMBER, MEASURER, Measurings, spawn
+from playground.owners import Caller
+from playground.sources import check_config
 from tunelab import (
     Deleted,
-    Ladder,
-    LadderConfig,
     Run,
     RunConfig,
     delete_run,
@@ -38,13 +37,11 @@ from tunelab.chain import check_lineage
 from tunelab.errors import UserError
 from tunelab.run.deleting import find_deleted
 from tunelab.run.process import note_exit
-from tunelab.run.run import runs_root
 from tunelab.run.waiting import expect, seconds_left
 from tunelab.train.forecast import seconds_text
 
 POLL_SECONDS = 0.5
 WORKER = (sys.executable, "-m", "tunelab.worker")
-CLIMBER = (sys.executable, "-m", "tunelab.measure.climb")
 
 
 @dataclass(frozen=True)
@@ -62,18 +59,20 @@ class Waiting:
         return f"number {self.place} in line, its turn comes in about {seconds_text(self.seconds)}"
 
 
-class Jobs:
-    """The queue of one runs root."""
+class Jobs(Measurings):
+    """The queue of one runs root, and what is measured there (`measurings`)."""
 
     def __init__(
-        self, root: Path | None = None, worker: Sequence[str] = WORKER, climber: Sequence[str] = CLIMBER
+        self,
+        root: Path | None = None,
+        worker: Sequence[str] = WORKER,
+        climber: Sequence[str] = CLIMBER,
+        measurer: Sequence[str] = MEASURER,
     ) -> None:
-        self.root = runs_root(root)
-        self.owners = Owners(self.root)
-        self.worker, self.climber = tuple(worker), tuple(climber)
+        super().__init__(root, climber, measurer)
+        self.worker = tuple(worker)
         self._process: subprocess.Popen[bytes] | None = None
         self._trained: Run | None = None  # by that process
-        self._lock = threading.Lock()
         self._ended = threading.Event()
 
     def watch(self) -> None:
@@ -247,7 +246,7 @@ class Jobs:
     def state(self) -> list[Any]:
         """What pages depend on beside the moment, cheap to read: as long as both are the same, nothing has changed."""
         logs = [[_size(one.events_path), repr(one.labels)] for one in list_runs(self.root)]
-        return [logs, [one.id for one in self.queued()]]
+        return [logs, [one.id for one in self.queued()], self.climbed()]
 
     def state_of(self, run_id: str | None) -> list[Any]:
         """What a page depends on as far as it shows this run alone."""
@@ -255,11 +254,14 @@ class Jobs:
         if run is None:
             return [run_id]
         waiting = self.waiting(run)
-        return [run_id, run.name, run.status, run.has_adapter, _size(run.events_path), waiting.words if waiting else ""]
+        own = [run_id, run.name, run.status, run.has_adapter, _size(run.events_path)]
+        return [*own, waiting.words if waiting else "", self.measured(run)]
 
     def moment(self) -> list[Any]:
         """What pages follow at once: which runs there are and how they stand, without how far they are."""
-        return [[run.id, run.name, run.status, run.has_adapter] for run in list_runs(self.root)]
+        every = list_runs(self.root)
+        runs = [[run.id, run.name, run.status, run.has_adapter, *self.measured(run)[1:]] for run in every]
+        return [runs, self.climbing()]
 
     def start_next(self) -> None:
         """Start a worker for the oldest queued run, unless one trains."""
@@ -271,7 +273,7 @@ class Jobs:
             waiting = self.queued()
             if waiting:
                 run = waiting[0]
-                self._process = self._spawn([*self.worker, str(run.path)], run.path / "worker.log")
+                self._process = spawn([*self.worker, str(run.path)], run.path / "worker.log")
                 self._trained = run
 
     def _trains(self) -> bool:
@@ -285,38 +287,6 @@ class Jobs:
                 self._trained.end_beat()  # whoever beat is gone
             self._trained = None
         return code is None
-
-    def start_ladder(self, config: LadderConfig, caller: Caller) -> Ladder:
-        """A new ladder, climbed by a process of its own; it is the caller's."""
-        check_model(config.model, self.owners, caller)
-        check_data(config.data, self.owners, caller)
-        ladder = Ladder.create(config, root=self.root)
-        self.owners.remember(ladder, caller)
-        self.climb(ladder, caller)
-        return ladder
-
-    def stop_ladder(self, ladder: Ladder, caller: Caller) -> None:
-        """Ask the process that climbs to stop after its step.
-
-        Raises:
-            UserError: the ladder is somebody else's.
-        """
-        self.owners.check(ladder, caller)
-        ladder.request_stop()
-
-    def climb(self, ladder: Ladder, caller: Caller) -> None:
-        """Go on with a ladder in a process of its own; rungs that are done are left alone.
-
-        Raises:
-            UserError: it is being climbed already, or is somebody else's.
-        """
-        self.owners.check(ladder, caller)
-        with self._lock:  # a button can be pressed twice
-            if ladder.is_alive:
-                raise UserError(f"Ladder {ladder.id} is being climbed already.")
-            ladder.beat()  # so that the page sees it at once
-        ladder.clear_requests()
-        self._spawn([*self.climber, str(ladder.path), "--runs", str(self.root)], ladder.path / "log.txt")
 
     def keep_upload(self, upload: str) -> str:
         """An upload's copy beside the runs, named by its content: the browser's own vanishes with the session."""
@@ -334,17 +304,6 @@ class Jobs:
             finally:
                 partial.unlink(missing_ok=True)
         return str(kept)
-
-    @staticmethod
-    def _spawn(command: Sequence[str], log_path: Path) -> subprocess.Popen[bytes]:
-        with open(log_path, "ab") as log:
-            return subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # Ctrl-C in the app's terminal is not for the training
-            )
 
     def _watch(self) -> None:
         while not self._ended.wait(POLL_SECONDS):

@@ -37,8 +37,11 @@ OF_RUN: Mapping[str, Part] = {
     "status": views.status_html,
     "chart": views.chart_html,
     "samples": views.samples_html,
+    "measuring": views.measuring_html,
 }
 OF_ALL: Mapping[str, Part] = {"runs": views.runs_html}
+# by the name before "@"; what follows it names the ladder or sweep that is shown
+NAMED: Mapping[str, Callable[[Jobs, str], str]] = {"series": views.series_html}
 
 
 class Looks:
@@ -56,7 +59,7 @@ class Looks:
             now = f"{self._look()}:{_digest(run_id)}"
             if now == key:
                 return None
-            parts = {name: self._part(run_id, name) for name in have if name in self.of_run or name in self.of_all}
+            parts = {name: self._part(run_id, name) for name in have if self._is_part(name)}
         changed = {name: part for name, part in parts.items() if part[0] != have[name]}
         return {"key": now, "moment": self._moment, "boot": BOOT, "parts": changed}
 
@@ -70,16 +73,25 @@ class Looks:
                 self._made.clear()
         return self._state
 
+    def _is_part(self, name: str) -> bool:
+        return name in self.of_run or name in self.of_all or name.partition("@")[0] in NAMED
+
     def _part(self, run_id: str, name: str) -> tuple[str, str]:
         """Hash and HTML of a part, made anew only where what it follows from has changed."""
         key = _digest(self.jobs.state_of(run_id)) if name in self.of_run else self._state
         made, hash_, html = self._made.get((run_id, name), ("", "", ""))
         if made != key:
-            part = self.of_run[name] if name in self.of_run else self.of_all[name]
-            html = str(part(self.jobs, self.jobs.find(run_id)))
+            html = str(self._made_anew(run_id, name))
             hash_ = _digest(html)
             self._made[run_id, name] = (key, hash_, html)
         return hash_, html
+
+    def _made_anew(self, run_id: str, name: str) -> str:
+        kind, _at, shown = name.partition("@")
+        if kind in NAMED:
+            return NAMED[kind](self.jobs, shown)
+        part = self.of_run[name] if name in self.of_run else self.of_all[name]
+        return part(self.jobs, self.jobs.find(run_id))
 
 
 def _digest(value: object) -> str:

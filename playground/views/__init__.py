@@ -3,6 +3,7 @@ comes from `playground/templates`, which escape what they are given; Markdown go
 """
 
 from playground.views.answers import answer_footer
+from playground.views.changed import Choice, changed_html, row_of, rules_wait
 from playground.views.data import (
     builtin_html,
     division_html,
@@ -18,6 +19,8 @@ from playground.views.data import (
     trouble_html,
 )
 from playground.views.ladders import ladder_choices, ladder_html, rung_choices
+from playground.views.measuring import measuring_html, series_html
+from playground.views.results import beside_html, result_html
 from playground.views.runs import RUN_COLUMNS, chosen_run_html, run_choices, run_table, runs_html
 from playground.views.texts import duration, moment, plain_markdown
 from playground.views.training import (
@@ -45,8 +48,11 @@ __all__ = [
     "CURVE_COLUMNS",
     "RUN_COLUMNS",
     "Ahead",
+    "Choice",
     "answer_footer",
+    "beside_html",
     "builtin_html",
+    "changed_html",
     "chart_html",
     "chosen_html",
     "chosen_run_html",
@@ -65,18 +71,23 @@ __all__ = [
     "mapping_html",
     "material_html",
     "material_of",
+    "measuring_html",
     "memory_text",
     "moment",
     "notes_text",
     "pictures_html",
     "plain_markdown",
     "progress_html",
+    "result_html",
+    "row_of",
     "rows_html",
+    "rules_wait",
     "run_choices",
     "run_table",
     "rung_choices",
     "runs_html",
     "samples_html",
+    "series_html",
     "stage_results",
     "stages_html",
     "status_html",

@@ -51,8 +51,13 @@ def test_full_fine_tuning_takes_the_base_unquantised(page, app):
     page.wait_for_function("document.querySelector('[aria-label=\"Quantisation of the base\"]')?.value === 'none'")
 
 
-def test_a_ladder_runs_live_survives_a_reload_and_can_be_stopped_and_gone_on_with(page, app, tiny, tmp_path):
-    upload(page, rows_file(tmp_path), "ladder-file", tab="Methods")
+def open_methods(page):
+    page.get_by_role("tab", name="Measure").click()
+    page.get_by_role("tab", name="Methods compared").click()
+
+
+def test_a_ladder_runs_live_survives_a_reload_and_can_be_stopped_and_gone_on_with(page, app, tiny):
+    open_methods(page)
     page.get_by_label("Base model", exact=True).fill(tiny)
     page.get_by_label("Base model", exact=True).press("Enter")
     for name in ("QLoRA", "Prefix tuning"):
@@ -62,7 +67,7 @@ def test_a_ladder_runs_live_survives_a_reload_and_can_be_stopped_and_gone_on_wit
     page.get_by_role("button", name="Start", exact=True).click()
     wait_for_text(page, "ladder-result", "Bottleneck adapter.*IA³", 180)
     page.reload()
-    page.get_by_role("tab", name="Methods").click()
+    open_methods(page)
     wait_for_text(page, "ladder-result", "Base.*(than|from) the base.*(than|from) the base", 180)
     shot(page, "ladder")
     (ladder,) = list_ladders(app.root)

@@ -125,3 +125,12 @@ def test_what_can_not_be_is_refused_before_anything_is_trained(tiny, settings, w
 def test_ranks_are_for_techniques_that_have_one(tiny):
     with pytest.raises(ValidationError, match="ia3 has no rank"):
         config(tiny, run=run_config(tiny, IA3()), ranks=(4,))
+
+
+def test_the_process_that_climbs_takes_a_sweep_for_a_sweep(tiny, monkeypatch):
+    from tunelab.measure import climb as module
+
+    sweep, seen = Sweep.create(config(tiny)), []
+    monkeypatch.setattr(module, "climb", lambda series: seen.append(series) or iter(()))
+    assert module.main([str(sweep.path), "--runs", str(sweep.root)]) == 0
+    assert [(type(one), one.path, one.root) for one in seen] == [(Sweep, sweep.path, sweep.root)]

@@ -31,6 +31,7 @@ from tunelab.machine.files import write_atomically
 from tunelab.measure.ladder import PAGE_FILE, Ladder
 from tunelab.measure.pages import ladder_page
 from tunelab.measure.series import RESULTS_FILE, Rung, Series
+from tunelab.measure.sweep import Sweep
 from tunelab.run.events import Failed
 from tunelab.run.process import note_exit
 from tunelab.run.reports import read_report
@@ -174,13 +175,16 @@ def _watched(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Climb a ladder that was made before, as the app does it in a process of its own; the exit code."""
+    """Climb a ladder, or go through a sweep, that was made before, as the app does it in a process of its own; the exit
+    code."""
     parser = argparse.ArgumentParser(prog="python -m tunelab.measure.climb")
     parser.add_argument("ladder", type=Path)
     parser.add_argument("--runs", type=Path)
     options = parser.parse_args(arguments)
     libraries.prepare()
-    ladder = Ladder(options.ladder.resolve(), options.runs)
+    path = options.ladder.resolve()
+    kind: type[Series[Any]] = Sweep if (path / Sweep.FILE).is_file() else Ladder
+    ladder = kind(path, options.runs)
     try:
         for _rung in climb(ladder):
             pass

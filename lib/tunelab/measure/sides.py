@@ -28,6 +28,19 @@ if TYPE_CHECKING:
 SAID_EVERY = 5.0  # seconds between two messages about the same thing
 
 
+class Count(str):
+    """A message that says how many of something are done; as numbers `done` and `of`."""
+
+    done: int
+    of: int
+
+    @classmethod
+    def made(cls, message: str, done: int, of: int) -> Count:
+        made = cls(message)
+        made.done, made.of = done, of
+        return made
+
+
 class Answer(NamedTuple):
     """What was answered, and whether it ended by itself."""
 
@@ -215,7 +228,8 @@ class _Counting:
         if now - self.said >= SAID_EVERY and self.done < self.count:
             self.said = now
             left = (now - self.began) / self.done * (self.count - self.done)
-            self.say(f"{self.what}: {self.done:,} of {self.count:,}, about {_duration(left)} left")
+            words = f"{self.what}: {self.done:,} of {self.count:,}, about {_duration(left)} left"
+            self.say(Count.made(words, self.done, self.count))
 
 
 def _duration(seconds: float) -> str:

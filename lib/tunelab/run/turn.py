@@ -1,4 +1,4 @@
-"""Whose turn it is: one run of a runs root trains at a time.
+"""Whose turn it is: one run of a runs root trains, or is measured by the app, at a time.
 
 A lock says so, which the operating system releases when its holder dies. Beside it stands the id of the run that holds
 it, for those who wait: they need not look into any run's log to say for whom.
@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunelab.machine.files import write_atomically
+from tunelab.run.heartbeat import Beating
 from tunelab.run.run import Run
 
 if TYPE_CHECKING:
     from filelock import FileLock
 
 LOCK_FILE, HOLDER_FILE = "training.lock", "training.holder"
+MEASURING = "measuring"  # the folder of a run's measurement, in the run's
 PATIENCE_SECONDS = 0.3
 
 
@@ -30,7 +32,7 @@ def lock_of(path: Path) -> FileLock:
 
 
 class Turn:
-    """The right to train a run."""
+    """The right to train or to measure a run."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -58,6 +60,8 @@ class Turn:
             holder = Run(self.run.root / (self.run.root / HOLDER_FILE).read_text(encoding="utf-8"))
         except OSError:
             return "waiting for its turn"
-        if holder.id == self.run.id or not holder.is_alive:
-            return "waiting for its turn"
-        return f"waiting until {holder.id} has finished: one run trains at a time"
+        if holder.id != self.run.id and holder.is_alive:
+            return f"waiting until {holder.id} has finished: one run trains at a time"
+        if Beating(holder.path / MEASURING).is_alive:
+            return f"waiting until {holder.id} is measured: that takes all cores as well"
+        return "waiting for its turn"

@@ -1,0 +1,32 @@
+"""How far a measurement is, and series of runs as they stand: parts of a page that grow."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from playground.english import measure as say
+from playground.views.ladders import ladder_html
+from tunelab import Ladder, Run
+from tunelab.measure.markup import render
+from tunelab.measure.measurement import Measurement
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+    from playground.jobs import Jobs
+
+
+def measuring_html(jobs: Jobs, run: Run | None) -> Markup:
+    """How far the run's measurement is; nothing where it is done or nobody asked."""
+    standing = Measurement(run).standing() if run else None
+    if standing is None or standing.state == "done":
+        standing = None
+    return render("playground", "measuring.html", standing=standing, say=say)
+
+
+def series_html(jobs: Jobs, identity: str) -> Markup:
+    """A ladder or a sweep as it stands."""
+    series = jobs.series(identity)
+    if isinstance(series, Ladder):
+        return ladder_html(series)
+    return render("playground", "sweep.html", rungs=series.rungs() if series else ())
