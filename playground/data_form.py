@@ -49,7 +49,7 @@ class Form:
 
 def lay_out() -> Form:
     """The form's widgets."""
-    widgets, panels, more = _source()
+    widgets, panels, (cards, fetch, reload) = _source()
     troubles = {"source": gr.HTML("", elem_id="data-trouble-source")}
     mapping = gr.HTML("", elem_id="data-mapping")
     with gr.Row(elem_classes="settings", equal_height=True):
@@ -66,14 +66,14 @@ def lay_out() -> Form:
     with gr.Accordion(say.MORE_COLUMNS, open=False, elem_id="data-more"):
         _more_columns(widgets, troubles)
     amount, heldout_file = _heldout(widgets, troubles)
-    return Form(widgets, troubles, panels, *more, mapping, places, amount, heldout_file)
+    return Form(widgets, troubles, panels, cards, fetch, reload, mapping, places, amount, heldout_file)
 
 
 def _trouble(name: str) -> gr.HTML:
     return gr.HTML("", elem_id=f"data-trouble-{name}")
 
 
-def _source() -> tuple[dict[str, Any], dict[str, Any], tuple[Any, ...]]:
+def _source() -> tuple[dict[str, Any], dict[str, Any], tuple[Any, Any, Any]]:
     """The widgets of each kind of source, in a panel of its own; the cards, and the buttons that fetch and reload."""
     widgets: dict[str, Any] = {}
     widgets["kind"] = gr.Radio(
