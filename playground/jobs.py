@@ -118,7 +118,7 @@ class Jobs:
     def moment(self) -> list[Any]:
         """What pages follow at once: which runs there are and how they stand, without how far they are."""
         runs = [[run.id, run.status, run.has_adapter, *self.measured(run)[1:]] for run in list_runs(self.root)]
-        return [runs, [[one.id, one.is_alive, _size(one.path / RESULTS_FILE)] for one in self._series()]]
+        return [runs, [[one.path.name, one.is_alive, _size(one.path / RESULTS_FILE)] for one in self._climbs()]]
 
     def start_next(self) -> None:
         """Start a worker for the oldest queued run, unless one trains."""
@@ -204,7 +204,16 @@ class Jobs:
 
     def _climbed(self) -> list[Any]:
         """What is shown of ladders and sweeps depends on this."""
-        return [one.signature() if one.is_alive else one.id for one in self._series()]
+        return [one.signature() if one.is_alive else one.path.name for one in self._climbs()]
+
+    def _climbs(self) -> list[Series[Any]]:
+        """As `_series`, also those that can't be read: pages ask often, and no configuration is read for it."""
+        kinds: tuple[type[Series[Any]], ...] = (Ladder, Sweep)
+        folders = [(kind, kind.folder(self.root)) for kind in kinds]
+        found = [
+            kind(path, self.root) for kind, folder in folders if folder.is_dir() for path in sorted(folder.iterdir())
+        ]
+        return [one for one in found if (one.path / one.FILE).is_file()]
 
     def climb(self, ladder: Series[Any], caller: Caller | None = None) -> None:
         """Go on with a ladder or a sweep in a process of its own; rungs that are done are left alone.
