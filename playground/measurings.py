@@ -144,14 +144,23 @@ class Measurings:
 
     def climbed(self) -> list[Any]:
         """What is shown of ladders and sweeps depends on this."""
-        return [one.signature() if one.is_alive else one.id for one in self._series()]
+        return [one.signature() if one.is_alive else one.path.name for one in self._climbs()]
 
     def climbing(self) -> list[Any]:
         """Which ladders and sweeps there are and how they stand, without how far they are."""
-        return [[one.id, one.is_alive, _size(one.path / RESULTS_FILE)] for one in self._series()]
+        return [[one.path.name, one.is_alive, _size(one.path / RESULTS_FILE)] for one in self._climbs()]
 
     def _series(self) -> list[Series[Any]]:
         return [*Ladder.every(self.root), *Sweep.every(self.root)]
+
+    def _climbs(self) -> list[Series[Any]]:
+        """As `_series`, also those that can't be read: pages ask often, and no configuration is read for it."""
+        kinds: tuple[type[Series[Any]], ...] = (Ladder, Sweep)
+        folders = [(kind, kind.folder(self.root)) for kind in kinds]
+        found = [
+            kind(path, self.root) for kind, folder in folders if folder.is_dir() for path in sorted(folder.iterdir())
+        ]
+        return [one for one in found if (one.path / one.FILE).is_file()]
 
 
 def spawn(command: Sequence[str], log_path: Path) -> subprocess.Popen[bytes]:
