@@ -371,6 +371,25 @@ def test_who_does_not_fit_into_memory_waits_is_told_and_is_answered(comparer, ru
     assert len(waited) >= 2
 
 
+def test_who_asks_another_base_is_not_overtaken_by_those_who_come_later(comparer, runs, tmp_path_factory):
+    other = ModelSpec(repo_id=str(tiny_llama(tmp_path_factory.mktemp("other"), seed=4)), dtype="float32")
+    asked(comparer, [Column(runs["lora"])])  # its base is resident
+    first = comparer.ask([Column(runs["lora"])], PROMPT, max_new_tokens=600)
+    next(update for update in first if update.answers)
+    second, done = comparer.ask([Column(model=other)], PROMPT, max_new_tokens=4), []
+    assert "answers others first" in next(second).note
+    later = comparer.ask([Column(runs["lora"])], PROMPT, max_new_tokens=1)
+    threads = in_threads(
+        lambda: done.append(("second", last(second))),
+        lambda: done.append(("later", last(later))),
+    )
+    time.sleep(0.2)
+    first.close()
+    for thread in threads:
+        thread.join(60)
+    assert [name for name, _ in done] == ["second", "later"]
+
+
 def test_nobody_waits_for_ever_while_others_ask_another_base(comparer, runs, tmp_path_factory):
     other = ModelSpec(repo_id=str(tiny_llama(tmp_path_factory.mktemp("other"), seed=5)), dtype="float32")
     stop, counts = threading.Event(), {"one": 0, "two": 0}

@@ -11,6 +11,7 @@ questions that come meanwhile join those that are being answered. Every answer s
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -197,7 +198,7 @@ class Comparer:
             "temperature": temperature,
             "seeds": checked_seeds(seeds, temperature),
             "cancel": cancel or threading.Event(),
-            "notes": notes_on(columns),
+            "notes": functools.cache(partial(notes_on, columns)),
         }
         return partial(_question, columns, base_of(columns), _systems(columns), decoding)
 

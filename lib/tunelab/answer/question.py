@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -128,8 +128,7 @@ def fold_equal(answers: Sequence[Answer]) -> list[Folded]:
 
 @dataclass(frozen=True, eq=False)
 class Question:
-    """What is asked, of whom, and how it is decoded. Everything that only the disk knows is looked up before it is
-    put to a model."""
+    """What is asked, of whom, and how it is decoded. What it is about is looked up before it is put to a model."""
 
     columns: tuple[Column, ...]  # opened
     spec: ModelSpec  # the base of all of them
@@ -140,7 +139,7 @@ class Question:
     seeds: tuple[int, ...]
     cancel: threading.Event
     history: tuple[Turns, ...] = ()
-    notes: tuple[str, ...] = ()
+    notes: Callable[[], Sequence[str]] = tuple  # on its columns: they need torch, which who asks does not wait for
     problem: str | None = None  # why it can't be answered, where that shows already
 
     @functools.cached_property

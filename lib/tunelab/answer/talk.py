@@ -125,7 +125,7 @@ class Talk:
         said = dict.fromkeys(note for turns in question.turns for note in prompt_notes(turns, tokenizer))
         cut = f"an answer ends after {self.longest} tokens: the model has no positions for more"
         short = self.longest < question.max_new_tokens
-        return [*said, *question.notes, *self.base.notes, cut if short else None]
+        return [*said, *question.notes(), *self.base.notes, cut if short else None]
 
 
 def _too_long(question: Question, column: int, tokens: int, available: int, taken: int) -> str:
