@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tunelab.data import overview, preview, read_data
     from tunelab.data.checkup import examine
     from tunelab.errors import UserError, explain
-    from tunelab.export import Exported, export_adapter, export_gguf, export_merged, import_adapter
+    from tunelab.export import Exported, export_adapter, export_gguf, export_merged, export_ollama, import_adapter
     from tunelab.measure.card import RunCard, report
     from tunelab.measure.climb import climb
     from tunelab.measure.evaluation import evaluate
@@ -67,7 +67,7 @@ _HOME = {
     "data": ("overview", "preview", "read_data"),
     "data.checkup": ("examine",),
     "errors": ("UserError", "explain"),
-    "export": ("Exported", "export_adapter", "export_gguf", "export_merged", "import_adapter"),
+    "export": ("Exported", "export_adapter", "export_gguf", "export_merged", "export_ollama", "import_adapter"),
     "measure.card": ("RunCard", "report"),
     "measure.climb": ("climb",),
     "measure.evaluation": ("evaluate",),
@@ -87,7 +87,6 @@ _HOME = {
     ),
     "model.load": ("Base", "load"),
     "paces": ("PACES",),
-    "run.deleting": ("delete_run", "deleted_runs", "empty_deleted", "restore_run"),
     "run.deleting": ("Deleted", "delete_run", "deleted_runs", "empty_deleted", "restore_run"),
     "run.diagnosis": ("Diagnosis", "Fix", "diagnose"),
     "run.labels": ("Labels",),
@@ -169,6 +168,7 @@ __all__ = [
     "export_adapter",
     "export_gguf",
     "export_merged",
+    "export_ollama",
     "export_votes",
     "finetune",
     "heldout_examples",
