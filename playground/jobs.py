@@ -19,17 +19,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from playground.exports import Exports
 from playground.owners import Caller, Owners
 from tunelab import (
     Deleted,
     Ladder,
     LadderConfig,
+    ModelSpec,
     Run,
     RunConfig,
     delete_run,
     deleted_runs,
     diagnose,
     empty_deleted,
+    import_adapter,
     list_runs,
     restore_run,
 )
@@ -37,7 +40,7 @@ from tunelab.chain import check_lineage
 from tunelab.errors import UserError
 from tunelab.run.deleting import find_deleted
 from tunelab.run.process import note_exit
-from tunelab.run.run import runs_root
+from tunelab.run.run import DELETED, runs_root
 from tunelab.run.waiting import expect, seconds_left
 from tunelab.train.forecast import seconds_text
 
@@ -70,6 +73,7 @@ class Jobs:
         self.root = runs_root(root)
         self.owners = Owners(self.root)
         self.worker, self.climber = tuple(worker), tuple(climber)
+        self.exports = Exports(self.root)
         self._process: subprocess.Popen[bytes] | None = None
         self._trained: Run | None = None  # by that process
         self._lock = threading.Lock()
@@ -213,6 +217,16 @@ class Jobs:
         self.owners.check_server(caller)
         return empty_deleted(self.root, older_than_seconds)
 
+    def bring(self, upload: str, model: ModelSpec, name: str | None, caller: Caller) -> Run:
+        """A finished run with the adapter of an uploaded zip; it is the caller's.
+
+        Raises:
+            UserError: the files are not safe or no adapter, or it does not fit this base.
+        """
+        run = import_adapter(upload, model, self.root, name)
+        self.owners.remember(run, caller)
+        return run
+
     def queued(self) -> list[Run]:
         """Runs that wait, the next one first."""
         waiting = [(since, run.id, run) for run in list_runs(self.root) if (since := run.queued_ns) is not None]
@@ -245,7 +259,8 @@ class Jobs:
     def state(self) -> list[Any]:
         """What pages depend on beside the moment, cheap to read: as long as both are the same, nothing has changed."""
         logs = [[_size(one.events_path), repr(one.labels)] for one in list_runs(self.root)]
-        return [logs, [one.id for one in self.queued()]]
+        deleted = self.root / DELETED
+        return [logs, [one.id for one in self.queued()], deleted.stat().st_mtime_ns if deleted.is_dir() else 0]
 
     def state_of(self, run_id: str | None) -> list[Any]:
         """What a page depends on as far as it shows this run alone."""
@@ -253,7 +268,8 @@ class Jobs:
         if run is None:
             return [run_id]
         waiting = self.waiting(run)
-        return [run_id, run.name, run.status, run.has_adapter, _size(run.events_path), waiting.words if waiting else ""]
+        stands = [run_id, repr(run.labels), run.status, run.has_adapter, _size(run.events_path)]
+        return [*stands, waiting.words if waiting else "", self.exports.state(run)]
 
     def moment(self) -> list[Any]:
         """What pages follow at once: which runs there are and how they stand, without how far they are."""

@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 WEB = Path(__file__).parent / "web"
-SCRIPTS = ("frames.js", "theme.js", "live.js", "charts.js")
+SCRIPTS = ("frames.js", "theme.js", "live.js", "runs.js", "charts.js")
 
 
 def look() -> dict[str, Any]:

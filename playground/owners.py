@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from tunelab import UserError
 from tunelab.run.run import runs_root
@@ -26,6 +26,7 @@ from tunelab.run.run import runs_root
 OWNER_FILE, KEY_FILE = "owner", ".server-key"
 SHORTEST_KEY = 32  # characters
 LARGEST_FILE = 10_000  # bytes
+Whose = Literal["yours", "server", "another"]
 
 
 class Owned(Protocol):
@@ -108,8 +109,18 @@ class Owners:
         Raises:
             UserError: what is asked concerns the runs of all.
         """
-        if not caller.is_server and not (caller.token and _same(caller.token, self.key)):
+        if not self.runs_server(caller):
             raise UserError("This concerns everybody's runs: only whoever shows the server's key can do it.")
+
+    def whose(self, owned: Owned, caller: Caller) -> Whose:
+        """Whose it is, as the caller sees it: to show, not to decide by."""
+        if not self._known(owned):
+            return "server"
+        return "yours" if caller.is_server or self.may_change(owned, caller.session, None) else "another"
+
+    def runs_server(self, caller: Caller) -> bool:
+        """Whether the caller runs the server."""
+        return caller.is_server or bool(caller.token and _same(caller.token, self.key))
 
     def refusal(self, owned: Owned) -> str:
         """What to tell who may not change it."""

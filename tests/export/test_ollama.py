@@ -1,4 +1,5 @@
-"""A Modelfile asks the model as it was trained: its template, filled in as Go does it, writes what the chat format does.
+"""A Modelfile asks the model as it was trained: its template, filled in as Go does it, writes what the chat format
+does.
 
 The oracle is a reader of Go's text/template written here, for the part of it that Ollama's own templates use.
 """
