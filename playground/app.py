@@ -125,7 +125,7 @@ def _choose(shared: Shared, head: _Head) -> None:
 
     event = shared.chosen.change(named, shared.chosen, head.chosen_run, queue=False, **QUIET)
     event.then(None, None, None, js=LOOK)
-    head.choose.input(chosen_by_hand, head.choose, shared.chosen, **QUIET)
+    head.choose.change(chosen_by_hand, head.choose, shared.chosen, **QUIET)
 
 
 def _first_visit(shared: Shared, head: _Head, rooms: _Rooms) -> None:

@@ -1,5 +1,5 @@
-"""What is taken along from a run and takes a while to make: each by a process of its own, kept beside the run as long as
-its result is the one it was made from.
+"""What is taken along from a run and takes a while to make: each by a process of its own, kept beside the run as long
+as its result is the one it was made from.
 
     RUN_DIR/exports/VERSION/gguf-q8_0.gguf    what was made; VERSION follows from the result
     RUN_DIR/exports/VERSION/gguf-q8_0.log     what its process says

@@ -1,18 +1,31 @@
 """Texts of the Runs room."""
 
 SEARCH = "Search"
-SEARCH_HELP = "In names, tags, notes, methods, data and models; or in one place: tag:good  status:failed  model:starter  data:docs"
+SEARCH_HELP = (
+    "In names, tags, notes, methods, data, models. In one place alone: tag:good  status:failed  model:starter  data:docs"
+)
 SEARCH_EXAMPLE = "tickets tag:good"
 
 # the list
-COLUMNS = {"name": "Run", "status": "Status", "loss": "Held-out loss", "method": "Method", "data": "Data", "started": "Started"}  # fmt: skip
+COLUMNS = {
+    "name": "Run",
+    "status": "Status",
+    "loss": "Held-out loss",
+    "method": "Method, data",
+    "started": "Started",
+}
 PICK = "Pick {name} to compare"
 EMPTY = "No run yet. Train one in Train, or press “Train a quick adapter”: everything that is trained stands here."
 NONE_FITS = "None of {many} fits. Take a word away, or search in one place: tag:good, status:failed."
 COUNT = "{many}"
 FITTING = "{found} of {many} fit"
 CAPPED = "{order} {shown} of {found}: search for others"
-ORDERS = {"newest": "the newest", "oldest": "the oldest", "name": "by name, the first", "loss": "by held-out loss, the lowest"}  # fmt: skip
+ORDERS = {
+    "newest": "the newest",
+    "oldest": "the oldest",
+    "name": "by name, the first",
+    "loss": "by held-out loss, the lowest",
+}
 SORT_HELP = {
     "newest": "Newest first",
     "oldest": "Oldest first",
@@ -25,11 +38,15 @@ NOTED = "has a note"
 NOTHING_CHOSEN = (
     "Press a run to see it here. Pick two or more to see their curves on one picture and what they differ in."
 )
-NAME, NAME_HELP = "Name", "What to call it. Kept when you leave the field."
-TAGS, TAGS_HELP = "Tags", "With commas between them; found by tag:…"
-NOTE, NOTE_HELP = "Note", "For you and your colleagues."
+NAME, NAME_HELP = "Name", "Kept when you leave it."
+TAGS, TAGS_HELP = "Tags", "Commas between them."
+NOTE, NOTE_HELP = "Note", "For you and others."
 SAVED = "Saved."
-OWNERS = {"yours": "started in this browser", "server": "belongs to whoever runs the server", "another": "started in another session: you can look at it, compare it and train one like it"}  # fmt: skip
+OWNERS = {
+    "yours": "yours: started in this browser",
+    "server": "the server's: from the command line, or from before",
+    "another": "another session's: you can look at it, compare it and train one like it",
+}
 FIXES = "What to do"
 RESUME, PAUSE, STOP, AGAIN, COMPARE, DELETE = (
     "Resume",

@@ -67,7 +67,7 @@ class _Deeds:
 
 @dataclass(frozen=True)
 class _Pressed:
-    """Hidden text boxes that buttons inside `live` parts write into: what was pressed, and a number that makes it new."""
+    """Hidden text boxes that buttons inside `live` parts write into: what was pressed, and a number that is new."""
 
     fix: gr.Textbox
     make: gr.Textbox
@@ -81,8 +81,6 @@ class _Several:
     names: gr.Textbox
     picked: gr.State
     compare: gr.Button
-    column: gr.Column
-    one: gr.Column  # of the run that is chosen: makes room for them
 
 
 @dataclass(frozen=True)
@@ -100,20 +98,20 @@ class _Room:
 def build(shared: Shared) -> RunsRoom:
     """The room's components and what they do."""
     with gr.Row(equal_height=False, elem_id="runs-room"):
-        with gr.Column(scale=7, min_width=320, elem_classes="act"):
+        with gr.Column(scale=15, min_width=320, elem_classes="act"):
             _lay_out_list()
             bring = _lay_out_bring()
             emptying = _lay_out_bin()
-        with gr.Column(scale=5, min_width=320, elem_classes="act", elem_id="run-column"):
+        with gr.Column(scale=9, min_width=320, elem_classes="act", elem_id="run-column"):
             with gr.Row(elem_classes="tight", elem_id="runs-said"):
                 message = gr.Markdown("", elem_id="runs-message", elem_classes="message")
                 undo = gr.Button(say.UNDO, size="sm", min_width=70, scale=0, visible="hidden", elem_id="undo-delete")
-            several_column, compare = _lay_out_several()
-            with gr.Column(elem_classes="act", elem_id="one-run") as one:
+            compare = _lay_out_several()
+            with gr.Column(elem_classes="act", elem_id="one-run"):
                 labels, deeds = _lay_out_one()
                 code = _lay_out_taking()
     pressed = _Pressed(*(_hidden(name) for name in ("fix-run", "make-export", "restore-run")))
-    several = _Several(_hidden("picked-runs"), gr.State(()), compare, several_column, one)
+    several = _Several(_hidden("picked-runs"), gr.State(()), compare)
     room = _Room(shared, labels, deeds, pressed, several, message, undo, gr.State(None))
     _follow(room)
     _keep_labels(room)
@@ -140,11 +138,11 @@ def _lay_out_list() -> None:
     live_html("runs", elem_id="runs")
 
 
-def _lay_out_several() -> tuple[gr.Column, gr.Button]:
-    with gr.Column(visible="hidden", elem_id="several-runs", elem_classes="act") as column:
+def _lay_out_several() -> gr.Button:
+    """What the page's script shows in place of the run that is chosen, while several are picked."""
+    with gr.Column(elem_id="several-runs", elem_classes="act"):
         live_html("picked", elem_id="picked")
-        compare = gr.Button(say.COMPARE_PICKED, variant="primary", size="sm", elem_id="compare-picked")
-    return column, compare
+        return gr.Button(say.COMPARE_PICKED, variant="primary", size="sm", elem_id="compare-picked")
 
 
 def _lay_out_one() -> tuple[_Labels, _Deeds]:
@@ -245,7 +243,7 @@ def _follow(room: _Room) -> None:
         stages, current = views.stage_results(run, progress)
         can_do = dict(zip(buttons, _can_do(run, progress), strict=True))
         return {
-            **{button: gr.update(interactive=can) for button, can in can_do.items()},
+            **{button: gr.update(interactive=can, visible=shown_if(can)) for button, can in can_do.items()},
             deeds.result: gr.update(choices=stages, value=current, visible=shown_if(bool(stages))),
             deeds.owner: say.OWNERS[shared.jobs.owners.whose(run, shared.caller(request))] if run else "",
         }
@@ -411,22 +409,15 @@ def _empty(room: _Room, emptying: _Emptying) -> None:
 
 
 def _pick(room: _Room) -> None:
-    """Two runs that are picked take the place of the one that is chosen."""
+    """What other rooms are told of the runs that are picked; what is shown of them is `live`."""
     several, jobs = room.several, room.shared.jobs
 
     def pick(names: str) -> dict[Any, Any]:
         found = tuple(name for name in dict.fromkeys(names.split()) if jobs.find(name))
-        is_several = len(found) > 1
-        return {
-            several.picked: found,
-            several.column: gr.update(visible=shown_if(found)),
-            several.compare: gr.update(interactive=is_several),
-            several.one: gr.update(visible=shown_if(not is_several)),
-        }
+        return {several.picked: found, several.compare: gr.update(interactive=len(found) > 1)}
 
-    outputs = [several.picked, several.column, several.compare, several.one]
-    changed = several.names.change(pick, several.names, outputs, queue=False, trigger_mode="always_last", **QUIET)
-    changed.then(None, None, None, js=LOOK)
+    outputs = [several.picked, several.compare]
+    several.names.change(pick, several.names, outputs, queue=False, trigger_mode="always_last", **QUIET)
 
 
 def _take(room: _Room, code: _Code) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from playground.english import runs as say
 from playground.views.texts import counted, moment
 from playground.views.training import SIGNS
-from tunelab import Progress, Run, config_diff, list_runs, search_runs
+from tunelab import Difference, Progress, Run, config_diff, list_runs, search_runs
 from tunelab.measure.charts import STYLES, line_chart
 from tunelab.measure.markup import render
 from tunelab.runs_cli import size_text
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 MOST_LISTED, MOST_PICKED = 100, 6
 LETTERS = "ABCDEF"  # of runs that are picked, in the order in which they were
-CHART_HEIGHT = 250
+CHART_WIDTH, CHART_HEIGHT = 500, 260
 SPARK_WIDTH, SPARK_HEIGHT = 56, 16
 NEVER = float("inf")
 # how the list is ordered: what it is sorted by, and whether from the end
@@ -165,8 +165,13 @@ def picked_html(jobs: Jobs, _run: Run | None, asked: Sequence[str] = ()) -> Mark
         picked=picked,
         chart=curves(letters) if len(shown) > 1 else "",
         notes=_notes(shown),
-        differences=config_diff(*(run.config for run in shown)) if len(shown) > 1 else [],
+        differences=_differences(shown) if len(shown) > 1 else [],
     )
+
+
+def _differences(runs: Sequence[Run]) -> list[Difference]:
+    """What they differ in beside their names, which stand above."""
+    return [one for one in config_diff(*(run.config for run in runs)) if one.field != "name"]
 
 
 def curves(runs: Mapping[str, Run]) -> Markup:
@@ -177,8 +182,9 @@ def curves(runs: Mapping[str, Run]) -> Markup:
     bases = {one.base_loss for one in progresses.values() if one.evaluations}
     base = bases.pop() if len(bases) == 1 else None
     level: list[tuple[float, float]] = [] if base is None else [(0.0, base), (float(last), base)]
+    size = {"width": CHART_WIDTH, "height": CHART_HEIGHT}
     return line_chart(
-        {"base": level, **lines}, title=say.CURVES, x_title="step", x_limits=(0, last), height=CHART_HEIGHT, values=True
+        {"base": level, **lines}, title=say.CURVES, x_title="step", x_limits=(0, last), values=True, **size
     )
 
 

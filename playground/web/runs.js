@@ -22,6 +22,8 @@
         else if (id === "all") picked.clear();
         else picked.delete(id);
         mark();
+        const many = picked.size > 1 ? "several" : picked.size ? "one" : "none";
+        document.querySelector("#run-column").dataset.picked = many; // the style sheet shows what belongs to it
         ask("picked", [...picked]);
         window.playground.write("picked-runs", [...picked].join(" "));
     };
