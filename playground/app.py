@@ -7,8 +7,9 @@ from typing import Any
 
 import gradio as gr
 
-from playground import api, quick, views
+from playground import api, quick, run_form, views
 from playground.english import page as say
+from playground.english import runs as say_runs
 from playground.errors import shown
 from playground.jobs import Jobs
 from playground.material import Material
@@ -16,7 +17,7 @@ from playground.parts.changes import Asked
 from playground.parts.events import PRIVATE, QUIET, shown_if
 from playground.parts.shared import Shared
 from playground.rooms import compare, data, learn, measure, runs, train
-from tunelab import Comparer, ModelSpec, Run, list_runs
+from tunelab import Comparer, ModelSpec, Run, UserError, again, list_runs
 
 DARK = "() => window.playgroundTheme.dark()"
 PROJECTOR = "() => window.playgroundTheme.projector()"
@@ -42,6 +43,7 @@ class _Rooms:
     comparing: compare.CompareRoom
     measuring: measure.MeasureRoom
     compare_tab: gr.Tab
+    kept: runs.RunsRoom
 
 
 def build(jobs: Jobs, comparer: Comparer) -> gr.Blocks:
@@ -58,6 +60,7 @@ def build(jobs: Jobs, comparer: Comparer) -> gr.Blocks:
         _choose(shared, head)
         _first_visit(shared, head, rooms)
         _lead_on(shared, head, rooms)
+        _lead_on_from_runs(shared, rooms)
     return page
 
 
@@ -100,10 +103,10 @@ def _lay_out_rooms(shared: Shared) -> _Rooms:
     with gr.Tab(say.ROOMS["measure"], id="measure"):
         measuring = measure.build(shared)
     with gr.Tab(say.ROOMS["runs"], id="runs"):
-        runs.build(shared)
+        kept = runs.build(shared)
     with gr.Tab(say.ROOMS["learn"], id="learn"):
         learn.build()
-    return _Rooms(choosing, training, comparing, measuring, compare_tab)
+    return _Rooms(choosing, training, comparing, measuring, compare_tab, kept)
 
 
 def _open(page: gr.Blocks, shared: Shared, head: _Head) -> None:
@@ -195,6 +198,43 @@ def _read_with(rooms: _Rooms) -> None:
             return gr.skip()
 
     gr.on([widget.change for widget in chosen], model, chosen, rooms.data.model, **QUIET)
+
+
+def _lead_on_from_runs(shared: Shared, rooms: _Rooms) -> None:
+    """From runs to their answers side by side, and from one to its settings in the form: to train it again."""
+    kept, comparing, training = rooms.kept, rooms.comparing, rooms.training
+
+    @shown(kept.message)
+    def compare_one(run_id: str | None) -> dict[Any, Any]:
+        return {**shared.go("compare"), **compare.show(shared.jobs, comparing, shared.run(run_id))}
+
+    @shown(kept.message)
+    def compare_picked(picked: tuple[str, ...]) -> dict[Any, Any]:
+        asked = [shared.run(name) for name in picked]
+        if len(asked) >= compare.COLUMNS:
+            raise UserError(say_runs.TOO_MANY_TO_COMPARE.format(most=compare.COLUMNS - 1, many=len(asked)))
+        arrival = compare.show(shared.jobs, comparing, asked[0])
+        chosen = gr.update(choices=compare.choices(shared.jobs), value=[run.id for run in asked])
+        return {**shared.go("compare"), **arrival, comparing.run: chosen}
+
+    @shown(kept.message)
+    def train_again(run_id: str | None) -> dict[Any, Any]:
+        config = again(shared.run(run_id))
+        *before, last = config.stages
+        return {
+            **shared.go("train"),
+            **run_form.fill(training.choices, config),
+            shared.material: Material(data=last.data, learn=last.learn, metric=last.training.metric),
+            training.before: tuple(before),
+        }
+
+    arrival = [shared.tabs, *comparing.arrival, kept.message]
+    kept.to_compare.click(compare_one, shared.chosen, arrival, **PRIVATE)
+    kept.compare_picked.click(compare_picked, kept.picked, arrival, **PRIVATE)
+    filled = [*training.choices.widgets.values(), training.choices.technique_words]
+    kept.again.click(
+        train_again, shared.chosen, [shared.tabs, *filled, shared.material, training.before, kept.message], **PRIVATE
+    )
 
 
 def _run_to_show(jobs: Jobs, run_id: str | None) -> Run | None:

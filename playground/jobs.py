@@ -19,17 +19,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from playground.exports import Exports
 from playground.measurings import CLIMBER, MEASURER, Measurings, spawn
 from playground.owners import Caller
 from playground.sources import check_config
 from tunelab import (
     Deleted,
+    ModelSpec,
     Run,
     RunConfig,
     delete_run,
     deleted_runs,
     diagnose,
     empty_deleted,
+    import_adapter,
     list_runs,
     restore_run,
 )
@@ -37,6 +40,7 @@ from tunelab.chain import check_lineage
 from tunelab.errors import UserError
 from tunelab.run.deleting import find_deleted
 from tunelab.run.process import note_exit
+from tunelab.run.run import DELETED
 from tunelab.run.waiting import expect, seconds_left
 from tunelab.train.forecast import seconds_text
 
@@ -71,6 +75,7 @@ class Jobs(Measurings):
     ) -> None:
         super().__init__(root, climber, measurer)
         self.worker = tuple(worker)
+        self.exports = Exports(self.root)
         self._process: subprocess.Popen[bytes] | None = None
         self._trained: Run | None = None  # by that process
         self._ended = threading.Event()
@@ -214,6 +219,16 @@ class Jobs(Measurings):
         self.owners.check_server(caller)
         return empty_deleted(self.root, older_than_seconds)
 
+    def bring(self, upload: str, model: ModelSpec, name: str | None, caller: Caller) -> Run:
+        """A finished run with the adapter of an uploaded zip; it is the caller's.
+
+        Raises:
+            UserError: the files are not safe or no adapter, or it does not fit this base.
+        """
+        run = import_adapter(upload, model, self.root, name)
+        self.owners.remember(run, caller)
+        return run
+
     def queued(self) -> list[Run]:
         """Runs that wait, the next one first."""
         waiting = [(since, run.id, run) for run in list_runs(self.root) if (since := run.queued_ns) is not None]
@@ -246,7 +261,9 @@ class Jobs(Measurings):
     def state(self) -> list[Any]:
         """What pages depend on beside the moment, cheap to read: as long as both are the same, nothing has changed."""
         logs = [[_size(one.events_path), repr(one.labels)] for one in list_runs(self.root)]
-        return [logs, [one.id for one in self.queued()], self.climbed()]
+        deleted = self.root / DELETED
+        gone = deleted.stat().st_mtime_ns if deleted.is_dir() else 0
+        return [logs, [one.id for one in self.queued()], self.climbed(), gone]
 
     def state_of(self, run_id: str | None) -> list[Any]:
         """What a page depends on as far as it shows this run alone."""
@@ -254,8 +271,8 @@ class Jobs(Measurings):
         if run is None:
             return [run_id]
         waiting = self.waiting(run)
-        own = [run_id, run.name, run.status, run.has_adapter, _size(run.events_path)]
-        return [*own, waiting.words if waiting else "", self.measured(run)]
+        stands = [run_id, repr(run.labels), run.status, run.has_adapter, _size(run.events_path)]
+        return [*stands, waiting.words if waiting else "", self.exports.state(run), self.measured(run)]
 
     def moment(self) -> list[Any]:
         """What pages follow at once: which runs there are and how they stand, without how far they are."""

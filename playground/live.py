@@ -4,6 +4,7 @@ gets those that have changed. A look at a run in which nothing is new costs some
     GET /live?run=ID&key=KEY&have=status:HASH,chart:HASH
     204, or {"key", "moment", "boot", "parts": {name: [hash, html]}}
 
+A part that depends on what a page asks for has that behind its name, percent-encoded: `runs~newest/tag%3Agood`.
 `moment` changes when the rest of the page has to follow: a run began, ended, came or went.
 """
 
@@ -14,8 +15,9 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
@@ -29,7 +31,9 @@ if TYPE_CHECKING:
 BOOT = secrets.token_hex(4)  # a page that was open while the app started again opens itself anew
 LOOK_SECONDS = 0.3  # pages that ask within this time share one look at the disk
 MOST_MADE = 1000  # parts that are kept
+MOST_ASKED, LONGEST_ASKED = 24, 1000  # parts of one look; characters of what a page asks for
 Part = Callable[["Jobs", "Run | None"], str]
+AskedPart = Callable[["Jobs", "Run | None", Sequence[str]], str]
 
 # by the name that an element carries as `data-live`: what follows from the run alone, and what from all of them
 OF_RUN: Mapping[str, Part] = {
@@ -38,17 +42,25 @@ OF_RUN: Mapping[str, Part] = {
     "chart": views.chart_html,
     "samples": views.samples_html,
     "measuring": views.measuring_html,
+    "about": views.about_html,
+    "take": views.take_html,
 }
-OF_ALL: Mapping[str, Part] = {"runs": views.runs_html}
-# by the name before "@"; what follows it names the ladder or sweep that is shown
-NAMED: Mapping[str, Callable[[Jobs, str], str]] = {"series": views.series_html}
+OF_ALL: Mapping[str, Part] = {"deleted": views.deleted_html}
+# … and what follows from all of them and from words that the page asks with
+OF_ASKED: Mapping[str, AskedPart] = {"runs": views.runs_html, "picked": views.picked_html, "series": views.series_html}
 
 
 class Looks:
     """What the pages of one app are told."""
 
-    def __init__(self, jobs: Jobs, of_run: Mapping[str, Part] = OF_RUN, of_all: Mapping[str, Part] = OF_ALL) -> None:
-        self.jobs, self.of_run, self.of_all = jobs, of_run, of_all
+    def __init__(
+        self,
+        jobs: Jobs,
+        of_run: Mapping[str, Part] = OF_RUN,
+        of_all: Mapping[str, Part] = OF_ALL,
+        of_asked: Mapping[str, AskedPart] = OF_ASKED,
+    ) -> None:
+        self.jobs, self.of_run, self.of_all, self.of_asked = jobs, of_run, of_all, of_asked
         self._lock = threading.Lock()
         self._looked, self._state, self._moment = float("-inf"), "", ""
         self._made: dict[tuple[str, str], tuple[str, str, str]] = {}  # by run and part: its key, hash and HTML
@@ -59,7 +71,7 @@ class Looks:
             now = f"{self._look()}:{_digest(run_id)}"
             if now == key:
                 return None
-            parts = {name: self._part(run_id, name) for name in have if self._is_part(name)}
+            parts = {name: self._part(run_id, name) for name in list(have)[:MOST_ASKED] if self._is_known(name)}
         changed = {name: part for name, part in parts.items() if part[0] != have[name]}
         return {"key": now, "moment": self._moment, "boot": BOOT, "parts": changed}
 
@@ -73,25 +85,24 @@ class Looks:
                 self._made.clear()
         return self._state
 
-    def _is_part(self, name: str) -> bool:
-        return name in self.of_run or name in self.of_all or name.partition("@")[0] in NAMED
+    def _is_known(self, name: str) -> bool:
+        return name in self.of_run or name in self.of_all or name.partition("~")[0] in self.of_asked
 
     def _part(self, run_id: str, name: str) -> tuple[str, str]:
         """Hash and HTML of a part, made anew only where what it follows from has changed."""
         key = _digest(self.jobs.state_of(run_id)) if name in self.of_run else self._state
         made, hash_, html = self._made.get((run_id, name), ("", "", ""))
         if made != key:
-            html = str(self._made_anew(run_id, name))
+            html = str(self._render(self.jobs.find(run_id), name))
             hash_ = _digest(html)
             self._made[run_id, name] = (key, hash_, html)
         return hash_, html
 
-    def _made_anew(self, run_id: str, name: str) -> str:
-        kind, _at, shown = name.partition("@")
-        if kind in NAMED:
-            return NAMED[kind](self.jobs, shown)
-        part = self.of_run[name] if name in self.of_run else self.of_all[name]
-        return part(self.jobs, self.jobs.find(run_id))
+    def _render(self, run: Run | None, name: str) -> str:
+        if part := self.of_run.get(name) or self.of_all.get(name):
+            return part(self.jobs, run)
+        name, _, asked = name[:LONGEST_ASKED].partition("~")
+        return self.of_asked[name](self.jobs, run, [unquote(word) for word in asked.split("/")])
 
 
 def _digest(value: object) -> str:

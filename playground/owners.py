@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from tunelab import UserError
 from tunelab.run.run import runs_root
@@ -26,6 +26,7 @@ from tunelab.run.run import runs_root
 OWNER_FILE, KEY_FILE = "owner", ".server-key"
 SHORTEST_KEY = 32  # characters
 LARGEST_FILE = 10_000  # bytes
+Whose = Literal["yours", "server", "another"]
 
 
 class Owned(Protocol):
@@ -114,6 +115,12 @@ class Owners:
         """
         if not self.runs_server(caller):
             raise UserError("This concerns everybody's runs: only whoever shows the server's key can do it.")
+
+    def whose(self, owned: Owned, caller: Caller) -> Whose:
+        """Whose it is, as the caller sees it: to show, not to decide by."""
+        if not self._known(owned):
+            return "server"
+        return "yours" if caller.is_server or self.may_change(owned, caller.session, None) else "another"
 
     def refusal(self, owned: Owned) -> str:
         """What to tell who may not change it."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 from fastapi import FastAPI
 
-from playground import live
+from playground import live, take
 from playground.door import Door
 from playground.errors import LeftPages
 
@@ -29,6 +29,7 @@ def application(page: gr.Blocks, jobs: Jobs, look: dict[str, Any]) -> FastAPI:
 
     web = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     web.include_router(live.router(jobs))
+    web.include_router(take.router(jobs))
     page.queue(api_open=False, default_concurrency_limit=4)
     web = gr.mount_gradio_app(
         web,

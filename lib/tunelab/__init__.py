@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tunelab.data import overview, preview, read_data
     from tunelab.data.checkup import examine
     from tunelab.errors import UserError, explain
-    from tunelab.export import Exported, export_adapter, export_gguf, export_merged, import_adapter
+    from tunelab.export import Exported, export_adapter, export_gguf, export_merged, export_ollama, import_adapter
     from tunelab.measure.card import RunCard, report
     from tunelab.measure.climb import climb
     from tunelab.measure.compared import export_comparisons
@@ -71,7 +71,7 @@ _HOME = {
     "data": ("overview", "preview", "read_data"),
     "data.checkup": ("examine",),
     "errors": ("UserError", "explain"),
-    "export": ("Exported", "export_adapter", "export_gguf", "export_merged", "import_adapter"),
+    "export": ("Exported", "export_adapter", "export_gguf", "export_merged", "export_ollama", "import_adapter"),
     "measure.card": ("RunCard", "report"),
     "measure.climb": ("climb",),
     "measure.compared": ("export_comparisons",),
@@ -178,6 +178,7 @@ __all__ = [
     "export_comparisons",
     "export_gguf",
     "export_merged",
+    "export_ollama",
     "export_votes",
     "finetune",
     "fold_equal",

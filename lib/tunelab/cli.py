@@ -159,14 +159,14 @@ def build_parser() -> argparse.ArgumentParser:
     export.add_argument("run", help="id or name of the run, or 'latest'")
     export.add_argument(
         "--to",
-        choices=("adapter", "merged", "gguf", "notebook"),
+        choices=("adapter", "merged", "gguf", "ollama", "notebook"),
         required=True,
-        help="adapter: a zip that PEFT loads; merged: a model of its own; gguf: one file for llama.cpp; notebook: "
-        "cells that train the run again",
+        help="adapter: a zip that PEFT loads; merged: a model of its own; gguf: one file for llama.cpp; ollama: "
+        "that file in a folder with a Modelfile; notebook: cells that train the run again",
     )
     export.add_argument("--out", metavar="PATH", required=True, help="new zip, folder or file")
     export.add_argument("--dtype", choices=("bfloat16", "float32"), help="of a merged model (default: bfloat16)")
-    export.add_argument("--gguf-type", choices=("f16", "q8_0", "f32"), help="of a GGUF file (default: f16)")
+    export.add_argument("--gguf-type", choices=("f16", "q8_0", "f32"), help="of gguf and ollama (default: f16)")
 
     bring = add_command(commands, "import", _import, "make a run of an adapter made elsewhere with PEFT")
     bring.add_argument("path", help="the adapter's folder, or a zip of it")
@@ -490,11 +490,12 @@ def _ladder(options: argparse.Namespace) -> int:
 
 def _export(options: argparse.Namespace) -> int:
     from tunelab.as_code import export_notebook
-    from tunelab.export import export_adapter, export_gguf, export_merged
+    from tunelab.export import export_adapter, export_gguf, export_merged, export_ollama
 
-    for flag, value, target in (("--dtype", options.dtype, "merged"), ("--gguf-type", options.gguf_type, "gguf")):
-        if value and options.to != target:
-            raise UserError(f"{flag} goes with --to {target}, not with --to {options.to}. Leave it out.")
+    goes_with = (("--dtype", options.dtype, ("merged",)), ("--gguf-type", options.gguf_type, ("gguf", "ollama")))
+    for flag, value, targets in goes_with:
+        if value and options.to not in targets:
+            raise UserError(f"{flag} goes with --to {' or '.join(targets)}, not with --to {options.to}. Leave it out.")
     run = _opened(options.run, options)
     if options.to == "adapter":
         made = export_adapter(run, options.out)
@@ -502,6 +503,8 @@ def _export(options: argparse.Namespace) -> int:
         made = export_merged(run, options.out, options.dtype or "bfloat16", say)
     elif options.to == "notebook":
         made = export_notebook(run, options.out)
+    elif options.to == "ollama":
+        made = export_ollama(run, options.out, options.gguf_type or "f16", say)
     else:
         made = export_gguf(run, options.out, options.gguf_type or "f16", say)
     print(f"Exported: {made.path}", *made.notes, sep="\n")

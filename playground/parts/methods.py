@@ -84,7 +84,7 @@ def _follow(shared: Shared, part: _Part) -> None:
         alive = ladder is not None and ladder.is_alive
         unfinished = ladder is not None and any(rung.status != "done" for rung in ladder.rungs())
         choices, value = views.ladder_choices(ladders), ladder.id if ladder else None
-        place = f'<div data-live="series@{escape(ladder.id)}"></div>' if ladder else ""
+        place = f'<div data-live="series~{escape(ladder.id)}"></div>' if ladder else ""
         return {
             part.chosen: gr.update(choices=choices, value=value, visible=bool(ladders)),
             part.result: place if value != identity else gr.skip(),
@@ -95,7 +95,7 @@ def _follow(shared: Shared, part: _Part) -> None:
     def show(identity: str | None) -> dict[Any, Any]:
         return {
             **stand(identity),
-            part.result: f'<div data-live="series@{escape(identity)}"></div>' if identity else "",
+            part.result: f'<div data-live="series~{escape(identity)}"></div>' if identity else "",
         }
 
     outputs = [part.chosen, part.result, part.stop, part.resume]

@@ -30,6 +30,7 @@ class TrainRoom:
     to_compare: gr.Button
     to_measure: gr.Button
     choices: run_form.Choices
+    before: gr.State  # stages that are trained before the data in hand
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def build(shared: Shared) -> TrainRoom:
     _keep_stages(room)
     _follow(room)
     _steer(room)
-    return TrainRoom(order.change_data, watched.to_compare, watched.to_measure, order.choices)
+    return TrainRoom(order.change_data, watched.to_compare, watched.to_measure, order.choices, order.before)
 
 
 # what the room looks like

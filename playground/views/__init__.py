@@ -20,9 +20,20 @@ from playground.views.data import (
 )
 from playground.views.ladders import ladder_choices, ladder_html, rung_choices
 from playground.views.measuring import measuring_html, series_html
+from playground.views.one_run import about_html, take_html
 from playground.views.results import beside_html, result_html
-from playground.views.runs import RUN_COLUMNS, chosen_run_html, run_choices, run_table, runs_html
-from playground.views.texts import duration, moment, plain_markdown
+from playground.views.runs import (
+    MOST_LISTED,
+    MOST_PICKED,
+    change_text,
+    chosen_run_html,
+    deleted_html,
+    loss_text,
+    picked_html,
+    run_choices,
+    runs_html,
+)
+from playground.views.texts import counted, duration, moment, plain_markdown
 from playground.views.training import (
     CURVE_COLUMNS,
     Ahead,
@@ -46,17 +57,22 @@ from playground.views.training import (
 
 __all__ = [
     "CURVE_COLUMNS",
-    "RUN_COLUMNS",
+    "MOST_LISTED",
+    "MOST_PICKED",
     "Ahead",
     "Choice",
+    "about_html",
     "answer_footer",
     "beside_html",
     "builtin_html",
+    "change_text",
     "changed_html",
     "chart_html",
     "chosen_html",
     "chosen_run_html",
+    "counted",
     "curve_text",
+    "deleted_html",
     "division_html",
     "duration",
     "figures",
@@ -68,6 +84,7 @@ __all__ = [
     "handed_help_html",
     "ladder_choices",
     "ladder_html",
+    "loss_text",
     "mapping_html",
     "material_html",
     "material_of",
@@ -75,6 +92,7 @@ __all__ = [
     "memory_text",
     "moment",
     "notes_text",
+    "picked_html",
     "pictures_html",
     "plain_markdown",
     "progress_html",
@@ -83,7 +101,6 @@ __all__ = [
     "rows_html",
     "rules_wait",
     "run_choices",
-    "run_table",
     "rung_choices",
     "runs_html",
     "samples_html",
@@ -93,6 +110,7 @@ __all__ = [
     "status_html",
     "status_line",
     "summary_html",
+    "take_html",
     "technique_html",
     "trouble_html",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from playground.english import measure as say
@@ -24,9 +25,9 @@ def measuring_html(jobs: Jobs, run: Run | None) -> Markup:
     return render("playground", "measuring.html", standing=standing, say=say)
 
 
-def series_html(jobs: Jobs, identity: str) -> Markup:
-    """A ladder or a sweep as it stands."""
-    series = jobs.series(identity)
+def series_html(jobs: Jobs, run: Run | None, asked: Sequence[str]) -> Markup:
+    """A ladder or a sweep as it stands; its id is what is asked for."""
+    series = jobs.series(asked[0])
     if isinstance(series, Ladder):
         return ladder_html(series)
     return render("playground", "sweep.html", rungs=series.rungs() if series else ())

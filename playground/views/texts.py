@@ -27,3 +27,8 @@ def moment_of(seconds: float) -> str:
 def plain_markdown(text: str) -> str:
     """Text that Markdown shows as it is."""
     return html.escape("".join(f"\\{c}" if c in r"\`*_{}[]()#+!|~<>" else c for c in text), quote=False)
+
+
+def counted(number: int, what: str) -> str:
+    """'1 run', '230 runs'."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"

@@ -3,17 +3,29 @@
 (() => {
     const EVERY = 1000;
     const have = {}, html = {};
-    let key = "", moment = null, boot = null, run = null, failures = 0, busy = false;
+    let key = "", moment = null, boot = null, run = null, failures = 0, busy = false, again = false, asked = "";
 
     const chosen = () => document.querySelector("#chosen-run [data-run]")?.dataset.run ?? "";
     const places = () => [...document.querySelectorAll("[data-live]")].filter((place) => place.offsetParent !== null);
+
+    // what gives the keyboard back to the element that had it, once its place is filled anew
+    const focus = (place) => {
+        const had = place.contains(document.activeElement) ? document.activeElement : null;
+        const mark = had && [...had.attributes].find((one) => one.name.startsWith("data-"));
+        if (!mark) return null;
+        const isIt = (one) => one.getAttribute(mark.name) === mark.value && one.tagName === had.tagName;
+        return () => [...place.querySelectorAll(`[${mark.name}]`)].find(isIt)?.focus({ preventScroll: true });
+    };
 
     const fill = () => {
         for (const place of places()) {
             const name = place.dataset.live;
             if (name in html && place.dataset.has !== have[name]) {
+                const focused = focus(place);
                 place.innerHTML = html[name];
                 place.dataset.has = have[name];
+                place.dispatchEvent(new CustomEvent("filled", { bubbles: true }));
+                focused?.();
             }
         }
     };
@@ -29,6 +41,7 @@
     const offline = (is) => document.documentElement.classList.toggle("playground-offline", is);
 
     const look = async () => {
+        if (busy) again = true;
         if (busy || document.hidden || !document.querySelector("#chosen-run")) return;
         busy = true;
         try {
@@ -38,7 +51,8 @@
                 key = "";
             }
             const shown = [...new Set(places().map((place) => place.dataset.live))];
-            if (shown.some((name) => !(name in have))) key = "";
+            if (shown.join() !== asked) key = ""; // what was not looked at meanwhile may be old
+            asked = shown.join();
             const query = new URLSearchParams({ run, key, have: shown.map((name) => `${name}:${have[name] ?? ""}`).join(",") });
             const answer = await fetch(`live?${query}`);
             failures = 0;
@@ -60,6 +74,10 @@
             if (++failures > 2) offline(true);
         } finally {
             busy = false;
+            if (again) {
+                again = false;
+                look();
+            }
         }
     };
 
@@ -82,5 +100,5 @@
 
     setInterval(look, EVERY);
     document.addEventListener("visibilitychange", look);
-    window.playground = { look, choose };
+    window.playground = { look, choose, write };
 })();
