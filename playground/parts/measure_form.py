@@ -15,7 +15,7 @@ from tunelab.measure.settings import LONGEST_ANSWER, MOST_EXAMPLES, QUESTIONS, R
 
 def lay_out() -> dict[str, Any]:
     """The widgets, by the names of what they set."""
-    with gr.Row():
+    with gr.Row(elem_classes="settings"):
         rows = gr.Number(ROWS, precision=0, minimum=2, label=say.ROWS, info=say.ROWS_HELP, min_width=120)
         longest = gr.Number(
             LONGEST_ANSWER, precision=0, minimum=1, label=say.LONGEST, info=say.LONGEST_HELP, min_width=120

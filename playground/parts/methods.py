@@ -70,7 +70,7 @@ def _lay_out_rungs() -> dict[str, Any]:
         info=say.TECHNIQUES_HELP,
         elem_id="rungs",
     )
-    with gr.Row():
+    with gr.Row(elem_classes="settings"):
         numbers = {name: forms.widget(LadderConfig, name) for name in NUMBERS}
     return {"techniques": techniques, **numbers}
 
