@@ -120,7 +120,7 @@ def test_the_status_says_each_thing_once_and_what_was_kept(tiny):
     assert str(run.adapter_path) in notes
     assert "memory: about" in notes
     assert f"GB ({progress.started.forecast_bytes / 1e9:.2f} GB were forecast)" in notes
-    assert views.status_line(progress, 2) == "◔ queued, number 2 in line"
+    assert views.status_line(progress, "number 2 in line") == "◔ queued, number 2 in line"
 
 
 def test_the_ladder_in_the_app_is_the_table_of_its_page_and_names_where_that_lies(tmp_path):

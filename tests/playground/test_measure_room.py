@@ -10,6 +10,7 @@ import pytest
 from playground import views
 from playground.jobs import MEASURER, Jobs
 from playground.live import Looks
+from playground.owners import Caller
 from playground.parts import measure_form
 from playground.views.changed import Choice
 from tests.measure.card.made import Read, finished, made_run, measured
@@ -19,6 +20,8 @@ from tunelab.measure.answered import write_rows
 from tunelab.measure.measurement import Measurement
 from tunelab.measure.settings import Measuring
 from tunelab.run.reports import Counted, Memorisation, Safety
+
+SERVER = Caller.server()
 
 EVIL = '<img src=x onerror="alert(1)"> **bold** $x^2$ <|im_end|> \u202eabc & </button>'
 
@@ -200,7 +203,7 @@ def test_a_choice_survives_its_button():
 def test_the_app_starts_the_process_that_measures_and_pages_hear_of_it(tmp_path, run):
     jobs = Jobs(tmp_path, measurer=(sys.executable, "-c", "import sys; print(sys.argv[1])"))
     before = jobs.moment()
-    jobs.measure(run, Measuring(rows=7))
+    jobs.measure(run, Measuring(rows=7), (), SERVER)
     assert Measurement(run).request().settings.rows == 7
     asked = jobs.moment()
     assert asked != before
@@ -208,10 +211,10 @@ def test_the_app_starts_the_process_that_measures_and_pages_hear_of_it(tmp_path,
     assert "Waiting" in part
     Measurement(run).end_beat()
     assert "What was answered is kept" in views.measuring_html(jobs, run)
-    jobs.measure_on(run)
+    jobs.measure_on(run, SERVER)
     with pytest.raises(UserError, match="already"):
-        jobs.measure_on(run)
-    jobs.stop_measuring(run)
+        jobs.measure_on(run, SERVER)
+    jobs.stop_measuring(run, SERVER)
     assert (Measurement(run).path / "stop").exists()
     measured(run, rows_of())
     assert jobs.moment() != asked
@@ -236,7 +239,7 @@ def test_the_form_as_it_stands_measures_as_the_command_does_and_says_what_is_emp
 
 def test_other_seeds_are_trained_beside_the_run_itself(tmp_path, run):
     jobs = Jobs(tmp_path, climber=(sys.executable, "-c", ""))
-    sweep = jobs.start_sweep(run, rows=50)
+    sweep = jobs.start_sweep(run, SERVER, rows=50)
     assert sweep.config.rows == 50
     assert sweep.config.seeds == (0, 1, 2)
     assert [found.id if (found := sweep.run_of(name)) else None for name in sweep.config.names] == [run.id, None, None]
@@ -251,4 +254,4 @@ def test_other_seeds_are_trained_beside_the_run_itself(tmp_path, run):
 
 def test_a_run_that_has_not_finished_has_no_other_seeds(tmp_path):
     with pytest.raises(UserError, match="other seeds"):
-        Jobs(tmp_path).start_sweep(made_run(tmp_path))
+        Jobs(tmp_path).start_sweep(made_run(tmp_path), SERVER)

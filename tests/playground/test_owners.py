@@ -151,7 +151,7 @@ def test_only_its_owner_restores_a_run_and_only_the_server_empties(jobs, run):
 def test_a_ladder_is_its_starters_too(jobs):
     ladder = jobs.start_ladder(ladder_config("starter", "ia3"), ANNA)
     ladder.end_beat()
-    for change in (jobs.stop_ladder, jobs.climb):
+    for change in (jobs.stop_climbing, jobs.climb):
         with pytest.raises(UserError, match="another session"):
             change(ladder, BEN)
     assert not ladder.stop_requested

@@ -227,7 +227,7 @@ def test_a_failed_run_is_told_in_words_with_a_button_for_each_fix(jobs, tiny):
 
 
 def test_whose_a_run_is_follows_from_who_asks(jobs, tiny):
-    run = jobs.start(config(tiny), ANNA)
+    run = jobs.start(config("starter"), ANNA)
     owners = jobs.owners
     assert [owners.whose(run, who) for who in (ANNA, BEN, Caller())] == ["yours", "another", "another"]
     assert owners.whose(made(jobs, tiny), ANNA) == "server"
