@@ -19,6 +19,7 @@ from tunelab import Comparer, Run, list_runs
 
 DARK = "() => window.playgroundTheme.dark()"
 PROJECTOR = "() => window.playgroundTheme.projector()"
+DATA = "train"  # the room in which data are chosen
 LOOK = "() => window.playground?.look()"
 
 
@@ -159,7 +160,9 @@ def _lead_on(shared: Shared, head: _Head, rooms: _Rooms) -> None:
 
     arrival = [shared.tabs, *comparing.arrival]
     rooms.training.to_compare.click(pressed, shared.chosen, arrival, **PRIVATE)
-    rooms.training.to_measure.click(lambda: gr.Tabs(selected="measure"), None, shared.tabs, **QUIET)
+    for button in (rooms.training.to_measure, comparing.to_measure):
+        button.click(lambda: gr.Tabs(selected="measure"), None, shared.tabs, **QUIET)
+    comparing.to_data.click(lambda: gr.Tabs(selected=DATA), None, shared.tabs, **QUIET)
     # queued: only then does the change of a State reach its listeners
     shared.refresh.click(land, head.awaited, [head.awaited, *arrival, comparing.arrived], concurrency_limit=8, **QUIET)
 

@@ -3,6 +3,17 @@ comes from `playground/templates`, which escape what they are given; Markdown go
 """
 
 from playground.views.answers import answer_footer
+from playground.views.compared import (
+    View,
+    answer_html,
+    ballot_html,
+    differs,
+    landed_html,
+    problem_html,
+    rates_html,
+    set_html,
+    tokens_html,
+)
 from playground.views.ladders import ladder_choices, ladder_html, rung_choices
 from playground.views.runs import RUN_COLUMNS, chosen_run_html, run_choices, run_table, runs_html
 from playground.views.texts import duration, moment, plain_markdown
@@ -31,31 +42,40 @@ __all__ = [
     "CURVE_COLUMNS",
     "RUN_COLUMNS",
     "Ahead",
+    "View",
     "answer_footer",
+    "answer_html",
+    "ballot_html",
     "chart_html",
     "chosen_html",
     "chosen_run_html",
     "curve_text",
+    "differs",
     "duration",
     "figures",
     "forecast_html",
     "forecast_of",
     "ladder_choices",
     "ladder_html",
+    "landed_html",
     "material_html",
     "memory_text",
     "moment",
     "notes_text",
     "plain_markdown",
+    "problem_html",
     "progress_html",
+    "rates_html",
     "run_choices",
     "run_table",
     "rung_choices",
     "runs_html",
     "samples_html",
+    "set_html",
     "stage_results",
     "stages_html",
     "status_html",
     "status_line",
     "technique_html",
+    "tokens_html",
 ]
