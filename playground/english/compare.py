@@ -1,8 +1,7 @@
 """Texts of the Compare room."""
 
 # columns
-WHO = "Column {number}"
-WHO_HELP = "The base, or a run."
+WHO = "Column {number}: the base, or a run"
 BASE = "base"
 MORE = "System prompt, examples, strength"
 AT = "Which result"

@@ -56,7 +56,6 @@ class Decoding:
 class Buttons:
     go: gr.Button
     cancel: gr.Button
-    view: gr.Radio
 
 
 @dataclass(frozen=True)
@@ -72,6 +71,7 @@ class Talk:
     """The conversation, and how it goes on."""
 
     said: gr.State  # a `Said`, or None
+    view: gr.Radio  # how answers are shown
     message: gr.Textbox
     send: gr.Button
     new: gr.Button
@@ -117,11 +117,9 @@ def lay_out_decoding() -> Decoding:
 
 
 def lay_out_buttons() -> Buttons:
-    go = gr.Button(say.COMPARE, variant="primary", elem_id="compare", scale=2, min_width=140)
+    go = gr.Button(say.COMPARE, variant="primary", elem_id="compare", scale=3, min_width=140)
     cancel = gr.Button(say.CANCEL, interactive=False, elem_id="cancel", scale=1, min_width=90)
-    choices = [(words, name) for name, words in say.VIEWS.items()]
-    view = gr.Radio(choices, value="plain", show_label=False, label=say.VIEW, elem_id="view", scale=3, min_width=300)
-    return Buttons(go, cancel, view)
+    return Buttons(go, cancel)
 
 
 def lay_out_place(number: int) -> Place:
@@ -131,14 +129,16 @@ def lay_out_place(number: int) -> Place:
 
 
 def lay_out_talk() -> Talk:
+    choices = [(words, name) for name, words in say.VIEWS.items()]
+    view = gr.Radio(choices, value="plain", label=say.VIEW, show_label=False, elem_id="view")
     with gr.Row(elem_id="talk", elem_classes="tight", equal_height=True):  # the style sheet shows it beside answers
         message = gr.Textbox(
             label=say.FOLLOW, info=say.FOLLOW_HELP, lines=1, max_lines=6, placeholder=say.FOLLOW_EXAMPLE,
             elem_id="follow", scale=6, min_width=280,
         )  # fmt: skip
-        send = gr.Button(say.SEND, elem_id="send", scale=1, min_width=90)
-        new = gr.Button(say.NEW, elem_id="new-talk", scale=1, min_width=150)
-    return Talk(gr.State(None), message, send, new)
+        send = gr.Button(say.SEND, elem_id="send", size="sm", scale=1, min_width=90)
+        new = gr.Button(say.NEW, elem_id="new-talk", size="sm", scale=1, min_width=150)
+    return Talk(gr.State(None), view, message, send, new)
 
 
 # what happens in it
@@ -176,8 +176,8 @@ def wire(shared: Shared, room: Asking) -> gr.State:
     cancels, talk, buttons = Cancels(), room.talk, room.buttons
     arrived = gr.State(None)
     ask, follow = _askers(shared, room, cancels)
-    new = [room.question.prompt, buttons.view, *room.decoding.asked, *room.editor.asked]
-    on = [talk.message, talk.said, buttons.view, *room.decoding.asked, *room.editor.asked]
+    new = [room.question.prompt, talk.view, *room.decoding.asked, *room.editor.asked]
+    on = [talk.message, talk.said, talk.view, *room.decoding.asked, *room.editor.asked]
     for event in (buttons.go.click, room.question.prompt.submit, arrived.change):
         event(ask, new, room.outputs, concurrency_limit=AT_ONCE, concurrency_id="answers", **QUIET)
     for event in (talk.send.click, talk.message.submit):
@@ -258,7 +258,7 @@ def _shown(room: Asking, said: Comparison | None, view: views.View) -> dict[Any,
     changes: dict[Any, Any] = {}
     groups = said.by_column if said else ()
     for number, place in enumerate(room.places):
-        changes[place.answer] = views.answer_html(said, number, view)
+        changes[place.answer] = views.answer_html(said, number, view, say.EMPTY)
         changes[place.footer] = views.answer_footer(groups[number][0]) if number < len(groups) else ""
     return changes
 
@@ -289,7 +289,9 @@ def _look_again(room: Asking) -> None:
     def look(view: views.View, said: Said | None) -> dict[Any, Any]:
         if said is None:
             return {place.answer: gr.skip() for place in room.places}
-        return {place.answer: views.answer_html(said.comparison, n, view) for n, place in enumerate(room.places)}
+        return {
+            place.answer: views.answer_html(said.comparison, n, view, say.EMPTY) for n, place in enumerate(room.places)
+        }
 
     answers = [place.answer for place in room.places]
-    room.buttons.view.input(look, [room.buttons.view, room.talk.said], answers, queue=False, **QUIET)
+    room.talk.view.input(look, [room.talk.view, room.talk.said], answers, queue=False, **QUIET)

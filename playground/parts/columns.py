@@ -22,7 +22,7 @@ from playground.columns import (
     results_of,
 )
 from playground.english import compare as say
-from playground.parts.events import PRIVATE, QUIET, shown_if
+from playground.parts.events import PRIVATE, QUIET
 from playground.parts.shared import Shared
 
 FIELDS = 6  # of a pick
@@ -64,7 +64,7 @@ class Editor:
     @property
     def outputs(self) -> list[Any]:
         """What `stand` fills in."""
-        shown = [part for card in self.cards for part in (card.remove, card.problem, *card.fields)]
+        shown = [part for card in self.cards for part in (card.problem, *card.fields)]
         return [self.count, self.by_hand, self.add, *shown]
 
 
@@ -75,16 +75,15 @@ def lay_out(number: int) -> Card:
             [(say.BASE, BASE)],
             value=BASE,
             label=say.WHO.format(number=number + 1),
-            info=say.WHO_HELP,
             elem_id=f"who-{number}",
             interactive=True,
             min_width=160,
         )
     with gr.Accordion(say.MORE, open=False, elem_id=f"more-{number}", elem_classes="more"):
-        at = gr.Dropdown([("its result", "")], value="", label=say.AT, info=say.AT_HELP, visible="hidden")
+        at = gr.Dropdown([("its result", "")], value="", label=say.AT, info=say.AT_HELP, elem_classes="if-at")
         kinds = [(words, name) for name, words in say.SYSTEMS.items()]
         system = gr.Dropdown(kinds, value="trained", label=say.SYSTEM_KIND, info=say.SYSTEM_KIND_HELP)
-        words = gr.Textbox(label=say.SYSTEM_WORDS, info=say.SYSTEM_WORDS_HELP, lines=2, visible="hidden")
+        words = gr.Textbox(label=say.SYSTEM_WORDS, info=say.SYSTEM_WORDS_HELP, lines=2, elem_classes="if-words")
         examples = gr.Slider(0, MOST_EXAMPLES, 0, step=1, label=say.EXAMPLES_SHOWN, info=say.EXAMPLES_SHOWN_HELP)
         strength = gr.Slider(
             0,
@@ -96,8 +95,10 @@ def lay_out(number: int) -> Card:
             visible="hidden",
             elem_id=f"strength-{number}",
         )
-        remove = gr.Button(say.REMOVE, size="sm", visible="hidden", elem_id=f"remove-{number}")
-    problem = gr.HTML(views.problem_html("", number < FEWEST), elem_id=f"problem-{number}", elem_classes="problem")
+        remove = gr.Button(say.REMOVE, size="sm", elem_id=f"remove-{number}", elem_classes="if-remove")
+    problem = gr.HTML(
+        views.problem_html("", ["used"] if number < FEWEST else []), elem_id=f"problem-{number}", elem_classes="problem"
+    )
     return Card(who, at, system, words, examples, strength, remove, problem)
 
 
@@ -126,11 +127,24 @@ def stand(
     for number, card in enumerate(editor.cards):
         used = number < len(chosen)
         pick = chosen[number] if used else Pick()
-        changes[card.remove] = gr.update(visible=shown_if(len(chosen) > FEWEST))
-        changes[card.problem] = views.problem_html(said[number] if used else "", used)
+        parts = _parts(pick, root, len(chosen) > FEWEST) if used else []
+        changes[card.problem] = views.problem_html(said[number] if used else "", parts)
         if used:
             changes |= _fields(card, pick, choices, root, new=list(before[number : number + 1]) != [pick])
     return changes
+
+
+def _parts(pick: Pick, root: Any, removable: bool) -> list[str]:
+    """What of a card that is used there is to set."""
+    run = find(pick.who, root)
+    there = {
+        "used": True,
+        "remove": removable,
+        "at": len(results_of(run)) > 1,
+        "words": pick.system == "own",
+        "strength": has_strength(run),
+    }
+    return [name for name, is_there in there.items() if is_there]
 
 
 def _fields(card: Card, pick: Pick, choices: list[tuple[str, str]], root: Any, new: bool) -> dict[Any, Any]:
@@ -140,17 +154,15 @@ def _fields(card: Card, pick: Pick, choices: list[tuple[str, str]], root: Any, n
     if not new:
         return {
             card.who: gr.update(choices=choices) if run or not pick.who else gr.update(choices=choices, value=BASE),
-            card.at: gr.update(choices=results, visible=shown_if(len(results) > 1)),
-            card.words: gr.update(visible=shown_if(pick.system == "own")),
-            card.strength: gr.update(visible=shown_if(has_strength(run))),
+            card.at: gr.update(choices=results),
         }
     return {
         card.who: gr.update(choices=choices, value=pick.who if run else BASE),
-        card.at: gr.update(choices=results, value=at, visible=shown_if(len(results) > 1)),
+        card.at: gr.update(choices=results, value=at),
         card.system: pick.system,
-        card.words: gr.update(value=pick.words, visible=shown_if(pick.system == "own")),
+        card.words: pick.words,
         card.examples: pick.examples,
-        card.strength: gr.update(value=pick.strength if run else 1.0, visible=shown_if(has_strength(run))),
+        card.strength: pick.strength if run else 1.0,
     }
 
 

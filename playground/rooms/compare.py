@@ -65,13 +65,13 @@ def build(shared: Shared) -> CompareRoom:
     with gr.Row(equal_height=False):
         with gr.Column(scale=7, min_width=320, elem_classes="act"):
             question = asking.lay_out_question()
+            with gr.Row(elem_classes="tight"):
+                buttons = asking.lay_out_buttons()
+                add = gr.Button(say.ADD, elem_id="add-column", scale=1, min_width=110)
+            message = gr.Markdown("", elem_id="compare-message", elem_classes="message")
         with gr.Column(scale=5, min_width=320, elem_classes="act"):
             rows = _lay_out_rows()
             decoding = asking.lay_out_decoding()
-    with gr.Row(elem_classes="tight"):
-        buttons = asking.lay_out_buttons()
-        add = gr.Button(say.ADD, elem_id="add-column", scale=1, min_width=130)
-    message = gr.Markdown("", elem_id="compare-message", elem_classes="message")
     editor, places = _lay_out_columns(add)
     talk = asking.lay_out_talk()
     room = asking.Asking(question, decoding, buttons, message, editor, places, talk)

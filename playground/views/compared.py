@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from playground.views.texts import duration
@@ -26,7 +26,7 @@ def answer_html(said: Comparison | None, column: int, view: View = "plain", empt
     """A column's conversation, its last answer as `view` says. Differences are from the first column, and are shown
     when every answer is complete."""
     if said is None or column >= len(said.by_column):
-        return render("playground", "answer.html", empty=empty if said is None else "", answers=())
+        return render("playground", "answer.html", empty=empty, answers=())
     answers = said.by_column[column]
     turns = said.history[column] if said.history else ()
     folded = fold_equal(answers)
@@ -61,9 +61,10 @@ def _differences(first: str, text: str, view: View) -> list[Piece]:
     return [piece if piece.kind != "same" else Piece("same", " … ") for piece in diff.pieces]
 
 
-def problem_html(problem: str, used: bool) -> Markup:
-    """What is wrong with a column, beside it; the style sheet shows columns that are `used`."""
-    return render("playground", "problem.html", problem=problem, used=used)
+def problem_html(problem: str, parts: Collection[str] = ()) -> Markup:
+    """What is wrong with a column, beside it. `parts`: what of its card there is, by which the style sheet shows it
+    (Gradio forgets `visible` of what stands in a drawer that has not been opened)."""
+    return render("playground", "problem.html", problem=problem, parts=sorted(parts))
 
 
 def tokens_html(changes: TokenChanges, label: str, run: Run, notes: Sequence[str]) -> Markup:
