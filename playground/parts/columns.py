@@ -92,7 +92,7 @@ def lay_out(number: int) -> Card:
             step=0.05,
             label=say.STRENGTH,
             info=say.STRENGTH_HELP,
-            visible="hidden",
+            elem_classes="if-strength",
             elem_id=f"strength-{number}",
         )
         remove = gr.Button(say.REMOVE, size="sm", elem_id=f"remove-{number}", elem_classes="if-remove")
