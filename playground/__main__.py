@@ -52,9 +52,10 @@ def serve(root: Path | None, port: int, open_browser: bool, lan: bool = False) -
     from playground.door import Door
     from playground.front import Front
     from playground.jobs import Jobs
-    from tunelab import Comparer
+    from tunelab import Comparer, runs_root
 
-    jobs = Jobs(root)
+    comparer = Comparer(runs_root(root))
+    jobs = Jobs(root, on_nearly_done=comparer.prepare)
     try:
         jobs.root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -62,7 +63,7 @@ def serve(root: Path | None, port: int, open_browser: bool, lan: bool = False) -
         return 2
     listener = server.listener(EVERYWHERE if lan else loopback.HOST, port)
     port, password = listener.getsockname()[1], new_password() if lan else None
-    page = app.build(jobs, Comparer(jobs.root))
+    page = app.build(jobs, comparer)
     web = Front(server.application(page, jobs, look.look()), look.scripts())
     running = server.Server(Door(web, jobs.owners.key, password), listener)
     try:

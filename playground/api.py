@@ -12,8 +12,10 @@ of runs). Errors come as one sentence. Behind a password: `Client(url, headers={
 # no `from __future__ import annotations`: Gradio reads the types of what is returned as they stand
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from functools import wraps
+from inspect import isgeneratorfunction
 from typing import Any
 
 import gradio as gr
@@ -22,7 +24,9 @@ from playground.door import SESSION
 from playground.errors import words_for
 from playground.jobs import Jobs
 from playground.owners import Caller
-from tunelab import Comparer, Comparison, Run, RunConfig, UserError, list_runs, read_report
+from playground.parts.asking import AT_ONCE
+from playground.parts.pacing import paced
+from tunelab import Column, Comparer, Comparison, Run, RunConfig, UserError, list_runs, read_report
 
 
 def offer(jobs: Jobs, comparer: Comparer) -> None:
@@ -84,21 +88,66 @@ def _asking(jobs: Jobs, comparer: Comparer) -> dict[str, tuple[Callable[..., Any
         max_new_tokens: int = 96,
         temperature: float = 0.0,
         seed: int = 0,
+        columns: list[dict] | None = None,
+        history: list | None = None,
     ) -> dict:
-        """The answers of the base and of each run to one prompt, with where they come from."""
-        asked = [_wanted(jobs, run) for run in runs]
-        stream = comparer.stream(
-            asked,
-            prompt,
-            system=system or None,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            seed=seed,
-        )
-        *_growing, last = stream
+        """The answers of the base and of each run to one prompt, with where they come from. Or of `columns`, each
+        {"run": ID or null, "system", "examples": [[prompt, answer]], "strength"}; then `history` is `continued` of the
+        answer before, and the conversation goes on."""
+        *_growing, last = asked(runs, prompt, system, max_new_tokens, temperature, seed, columns, history)
         return _as_answers(last)
 
-    return {"compare": (compare, {"concurrency_limit": None})}
+    def stream(
+        runs: list[str],
+        prompt: str,
+        system: str = "",
+        max_new_tokens: int = 96,
+        temperature: float = 0.0,
+        seed: int = 0,
+        columns: list[dict] | None = None,
+        history: list | None = None,
+    ) -> Iterator[dict]:
+        """As /compare, while the answers grow; who cancels, or leaves, ends them."""
+        growing = asked(runs, prompt, system, max_new_tokens, temperature, seed, columns, history)
+        with closing(growing):
+            for one in paced(growing):
+                yield _as_answers(one)
+
+    def asked(
+        runs: list[str],
+        prompt: str,
+        system: str,
+        max_new_tokens: int,
+        temperature: float,
+        seed: int,
+        columns: list[dict] | None,
+        history: list | None,
+    ) -> Generator[Comparison, None, None]:
+        decoding: dict[str, Any] = {"max_new_tokens": max_new_tokens, "temperature": temperature}
+        if columns:
+            made = [_column(jobs, one, system) for one in columns]
+            before = [tuple((asked, answered) for asked, answered in one) for one in history or ()]
+            yield from comparer.ask(made, prompt, history=before, seeds=(seed,), **decoding)
+        else:
+            found = [_wanted(jobs, run) for run in runs]
+            yield from comparer.stream(found, prompt, system=system or None, seed=seed, **decoding)
+
+    more = {"concurrency_limit": AT_ONCE, "concurrency_id": "answers"}
+    return {"compare": (compare, more), "stream": (stream, more)}
+
+
+def _column(jobs: Jobs, given: dict, system: str) -> Column:
+    """The column that a program describes."""
+    if unknown := set(given) - {"run", "system", "examples", "strength"}:
+        raise UserError(
+            f"A column has no {', '.join(sorted(map(str, unknown)))[:80]}: allowed are run, system, examples, strength."
+        )
+    run = str(given["run"]) if given.get("run") else None
+    if run:
+        _wanted(jobs, run.partition("@")[0])
+    said = given.get("system")
+    examples = tuple(tuple(pair) for pair in given.get("examples") or ())
+    return Column(run, system or None if said is None else str(said), examples, float(given.get("strength", 1.0)))
 
 
 def _told(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -111,7 +160,14 @@ def _told(function: Callable[..., Any]) -> Callable[..., Any]:
         except Exception as error:
             raise gr.Error(words_for(error), print_exception=False) from None
 
-    return guarded
+    @wraps(function)
+    def growing(*values: Any, **named: Any) -> Iterator[Any]:
+        try:
+            yield from function(*values, **named)
+        except Exception as error:
+            raise gr.Error(words_for(error), print_exception=False) from None
+
+    return growing if isgeneratorfunction(function) else guarded
 
 
 def _wanted(jobs: Jobs, run_id: str) -> Run:
@@ -152,4 +208,11 @@ def _as_answers(comparison: Comparison) -> dict[str, Any]:
         }
         for answer in comparison.answers
     ]
-    return {"prompt": comparison.prompt, "answers": answers, "note": comparison.note}
+    continued = [list(map(list, turns)) for turns in comparison.continued] if comparison.done and answers else []
+    return {
+        "prompt": comparison.prompt,
+        "answers": answers,
+        "note": comparison.note,
+        "done": comparison.done,
+        "continued": continued,
+    }

@@ -179,9 +179,11 @@ def _lead_on(shared: Shared, head: _Head, rooms: _Rooms) -> None:
     rooms.measuring.to_compare.click(pressed, shared.chosen, arrival, **PRIVATE)
     rooms.measuring.asked.change(by_hand, [shared.chosen, rooms.measuring.asked], arrival, **QUIET)
     rooms.training.to_compare.click(pressed, shared.chosen, arrival, **PRIVATE)
-    rooms.training.change_data.click(lambda: shared.go("data"), None, shared.tabs, **QUIET)
+    for button in (rooms.training.change_data, comparing.to_data):
+        button.click(lambda: shared.go("data"), None, shared.tabs, **QUIET)
     _read_with(rooms)
-    rooms.training.to_measure.click(lambda: gr.Tabs(selected="measure"), None, shared.tabs, **QUIET)
+    for button in (rooms.training.to_measure, comparing.to_measure):
+        button.click(lambda: shared.go("measure"), None, shared.tabs, **QUIET)
     # queued: only then does the change of a State reach its listeners
     shared.refresh.click(land, head.awaited, [head.awaited, *arrival, comparing.arrived], concurrency_limit=8, **QUIET)
 
@@ -211,11 +213,9 @@ def _lead_on_from_runs(shared: Shared, rooms: _Rooms) -> None:
     @shown(kept.message)
     def compare_picked(picked: tuple[str, ...]) -> dict[Any, Any]:
         asked = [shared.run(name) for name in picked]
-        if len(asked) >= compare.COLUMNS:
-            raise UserError(say_runs.TOO_MANY_TO_COMPARE.format(most=compare.COLUMNS - 1, many=len(asked)))
-        arrival = compare.show(shared.jobs, comparing, asked[0])
-        chosen = gr.update(choices=compare.choices(shared.jobs), value=[run.id for run in asked])
-        return {**shared.go("compare"), **arrival, comparing.run: chosen}
+        if len(asked) > compare.MOST_RUNS:
+            raise UserError(say_runs.TOO_MANY_TO_COMPARE.format(most=compare.MOST_RUNS, many=len(asked)))
+        return {**shared.go("compare"), **compare.show(shared.jobs, comparing, *asked)}
 
     @shown(kept.message)
     def train_again(run_id: str | None) -> dict[Any, Any]:

@@ -9,12 +9,13 @@ Whatever changes a run takes the caller, who must own it (`owners`).
 from __future__ import annotations
 
 import hashlib
+import logging
 import secrets
 import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,9 @@ from tunelab.run.run import DELETED
 from tunelab.run.waiting import expect, seconds_left
 from tunelab.train.forecast import seconds_text
 
+log = logging.getLogger("playground")
 POLL_SECONDS = 0.5
+NEARLY_DONE = 0.9  # of the steps
 WORKER = (sys.executable, "-m", "tunelab.worker")
 
 
@@ -72,12 +75,16 @@ class Jobs(Measurings):
         worker: Sequence[str] = WORKER,
         climber: Sequence[str] = CLIMBER,
         measurer: Sequence[str] = MEASURER,
+        on_nearly_done: Callable[[Run], None] = lambda run: None,
     ) -> None:
+        """`on_nearly_done` hears once of each run that has a tenth of its steps left, or has finished before that was
+        seen; in the thread that watches."""
         super().__init__(root, climber, measurer)
         self.worker = tuple(worker)
         self.exports = Exports(self.root)
         self._process: subprocess.Popen[bytes] | None = None
         self._trained: Run | None = None  # by that process
+        self._on_nearly_done, self._watched, self._said = on_nearly_done, "", ""
         self._ended = threading.Event()
 
     def watch(self) -> None:
@@ -325,6 +332,22 @@ class Jobs(Measurings):
     def _watch(self) -> None:
         while not self._ended.wait(POLL_SECONDS):
             self.start_next()
+            self._look_ahead()
+
+    def _look_ahead(self) -> None:
+        """Say of the run that trains that it is nearly done. Costs a file's size where nothing is new."""
+        run = self._trained or self.find(self._watched)
+        if run is None or run.id == self._said:
+            return
+        self._watched = run.id
+        progress = run.progress()
+        nearly = progress.steps_total and progress.step >= NEARLY_DONE * progress.steps_total
+        if (nearly and progress.status == "running") or progress.status == "finished":
+            self._said = run.id
+            try:
+                self._on_nearly_done(run)
+            except Exception:  # the queue goes on
+                log.exception("what was to be made ready for %s was not", run.id)
 
 
 def _size(path: Path) -> int:

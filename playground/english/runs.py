@@ -1,7 +1,7 @@
 """Texts of the Runs room."""
 
 SEARCH = "Search"
-SEARCH_HELP = "In names, tags, notes, methods, data, models. In one place alone: tag:good  status:failed  model:starter  data:docs"
+SEARCH_HELP = "In names, tags, notes, methods, data, models. In one place: tag:good  status:failed  model:starter"
 SEARCH_EXAMPLE = "tickets tag:good"
 
 # the list

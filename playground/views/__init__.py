@@ -4,6 +4,17 @@ comes from `playground/templates`, which escape what they are given; Markdown go
 
 from playground.views.answers import answer_footer
 from playground.views.changed import Choice, changed_html, row_of, rules_wait
+from playground.views.compared import (
+    View,
+    answer_html,
+    ballot_html,
+    differs,
+    landed_html,
+    problem_html,
+    rates_html,
+    set_html,
+    tokens_html,
+)
 from playground.views.data import (
     builtin_html,
     division_html,
@@ -61,8 +72,11 @@ __all__ = [
     "MOST_PICKED",
     "Ahead",
     "Choice",
+    "View",
     "about_html",
     "answer_footer",
+    "answer_html",
+    "ballot_html",
     "beside_html",
     "builtin_html",
     "change_text",
@@ -73,6 +87,7 @@ __all__ = [
     "counted",
     "curve_text",
     "deleted_html",
+    "differs",
     "division_html",
     "duration",
     "figures",
@@ -84,6 +99,7 @@ __all__ = [
     "handed_help_html",
     "ladder_choices",
     "ladder_html",
+    "landed_html",
     "loss_text",
     "mapping_html",
     "material_html",
@@ -95,7 +111,9 @@ __all__ = [
     "picked_html",
     "pictures_html",
     "plain_markdown",
+    "problem_html",
     "progress_html",
+    "rates_html",
     "result_html",
     "row_of",
     "rows_html",
@@ -105,6 +123,7 @@ __all__ = [
     "runs_html",
     "samples_html",
     "series_html",
+    "set_html",
     "stage_results",
     "stages_html",
     "status_html",
@@ -112,5 +131,6 @@ __all__ = [
     "summary_html",
     "take_html",
     "technique_html",
+    "tokens_html",
     "trouble_html",
 ]

@@ -61,7 +61,7 @@ def _facts(run: Run, progress: Progress) -> list[Fact]:
             ("data", ", then ".join(dict.fromkeys(stage.data.title for stage in config.stages))),
             ("rows", _rows(progress)),
         ]
-    seconds = sum(one.seconds for one in (*progress.steps, *progress.evaluations))
+    seconds = sum(one.seconds for one in progress.steps) + sum(one.seconds for one in progress.evaluations)
     known += [
         ("took", duration(seconds) if seconds else ""),
         ("size", size_text(run_bytes(run))),

@@ -61,7 +61,7 @@ def runs_html(jobs: Jobs, run: Run | None, asked: Sequence[str] = ()) -> Markup:
     every = list_runs(jobs.root)
     found = search_runs(every, words)
     key, from_end = ORDERS[order]
-    shown = sorted(found, key=key, reverse=from_end)[:MOST_LISTED]  # type: ignore[type-var, arg-type]
+    shown = sorted(found, key=key, reverse=from_end)[:MOST_LISTED]  # type: ignore[arg-type]
     places = {one.id: place for place, one in enumerate(jobs.queued(), 1)} if shown else {}
     rows = [row_of(one, places.get(one.id), one.id == (run.id if run else None)) for one in shown]
     return render("playground", "runs.html", say=say, rows=rows, order=order, count=_count(every, found, shown, order))
@@ -102,7 +102,7 @@ def change_text(progress: Progress) -> str:
     base, best = progress.base_loss, progress.heldout_loss
     if base is None or best is None or base <= 0:
         return ""
-    return f"{100 * (best - base) / base:+.0f} %".replace("-", "−")
+    return f"{100 * (best - base) / base:+.0f}\u00a0%".replace("-", "−")
 
 
 def spark(progress: Progress) -> str:
@@ -182,9 +182,14 @@ def curves(runs: Mapping[str, Run]) -> Markup:
     bases = {one.base_loss for one in progresses.values() if one.evaluations}
     base = bases.pop() if len(bases) == 1 else None
     level: list[tuple[float, float]] = [] if base is None else [(0.0, base), (float(last), base)]
-    size = {"width": CHART_WIDTH, "height": CHART_HEIGHT}
     return line_chart(
-        {"base": level, **lines}, title=say.CURVES, x_title="step", x_limits=(0, last), values=True, **size
+        {"base": level, **lines},
+        title=say.CURVES,
+        x_title="step",
+        x_limits=(0, last),
+        values=True,
+        width=CHART_WIDTH,
+        height=CHART_HEIGHT,
     )
 
 

@@ -90,7 +90,7 @@ def test_the_list_by_loss_begins_with_the_lowest_and_ends_with_what_was_never_me
     shown = views.runs_html(jobs, None, ["loss", ""])
     assert listed(shown) == [low.id, high.id, never.id]
     assert "4.00 → 1.50" in shown
-    assert "−62 %" in shown  # (1.5 - 4) / 4
+    assert "−62\u00a0%" in shown  # (1.5 - 4) / 4
 
 
 @pytest.mark.parametrize("asked", [[], ["nonsense"], ["newest"], ["", "", "", ""], ["__class__", "tag:"]])
@@ -292,7 +292,7 @@ def test_one_export_is_made_at_a_time(trained):
     slow = Exports(trained.root, (sys.executable, "-c", "import time; print('loading', flush=True); time.sleep(60)"))
     slow.make(trained, "merged")
     until(lambda: slow.one(trained, "merged").words == "loading")
-    with pytest.raises(UserError, match="merged of .* is being made"):
+    with pytest.raises(UserError, match=r"merged of .* is being made"):
         slow.make(trained, "card")
     (process,) = slow._making.values()
     process.kill()

@@ -78,6 +78,14 @@ class Comparer:
                 self._owner.close()
                 self._owner = None
 
+    def prepare(self, run: Run) -> None:
+        """Make the base of a run resident before it is asked: soon, unless questions come first, or there is no memory
+        for it. Comes back at once."""
+        with self._start:
+            if self._owner is None:
+                self._owner = Owner()
+            self._owner.wish(run.base_spec)
+
     def ask(
         self,
         columns: Sequence[Column],

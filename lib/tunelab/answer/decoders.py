@@ -154,6 +154,10 @@ class Resident:
         assert llama is not None
         return llama
 
+    def prepare(self) -> None:
+        """Make what the first answer needs, before anybody asks."""
+        self._fast()
+
     def factors(self, result: Result) -> Factors:
         """Those of a LoRA adapter, as strong as its technique says; questions to the same one share them."""
         technique, key = result.technique, (result.folder, result.changed)

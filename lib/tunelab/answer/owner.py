@@ -8,7 +8,9 @@ base to be swapped, and is told what for. A question that fails ends alone.
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
     from tunelab.answer.talk import Talk
     from tunelab.answer.together import Asked, Together
 
+log = logging.getLogger(__name__)
+KEPT_SECONDS = 60.0  # a base that was asked within this time is not taken away for one that may be asked
+ROOM_TO_LOAD = 3  # times the size of a model's files that have to be free to load it before it is asked for
 MAX_ROWS = 48  # of answers that are made together: ten people and more, with the columns that most of them compare
 MEMORY_SHARE = 0.5  # of the free memory, for the keys and values of answers that are made together
 
@@ -60,6 +65,8 @@ class Owner:
         self._answering: list[_Answering] = []
         self._turns: deque[_Turn] = deque()
         self._inbox: deque[Request] = deque()
+        self._wished: ModelSpec | None = None  # a base that somebody will soon ask
+        self._answered_at = float("-inf")  # when somebody was answered last
         self._news = threading.Condition()
         self._count = 0
         self._closed = self._over = False
@@ -77,6 +84,12 @@ class Owner:
             self._news.notify()
             return True
 
+    def wish(self, spec: ModelSpec) -> None:
+        """Make this base resident before anybody asks it, once there is nothing to answer."""
+        with self._news:
+            self._wished = spec
+            self._news.notify()
+
     def close(self) -> None:
         """Answer what was asked before, then end and release the model."""
         with self._news:
@@ -91,6 +104,7 @@ class Owner:
         failure: BaseException = RuntimeError("the thread that owns the models has ended")
         try:
             while self._take():
+                self._fulfil()
                 self._begin()
                 self._step_together()
                 self._step_turn()
@@ -113,7 +127,11 @@ class Owner:
     def _take(self) -> bool:
         """Add what has come; where there is nothing to do, wait for it. False: closed, and what came before is done."""
         with self._news:
-            self._news.wait_for(lambda: self._inbox or self._waiting or self._busy or self._closed)
+            self._news.wait_for(
+                lambda: self._inbox or self._waiting or self._busy or self._closed or self._wished is not None
+            )
+            if self._inbox or self._busy:
+                self._answered_at = time.monotonic()
             self._waiting += self._inbox
             self._inbox.clear()
         for request in self._waiting:
@@ -121,6 +139,38 @@ class Owner:
                 request.cancel_all()
         self._waiting = [request for request in self._waiting if not request.is_over]
         return bool(self._waiting or self._busy or not self._closed)
+
+    # what is made ready
+
+    def _fulfil(self) -> None:
+        """Load a base that was wished for. Questions come first: where there are any, they load what they need. One
+        that is still asked now and then is not taken away, and nothing is loaded that the machine has no room for."""
+        if self._waiting or self._busy:
+            return
+        with self._news:
+            spec, self._wished = self._wished, None
+        if spec is None or self._has(spec) or self._closed:
+            return
+        if self.resident is not None and time.monotonic() - self._answered_at < KEPT_SECONDS:
+            return
+        try:
+            if self._has_room(spec):
+                self._make_resident(spec)
+                assert self.resident is not None
+                self.resident.prepare()
+        except Exception:  # nobody has asked: who does is told why
+            log.info("the base could not be made ready", exc_info=True)
+            self._forget()
+
+    @staticmethod
+    def _has_room(spec: ModelSpec) -> bool:
+        """Whether there is memory to load it while a training may go on."""
+        libraries.load()
+        from tunelab.machine.hardware import available_memory_bytes
+        from tunelab.model import load as loading
+
+        size = sum(file.stat().st_size for file in loading.find(spec).glob("*.safetensors"))
+        return 0 < ROOM_TO_LOAD * size < available_memory_bytes()
 
     # who begins
 
@@ -165,12 +215,7 @@ class Owner:
         swapping = f", in place of {before.spec.repo_id} ({before.precision})" if before else ""
         request.say(f"loading {spec.repo_id}{swapping} …")
         try:
-            libraries.load()  # the first one imports torch
-            from tunelab.answer.decoders import Resident
-            from tunelab.model import load as loading
-
-            self._forget()  # release the old one before the new one is loaded
-            self.resident = Resident(loading.load(spec))
+            self._make_resident(spec)
         except BaseException as error:
             request.fail_all(error)
             self._waiting.remove(request)
@@ -178,6 +223,14 @@ class Owner:
         with self._news:
             self._loaded_at = self._count
         return True
+
+    def _make_resident(self, spec: ModelSpec) -> None:
+        libraries.load()  # the first one imports torch
+        from tunelab.answer.decoders import Resident
+        from tunelab.model import load as loading
+
+        self._forget()  # release the old one before the new one is loaded
+        self.resident = Resident(loading.load(spec))
 
     def _start(self, request: Request, joining: list[_Answering], full: bool) -> bool:
         """Begin a request on the resident base: its rows join those of the batch, or wait for their turn. False: there

@@ -1,0 +1,207 @@
+"""The cards that say what answers: two to four columns, each the base or a run, with what stands before the prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from playground import views
+from playground.columns import (
+    BASE,
+    FEWEST,
+    MOST,
+    MOST_EXAMPLES,
+    Pick,
+    answering,
+    find,
+    has_strength,
+    problems,
+    results_of,
+)
+from playground.english import compare as say
+from playground.parts.events import PRIVATE, QUIET
+from playground.parts.shared import Shared
+
+FIELDS = 6  # of a pick
+
+
+@dataclass(frozen=True)
+class Card:
+    """One column's settings."""
+
+    who: gr.Dropdown
+    at: gr.Dropdown
+    system: gr.Dropdown
+    words: gr.Textbox
+    examples: gr.Slider
+    strength: gr.Slider
+    remove: gr.Button
+    problem: gr.HTML
+
+    @property
+    def fields(self) -> list[Any]:
+        """In the order of a pick's fields."""
+        return [self.who, self.at, self.system, self.words, self.examples, self.strength]
+
+
+@dataclass(frozen=True)
+class Editor:
+    """The cards, how many of them are used, and whether somebody has chosen them by hand."""
+
+    cards: list[Card]
+    count: gr.State
+    by_hand: gr.State
+    add: gr.Button
+
+    @property
+    def asked(self) -> list[Any]:
+        """As inputs, what `picks` is made of."""
+        return [self.count, *(field for card in self.cards for field in card.fields)]
+
+    @property
+    def outputs(self) -> list[Any]:
+        """What `stand` fills in."""
+        shown = [part for card in self.cards for part in (card.problem, *card.fields)]
+        return [self.count, self.by_hand, self.add, *shown]
+
+
+def lay_out(number: int) -> Card:
+    """A column's card; stands inside its `gr.Column`."""
+    with gr.Row(elem_classes="tight who-row"):
+        who = gr.Dropdown(
+            [(say.BASE, BASE)],
+            value=BASE,
+            label=say.WHO.format(number=number + 1),
+            elem_id=f"who-{number}",
+            interactive=True,
+            min_width=160,
+        )
+    with gr.Accordion(say.MORE, open=False, elem_id=f"more-{number}", elem_classes="more"):
+        at = gr.Dropdown([("its result", "")], value="", label=say.AT, info=say.AT_HELP, elem_classes="if-at")
+        kinds = [(words, name) for name, words in say.SYSTEMS.items()]
+        system = gr.Dropdown(kinds, value="trained", label=say.SYSTEM_KIND, info=say.SYSTEM_KIND_HELP)
+        words = gr.Textbox(label=say.SYSTEM_WORDS, info=say.SYSTEM_WORDS_HELP, lines=2, elem_classes="if-words")
+        examples = gr.Slider(0, MOST_EXAMPLES, 0, step=1, label=say.EXAMPLES_SHOWN, info=say.EXAMPLES_SHOWN_HELP)
+        strength = gr.Slider(
+            0,
+            1.5,
+            1,
+            step=0.05,
+            label=say.STRENGTH,
+            info=say.STRENGTH_HELP,
+            elem_classes="if-strength",
+            elem_id=f"strength-{number}",
+        )
+        remove = gr.Button(say.REMOVE, size="sm", elem_id=f"remove-{number}", elem_classes="if-remove")
+    problem = gr.HTML(
+        views.problem_html("", ["used"] if number < FEWEST else []), elem_id=f"problem-{number}", elem_classes="problem"
+    )
+    return Card(who, at, system, words, examples, strength, remove, problem)
+
+
+def picks(values: Sequence[Any]) -> list[Pick]:
+    """What `Editor.asked` says: the columns that are used."""
+    count, fields = values[0], values[1:]
+    each = [fields[start : start + FIELDS] for start in range(0, len(fields), FIELDS)]
+    return [
+        Pick(who or BASE, at or "", system or "trained", words or "", int(examples or 0), float(strength))
+        for who, at, system, words, examples, strength in each[:count]
+    ]
+
+
+def stand(
+    editor: Editor, root: Any, chosen: Sequence[Pick], by_hand: bool, before: Sequence[Pick] = ()
+) -> dict[Any, Any]:
+    """The cards with these columns in them. `before`: what they hold already, which is not written over, because
+    somebody may be writing there."""
+    choices = [(say.BASE, BASE), *views.run_choices(answering(root))]
+    said = problems(chosen, root)
+    changes: dict[Any, Any] = {
+        editor.count: len(chosen),
+        editor.by_hand: by_hand,
+        editor.add: gr.update(interactive=len(chosen) < MOST),
+    }
+    for number, card in enumerate(editor.cards):
+        used = number < len(chosen)
+        pick = chosen[number] if used else Pick()
+        parts = _parts(pick, root, len(chosen) > FEWEST) if used else []
+        changes[card.problem] = views.problem_html(said[number] if used else "", parts)
+        if used:
+            changes |= _fields(card, pick, choices, root, new=list(before[number : number + 1]) != [pick])
+    return changes
+
+
+def _parts(pick: Pick, root: Any, removable: bool) -> list[str]:
+    """What of a card that is used there is to set."""
+    run = find(pick.who, root)
+    there = {
+        "used": True,
+        "remove": removable,
+        "at": len(results_of(run)) > 1,
+        "words": pick.system == "own",
+        "strength": has_strength(run),
+    }
+    return [name for name, is_there in there.items() if is_there]
+
+
+def _fields(card: Card, pick: Pick, choices: list[tuple[str, str]], root: Any, new: bool) -> dict[Any, Any]:
+    run = find(pick.who, root)
+    results = results_of(run)
+    at = pick.at if pick.at in [value for _label, value in results] else ""
+    if not new:
+        return {
+            card.who: gr.update(choices=choices) if run or not pick.who else gr.update(choices=choices, value=BASE),
+            card.at: gr.update(choices=results),
+        }
+    return {
+        card.who: gr.update(choices=choices, value=pick.who if run else BASE),
+        card.at: gr.update(choices=results, value=at),
+        card.system: pick.system,
+        card.words: pick.words,
+        card.examples: pick.examples,
+        card.strength: pick.strength if run else 1.0,
+    }
+
+
+def start(root: Any, run_id: str | None) -> list[Pick]:
+    """The columns one begins with: the base and a run, that one or the newest."""
+    runs = answering(root)
+    run = next((run for run in runs if run.id == run_id), runs[0] if runs else None)
+    return [Pick(), Pick(run.id if run else BASE)]
+
+
+def wire(editor: Editor, shared: Shared) -> list[Any]:
+    """Cards follow what is chosen in them, and the run that is chosen unless somebody chose by hand; the events after
+    which they stand."""
+    root = shared.jobs.root
+
+    def again(*values: Any) -> dict[Any, Any]:
+        there = picks(values)
+        return stand(editor, root, there, True, there)
+
+    def added(*values: Any) -> dict[Any, Any]:
+        there = picks(values)
+        unused = [run.id for run in answering(root) if run.id not in {pick.who for pick in there}]
+        return stand(editor, root, [*there, Pick(unused[0] if unused else BASE)][:MOST], True, there)
+
+    def follow(run_id: str | None, by_hand: bool, *values: Any) -> dict[Any, Any]:
+        there = picks(values)
+        kept = by_hand and all(not pick.who or find(pick.who, root) for pick in there)
+        return stand(editor, root, there if kept else start(root, run_id), kept, there)
+
+    for number, card in enumerate(editor.cards):
+
+        def removed(*values: Any, number: int = number) -> dict[Any, Any]:
+            there = picks(values)
+            return stand(editor, root, [*there[:number], *there[number + 1 :]], True)
+
+        for event in (card.who.input, card.system.input):
+            event(again, editor.asked, editor.outputs, queue=False, **QUIET)
+        card.remove.click(removed, editor.asked, editor.outputs, queue=False, **PRIVATE)
+    editor.add.click(added, editor.asked, editor.outputs, queue=False, **PRIVATE)
+    inputs = [shared.chosen, editor.by_hand, *editor.asked]
+    follows = (shared.refresh.click, shared.chosen.change)
+    return [event(follow, inputs, editor.outputs, queue=False, **QUIET) for event in follows]

@@ -1,0 +1,174 @@
+"""Comparing in a real browser: columns, a conversation, differences, tokens, a set of prompts, votes by keys."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.browser.conftest import shot, text, wait_for_text
+from tests.train.test_loop import config
+from tunelab import VoteStore, finetune
+
+HOSTILE = (
+    "<img src=http://elsewhere.invalid/x onerror=alert(1)> ![a](http://elsewhere.invalid/y) $x$ ${alert(2)} {{value}}"
+)
+ENDED = "ended by itself|cut at the length"
+
+
+@pytest.fixture(scope="module")
+def runs(app, tiny):
+    """Two runs on a tiny model."""
+    made = [config(tiny, steps=3), config(tiny, steps=4, seed=1)]
+    return [finetune(one.model_copy(update={"name": f"tiny {n}"}), root=app.root) for n, one in enumerate(made, 1)]
+
+
+@pytest.fixture
+def room(runs, page, app):
+    """The page in the room, with the second run chosen; nothing outside is asked, and no dialog is opened."""
+    asked, dialogs = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
+    page.goto(f"{app.url}/?run={runs[1].id}")
+    page.get_by_role("tab", name="Compare").click()
+    page.wait_for_function("document.querySelector('#who-1 input')?.value.startsWith('tiny 2')")
+    yield page
+    assert not dialogs
+    assert not [url for url in asked if "elsewhere" in url]
+
+
+def ask(page, prompt, columns=2):
+    page.locator("#prompt textarea").fill(prompt)
+    page.locator("#prompt textarea").press("Enter")
+    answered(page, columns)
+
+
+def answered(page, columns=2):
+    page.wait_for_function(f"document.querySelectorAll('#columns .copy').length == {columns}")
+    for column in range(columns):
+        wait_for_text(page, f"provenance-{column}", ENDED, 60)
+
+
+def test_three_columns_answer_and_differences_are_marked(room, runs):
+    room.get_by_role("button", name="+ Column").click()
+    room.wait_for_function("document.querySelector('#who-2 input')?.value.startsWith('tiny 1')")
+    room.locator("#more-2 > button, #more-2 .label-wrap").first.click()
+    room.get_by_label("number input for Strength").last.fill("0.5")
+    room.get_by_label("number input for Strength").last.press("Tab")
+    ask(room, "say red", 3)
+    assert "adapter off" in text(room, "provenance-0")
+    assert runs[1].id in text(room, "provenance-1")
+    assert f"{runs[0].id} on × 0.5" in text(room, "provenance-2")
+    base, tuned = (room.locator(f"#answer-{n} .last").inner_text() for n in (0, 1))
+    assert base != tuned
+    room.get_by_label("differences", exact=True).check()
+    room.locator("#answer-1 ins").first.wait_for()
+    assert room.locator("#answer-1 del").count()
+    assert not room.locator("#answer-0 ins, #answer-0 del").count()
+    shot(room, "compare-three")
+    room.locator("#remove-1").evaluate("button => button.click()")
+    room.wait_for_function("document.querySelector('#who-1 input').value.startsWith('tiny 1')")
+    assert not room.locator("#who-2").is_visible()
+
+
+def test_a_conversation_goes_on_in_every_column_until_a_new_one_begins(room):
+    ask(room, HOSTILE)
+    first = [room.locator(f"#answer-{n} .last").inner_text() for n in (0, 1)]
+    room.locator("#follow textarea").fill(f"And now? {HOSTILE}")
+    room.locator("#follow textarea").press("Enter")
+    wait_for_text(room, "provenance-1", "1 earlier turn", 60)
+    answered(room)
+    for column in (0, 1):
+        asked = room.locator(f"#answer-{column} .asked").all_inner_texts()
+        assert asked == [HOSTILE, f"And now? {HOSTILE}"]
+        assert room.locator(f"#answer-{column} .answered").first.inner_text() == first[column]
+    assert room.locator("#follow textarea").input_value() == ""
+    assert not room.locator("#columns img").count()
+    shot(room, "conversation")
+    room.get_by_role("button", name="New conversation").click()
+    wait_for_text(room, "answer-0", "^Its answer appears here", 20)
+    assert not room.locator("#follow").is_visible()
+    ask(room, "say red")
+    assert "earlier turn" not in text(room, "provenance-1")
+
+
+def test_columns_that_changed_begin_a_new_conversation(room):
+    ask(room, "say red")
+    room.get_by_role("button", name="+ Column").click()
+    room.locator("#who-2").wait_for()
+    room.locator("#follow textarea").fill("and now?")
+    room.get_by_role("button", name="Send").click()
+    wait_for_text(room, "compare-message", "Press Compare to begin a new one", 20)
+    assert room.locator("#follow textarea").input_value() == "and now?"
+
+
+def test_the_tokens_of_an_answer_are_read_by_both(room):
+    ask(room, "say red")
+    room.get_by_text("How likely each model finds an answer").click()
+    room.get_by_role("button", name="Read it").click()
+    wait_for_text(room, "token-view", r"the base gives it −[\d.]+ nats, tiny 2 −[\d.]+", 120)
+    assert room.locator("#token-view .token[title*='change']").count() > 2
+    shot(room, "tokens")
+
+
+def test_a_set_of_prompts_is_answered_told_and_exported(room):
+    long = "x" * 3000
+    room.get_by_text("A set of prompts", exact=True).click()
+    room.locator("#set-prompts textarea").fill(f"say red\n{HOSTILE}\n{long}\nsay blue\nsay red")
+    room.get_by_role("button", name="Answer them all").click()
+    wait_for_text(room, "set-message", r"4 of 4 answered.*1 prompt was there already", 120)
+    rows = room.locator("#set-table tbody tr")
+    assert rows.count() == 4
+    assert rows.nth(1).locator("td").nth(1).inner_text() == HOSTILE
+    assert "positions" in rows.nth(2).inner_text()
+    for name in ("answers.csv", "answers.jsonl", "llm-comparator.json"):
+        room.locator("#set-files").get_by_text(re.compile(name.partition(".")[0])).first.wait_for()
+    with room.expect_download() as download:
+        room.locator("#set-files a[download]").first.click()
+    assert "say blue" in download.value.path().read_text(encoding="utf-8-sig")
+    room.get_by_label("Only where they differ").check()
+    wait_for_text(room, "set-table", "answers differ on", 20)
+    shot(room, "prompt-set")
+
+
+def test_votes_are_blind_and_given_by_keys(room, app):
+    ask(room, "say blue")
+    answers = {room.locator(f"#answer-{n} .last").inner_text() for n in (0, 1)}
+    room.get_by_text("Blind vote", exact=True).click()
+    room.get_by_role("button", name="Put these answers to the vote").click()
+    room.locator("#vote-1").wait_for()
+    sides = room.locator("#ballot .answered").all_inner_texts()
+    assert {side.strip() for side in sides} == {answer.strip() for answer in answers}
+    assert "tiny" not in text(room, "ballot")
+    shot(room, "ballot")
+    room.locator("#follow textarea").focus()
+    room.keyboard.press("1")  # somebody writes: that is no vote
+    assert not VoteStore(app.root).votes()
+    room.locator("#ballot").click()
+    room.keyboard.press("1")
+    wait_for_text(room, "vote-message", "Your vote is kept", 20)
+    room.locator("#reason").get_by_text("clearer").click()
+    wait_for_text(room, "vote-message", "The reason is kept", 20)
+    (vote,) = VoteStore(app.root).votes()
+    assert vote.winner.text.strip() == sides[0].strip()
+    assert vote.reason == "clearer"
+    assert re.search(r"\d+ % interval|95 % interval|[Nn]ot enough evidence", text(room, "rates"))
+    shot(room, "voted")
+
+
+def test_two_browsers_do_not_see_each_others_prompts(room, browser, app):
+    ask(room, "say my secret")
+    other = browser.new_context().new_page()
+    other.goto(app.url)
+    other.get_by_role("tab", name="Compare").click()
+    other.locator("#who-1").wait_for()
+    assert "my secret" not in other.content()
+    other.context.close()
+
+
+def test_the_room_fits_a_phone_and_the_dark(room):
+    ask(room, "say red")
+    for width in (390, 1280):
+        room.set_viewport_size({"width": width, "height": 844})
+        shot(room, f"compare-room-{width}")
+        assert room.evaluate("document.documentElement.scrollWidth") <= width
