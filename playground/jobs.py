@@ -23,7 +23,7 @@ from typing import Any
 from playground.exports import Exports
 from playground.measurings import CLIMBER, MEASURER, Measurings, spawn
 from playground.owners import Caller
-from playground.sources import check_config
+from playground.sources import check_config, check_model
 from tunelab import (
     Deleted,
     ModelSpec,
@@ -230,8 +230,9 @@ class Jobs(Measurings):
         """A finished run with the adapter of an uploaded zip; it is the caller's.
 
         Raises:
-            UserError: the files are not safe or no adapter, or it does not fit this base.
+            UserError: the files are not safe or no adapter, it does not fit this base, or the caller may not load it.
         """
+        check_model(model, self.owners, caller)
         run = import_adapter(upload, model, self.root, name)
         self.owners.remember(run, caller)
         return run

@@ -237,7 +237,7 @@ def test_whose_a_run_is_follows_from_who_asks(jobs, tiny):
 
 def test_an_imported_adapter_is_its_callers_run(jobs, trained, tmp_path):
     zipped = export_adapter(trained, tmp_path / "a.zip").path
-    run = jobs.bring(str(zipped), trained.config.model, "theirs", ANNA)
+    run = jobs.bring(str(zipped), trained.config.model, "theirs", Caller(ANNA.session, jobs.owners.key))
     assert run.name == "theirs"
     assert run.has_adapter
     jobs.label(run, ANNA, tags=["mine"])
