@@ -27,6 +27,8 @@ from playground.owners import Caller
 from playground.parts.asking import AT_ONCE
 from playground.parts.pacing import paced
 from tunelab import Column, Comparer, Comparison, Run, RunConfig, UserError, list_runs, read_report
+from tunelab.measure.measurement import Measurement
+from tunelab.measure.settings import Measuring
 
 
 def offer(jobs: Jobs, comparer: Comparer) -> None:
@@ -77,7 +79,27 @@ def _changing(jobs: Jobs) -> dict[str, tuple[Callable[..., Any], dict[str, Any]]
         deleted = jobs.delete(_wanted(jobs, run), _caller(token, request))
         return {"run": run, "bytes": deleted.bytes}
 
-    return {name.__name__: (name, {}) for name in (start, stop, resume, delete)}
+    def measure(run: str, settings: dict | None = None, token: str = "", request: gr.Request | None = None) -> dict:
+        """Have a run and its base answer held-out rows, in a process of its own; the report stands in /run when it is
+        done. `settings`: rows, max_new_tokens, by (answer or likelihood), system, examples, memorisation, safety."""
+        found = _wanted(jobs, run)
+        jobs.measure(found, _measuring(settings or {}), (), _caller(token, request))
+        return _as_facts(found)
+
+    return {name.__name__: (name, {}) for name in (start, stop, resume, delete, measure)}
+
+
+def _measuring(given: dict) -> Measuring:
+    """The settings that a program gives; none of them names a file, for a metric's file would be run."""
+    kinds: dict[str, Any] = {"rows": int, "max_new_tokens": int, "by": str, "system": str, "examples": int}
+    kinds |= {"memorisation": bool, "safety": bool}
+    for name, value in given.items():
+        if not isinstance(value, kinds.get(name, ())):
+            allowed = ", ".join(f"{known} ({kind.__name__})" for known, kind in kinds.items())
+            raise UserError(f"settings: {str(name)[:40]} = {str(value)[:40]!r} can't be. Allowed are {allowed}.")
+    settings = Measuring(**given)
+    settings.check()
+    return settings
 
 
 def _asking(jobs: Jobs, comparer: Comparer) -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
@@ -184,6 +206,7 @@ def _caller(token: str, request: gr.Request | None) -> Caller:
 
 def _as_facts(run: Run) -> dict[str, Any]:
     progress = run.progress()
+    standing = Measurement(run).standing()
     return {
         "run": run.id,
         "name": run.name,
@@ -194,6 +217,7 @@ def _as_facts(run: Run) -> dict[str, Any]:
         "heldout_loss": progress.heldout_loss,
         "base_loss": progress.base_loss,
         "has_adapter": run.has_adapter,
+        "measuring": standing.state if standing else None,
     }
 
 

@@ -49,13 +49,13 @@ class _Rooms:
 def build(jobs: Jobs, comparer: Comparer) -> gr.Blocks:
     """The page of one runs root."""
     with gr.Blocks(title=say.TITLE, analytics_enabled=False, delete_cache=(3600, 86400)) as page:
+        api.offer(jobs, comparer)  # first: no handler of a room takes its names
         head = _lay_out_head()
         chosen, material = gr.State(None), gr.State(Material())
         refresh = gr.Button(visible="hidden", elem_id="refresh")
         with gr.Tabs(selected="train", elem_id="rooms") as tabs:
             shared = Shared(jobs, comparer, tabs, chosen, material, refresh)
             rooms = _lay_out_rooms(shared)
-        api.offer(jobs, comparer)
         _open(page, shared, head)
         _choose(shared, head)
         _first_visit(shared, head, rooms)

@@ -73,6 +73,23 @@ def test_a_run_is_started_followed_and_asked(client, finished):
     assert "adapter off" in answered["answers"][0]["provenance"]
 
 
+def test_a_run_is_measured(client, served, finished):
+    run, token = finished
+    client.predict(run, {"rows": 4, "max_new_tokens": 4}, token, api_name="/measure")
+    until(lambda: client.predict(run, api_name="/run")["report"])
+    assert client.predict(run, api_name="/run")["report"]["rows"] == 4
+
+
+@pytest.mark.parametrize(
+    "settings", [{"metric": "/tmp/own.py"}, {"rows": "many"}, {"rows": -1}, {"by": "magic"}, {"x": 1}]
+)
+def test_a_measurement_runs_no_file_and_takes_no_nonsense(client, finished, settings):
+    with pytest.raises(AppError) as refused:
+        client.predict(finished[0], settings, finished[1], api_name="/measure")
+    assert next(iter(settings)) in str(refused.value)
+    assert len(str(refused.value)) <= 400
+
+
 def test_what_changes_a_run_takes_its_token(client, served, finished, tiny):
     _url, jobs = served
     run = jobs.start(config(tiny, steps=100_000), Caller.server())
@@ -112,4 +129,5 @@ def test_what_is_wrong_is_one_sentence(client, call):
 
 def test_nothing_else_can_be_called_by_name(client):
     names = set(client.view_api(return_format="dict", print_info=False)["named_endpoints"])
-    assert names == {"/runs", "/run", "/start", "/stop", "/resume", "/delete", "/compare"}
+    changing = {"/start", "/stop", "/resume", "/delete", "/measure"}
+    assert names == changing | {"/runs", "/run", "/compare", "/stream"}
