@@ -23,6 +23,7 @@ NAMES = (
     "switches",
     "generation",
     "page_cost",
+    "app_load",
     "many_adapters",
     "memory",
     "data",

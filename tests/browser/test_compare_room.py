@@ -26,6 +26,7 @@ def runs(app, tiny):
 @pytest.fixture
 def room(runs, page, app):
     """The page in the room, with the second run chosen; nothing outside is asked, and no dialog is opened."""
+    page.set_default_timeout(20_000)
     asked, dialogs = [], []
     page.on("request", lambda request: asked.append(request.url))
     page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
@@ -66,7 +67,8 @@ def test_three_columns_answer_and_differences_are_marked(room, runs):
     assert room.locator("#answer-1 del").count()
     assert not room.locator("#answer-0 ins, #answer-0 del").count()
     shot(room, "compare-three")
-    room.locator("#remove-1").evaluate("button => button.click()")
+    room.locator("#more-1 > button, #more-1 .label-wrap").first.click()
+    room.locator("#remove-1").click()
     room.wait_for_function("document.querySelector('#who-1 input').value.startsWith('tiny 1')")
     assert not room.locator("#who-2").is_visible()
 
