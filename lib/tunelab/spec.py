@@ -42,6 +42,16 @@ class Spec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, ser_json_inf_nan="strings")
 
+    def __hash__(self) -> int:  # pydantic's own fails where a field is a dict
+        return hash((type(self), _frozen(dict(self))))
+
+
+def _frozen(value: Any) -> Any:
+    """The same as something that can be hashed; of equal values the same."""
+    if isinstance(value, Mapping):
+        return frozenset((key, _frozen(item)) for key, item in value.items())
+    return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
+
 
 class ModelSpec(Spec):
     """Which model to load, and how."""

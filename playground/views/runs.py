@@ -102,7 +102,7 @@ def change_text(progress: Progress) -> str:
     base, best = progress.base_loss, progress.heldout_loss
     if base is None or best is None or base <= 0:
         return ""
-    return f"{100 * (best - base) / base:+.0f} %".replace("-", "−")
+    return f"{100 * (best - base) / base:+.0f}\u00a0%".replace("-", "−")
 
 
 def spark(progress: Progress) -> str:

@@ -91,7 +91,7 @@ def test_the_list_by_loss_begins_with_the_lowest_and_ends_with_what_was_never_me
     shown = views.runs_html(jobs, None, ["loss", ""])
     assert listed(shown) == [low.id, high.id, never.id]
     assert "4.00 → 1.50" in shown
-    assert "−62 %" in shown  # (1.5 - 4) / 4
+    assert "−62\u00a0%" in shown  # (1.5 - 4) / 4
 
 
 @pytest.mark.parametrize("asked", [[], ["nonsense"], ["newest"], ["", "", "", ""], ["__class__", "tag:"]])
