@@ -1,0 +1,228 @@
+"""The Runs room as people use it: found, named, compared, deleted and brought back, taken along."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from playground.owners import KEY_FILE
+from tests.browser.conftest import PATIENCE, shot, text, upload, wait_for_text
+from tests.train.test_loop import config
+from tunelab import LoRA, Run, as_notebook, export_adapter, finetune, list_runs
+from tunelab.run.events import Failed
+
+HOSTILE = "<img src=x onerror=alert(1)> **b** [x](y) $z$"
+
+
+@pytest.fixture(scope="module")
+def runs(app, tiny):
+    """Two runs of other seeds and ranks, and one that failed for want of memory."""
+    one = finetune(config(tiny).model_copy(update={"name": "first"}), root=app.root)
+    other = config(tiny, seed=7).model_copy(update={"name": "second", "technique": LoRA(r=8)})
+    two = finetune(other, root=app.root)
+    failed = Run.create(config(tiny, batch_size=16).model_copy(update={"name": "too large"}), app.root)
+    failed.append(one.progress().started)
+    failed.append(Failed(step=1, message="Not enough memory", cause="memory"))
+    return one, two, failed
+
+
+@pytest.fixture
+def room(page, app, runs):
+    """The room, opened by whoever runs the server."""
+    page.set_default_timeout(20_000 * PATIENCE)
+    dialogs, outside = [], []
+    page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
+    page.on("request", lambda request: outside.append(request.url) if not request.url.startswith(app.url) else None)
+    page.goto(f"{app.url}/?key={(app.root / KEY_FILE).read_text().strip()}")
+    page.get_by_role("tab", name="Runs", exact=True).click()
+    page.locator(f"#runs [data-choose='{runs[0].id}']").wait_for()
+    yield page
+    assert not dialogs
+    assert not [url for url in outside if not url.startswith(("data:", "blob:"))]
+
+
+def choose(room, run):
+    room.locator(f"#runs [data-choose='{run.id}']").click()
+    room.wait_for_url(f"**?run={run.id}")
+    room.wait_for_function("id => document.querySelector('#labels-of textarea')?.value === id", arg=run.id)
+
+
+def test_a_run_is_named_tagged_and_found_and_what_it_is_called_stays_text(room, runs):
+    one, *_ = runs
+    choose(room, one)
+    room.locator("#run-name input, #run-name textarea").first.fill(HOSTILE)
+    room.locator("#run-tags input, #run-tags textarea").first.fill("good, <b>bold</b>")
+    room.locator("#run-note textarea").fill("<script>alert(2)</script>")
+    room.locator("#runs-search input, #runs-search textarea").first.focus()
+    wait_for_text(room, "labels-message", "Saved", 20)
+    wait_for_text(room, "runs", r"<img src=x onerror=alert\(1\)> \*\*b\*\* \[x\]\(y\) \$z\$", 20)
+    assert one.labels.tags == ("good", "<b>bold</b>")
+    assert one.labels.note == "<script>alert(2)</script>"
+    assert room.locator("#runs img, #runs b, #one-run img").count() == 0
+    wait_for_text(room, "chosen-run", "<img src=x", 20)
+    room.locator("#runs-search input, #runs-search textarea").first.press_sequentially("tag:good status:finished")
+    wait_for_text(room, "runs", "1 of 3 runs fit", 20)
+    assert "second" not in text(room, "runs")
+    shot(room, "runs-found")
+    one.label(name="first")
+
+
+def test_a_name_that_is_too_long_is_told_and_another_run_keeps_its_own(room, runs):
+    one, two, _failed = runs
+    choose(room, one)
+    field = room.locator("#run-name input, #run-name textarea").first
+    field.fill("n" * 80)
+    field.press("Enter")
+    wait_for_text(room, "labels-message", "80 characters, 60 at most", 20)
+    choose(room, two)
+    assert field.input_value() == "second"
+    assert [run.name for run in (one, two)] == ["first", "second"]
+
+
+def test_two_runs_that_are_picked_show_their_curves_and_what_they_differ_in(room, runs):
+    one, two, _failed = runs
+    for run in (one, two):
+        room.get_by_label(f"Pick {run.name} to compare").focus()
+        room.keyboard.press("Space")
+    wait_for_text(room, "picked", "What they differ in", 20)
+    chart = room.locator("#picked svg[data-values]")
+    lines = json.loads(chart.get_attribute("data-values"))["lines"]
+    for letter, run in (("A", one), ("B", two)):
+        measured = [e.heldout_loss for e in run.progress().evaluations]
+        assert [value for _step, value in lines[letter]] == [float(f"{loss:.4g}") for loss in measured]
+    chart.hover(position={"x": 120, "y": 60})
+    room.locator("#picked .chart-values").wait_for()
+    assert "A " in room.locator("#picked .chart-values").inner_text()
+    assert {"r", "seed"} <= set(room.locator("#picked table.differences tbody th").all_inner_texts())
+    shot(room, "runs-picked")
+    assert room.get_by_label("Pick second to compare").is_checked()
+    room.get_by_role("button", name="Compare their answers").click()
+    wait_for_text(room, "compare-runs", "first.*second", 30)
+    room.get_by_role("tab", name="Runs", exact=True).click()
+    room.get_by_role("button", name="Take second away").click()
+    wait_for_text(room, "picked", "One run is picked", 20)
+    assert not room.get_by_label("Pick second to compare").is_checked()
+
+
+def test_a_second_press_deletes_and_undo_brings_it_back(room, app, runs):
+    _one, two, _failed = runs
+    choose(room, two)
+    room.locator("#delete-run").click()
+    wait_for_text(room, "delete-run", r"Press again to delete .*B", 20)
+    assert two.path.is_dir()
+    room.locator("#delete-run").click()
+    wait_for_text(room, "runs-message", r"second is deleted \(.*B\)", 20)
+    assert two.id not in {run.id for run in list_runs(app.root)}
+    room.locator(f"#runs [data-choose='{two.id}']").wait_for(state="detached")
+    shot(room, "runs-deleted")
+    room.locator("#undo-delete").click()
+    wait_for_text(room, "runs-message", "second is back", 20)
+    room.locator(f"#runs [data-choose='{two.id}']").wait_for()
+    assert two.has_adapter
+
+
+def test_a_deleted_run_is_restored_from_the_list_of_deleted_ones(room, app, runs):
+    _one, two, _failed = runs
+    choose(room, two)
+    room.locator("#delete-run").click()
+    wait_for_text(room, "delete-run", "Press again", 20)
+    room.locator("#delete-run").click()
+    wait_for_text(room, "runs-message", "deleted", 20)
+    room.get_by_text("Deleted runs", exact=True).click()
+    room.locator("#deleted").get_by_role("button", name="Restore").click()
+    room.locator(f"#runs [data-choose='{two.id}']").wait_for()
+    assert two.path.is_dir()
+
+
+def test_a_failed_run_is_explained_and_trained_again_as_told_with_one_press(room, app, runs):
+    *_, failed = runs
+    choose(room, failed)
+    wait_for_text(room, "about-run", "Memory ran out.*Retry with batch 8", 20)
+    shot(room, "runs-failed")
+    room.locator("#about-run").get_by_role("button", name="Retry with batch 8").click()
+    wait_for_text(room, "runs-message", "too large is trained", 20)
+    newest = list_runs(app.root)[0]
+    assert newest.config.stages[0].training.batch_size == 8
+    wait_for_text(room, "about-run", "finished after", 120)
+
+
+def test_a_run_becomes_the_form_again_with_its_settings(room, runs):
+    _one, two, _failed = runs
+    choose(room, two)
+    room.locator("#again").click()
+    room.locator("#start").wait_for()
+    room.wait_for_function("document.querySelector('#technique input:checked')?.value === 'lora'")
+    room.get_by_text("All settings").click()
+    room.wait_for_function(
+        'document.querySelector(\'[aria-label="Rank"], [aria-label="r"], [aria-label="R"]\') || true'
+    )
+    assert room.get_by_label("Name", exact=True).first.input_value() == "second"
+    assert room.get_by_label("Steps", exact=True).first.input_value() == str(two.config.stages[0].training.steps)
+
+
+def test_notebook_and_adapter_are_taken_along_as_the_library_makes_them(room, runs, tmp_path):
+    one, *_ = runs
+    choose(room, one)
+    room.get_by_text("Take it along").click()
+    for what, expected in (
+        ("notebook", as_notebook(one).encode()),
+        ("adapter", export_adapter(one, tmp_path / "a.zip").path.read_bytes()),
+    ):
+        with room.expect_download() as download:
+            room.locator(f"#take [data-take='{what}']").click()
+        assert download.value.path().read_bytes() == expected
+        assert one.id in download.value.suggested_filename
+    room.locator("#take").get_by_role("button", name="Make").last.click()  # the run card
+    room.locator("#take [data-take='card']").wait_for(timeout=120_000)
+    with room.expect_download() as download:
+        room.locator("#take [data-take='card']").click()
+    assert one.id in download.value.path().read_text()
+    shot(room, "runs-take")
+    room.get_by_text("As code").click()
+    room.wait_for_function("document.querySelector('#run-command textarea').value.includes('tunelab train')")
+
+
+def test_an_adapter_made_elsewhere_is_brought_in(room, app, runs, tiny, tmp_path):
+    one, *_ = runs
+    zipped = export_adapter(one, tmp_path / "theirs.zip").path
+    room.get_by_text("Bring an adapter", exact=True).click()
+    room.locator("#bring-go").click()
+    wait_for_text(room, "bring-message", "No file is given", 20)
+    upload(room, zipped, "bring-file")
+    model = room.get_by_label("Its base", exact=True)
+    model.fill(tiny)
+    model.press("Enter")
+    room.locator("#bring-go").click()
+    wait_for_text(room, "bring-message", "theirs is here", 120)
+    assert list_runs(app.root)[0].imported_from == "theirs.zip"
+
+
+def test_another_session_may_look_and_is_told_why_it_may_not_change(page, app, runs):
+    _one, two, _failed = runs
+    page.get_by_role("tab", name="Runs", exact=True).click()
+    choose(page, two)
+    wait_for_text(page, "run-owner", "the server's", 20)
+    page.locator("#delete-run").click()
+    wait_for_text(page, "runs-message", "only whoever shows the server's key can change it", 20)
+    page.locator("#run-tags input, #run-tags textarea").first.fill("mine")
+    page.locator("#run-tags input, #run-tags textarea").first.press("Enter")
+    wait_for_text(page, "labels-message", "only whoever shows the server's key can change it", 20)
+    assert two.labels.tags == ()
+
+
+def test_the_room_is_readable_on_a_phone_and_in_the_dark(room, app, runs):
+    for width in (1280, 390):
+        for scheme in ("light", "dark"):
+            room.set_viewport_size({"width": width, "height": 800})
+            room.goto(f"{app.url}/?__theme={scheme}&run={runs[0].id}")
+            room.locator("#rooms").wait_for()
+            if width == 390:
+                room.locator(".overflow-menu > button").first.click()
+                room.locator(".overflow-dropdown button", has_text="Runs").click()
+            else:
+                room.get_by_role("tab", name="Runs", exact=True).click()
+            room.locator("#runs [data-pick]").first.wait_for()
+            wait_for_text(room, "about-run", "finished", 20)
+            shot(room, f"runs-{width}-{scheme}")
+            assert room.evaluate("document.documentElement.scrollWidth") <= width
