@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from tests.browser.conftest import shot, text, upload, wait_for_text
+from tests.browser.conftest import shot, upload, wait_for_text
 from tests.helpers import ROWS
 from tests.test_chain import two_stages, weights
 from tunelab import LoRA, finetune, list_ladders, list_runs
@@ -17,7 +17,12 @@ def rows_file(tmp_path):
 
 
 def test_a_prefix_is_trained_from_the_form_and_its_settings_reach_the_run(page, app, tiny, tmp_path):
-    upload(page, rows_file(tmp_path))
+    page.get_by_role("tab", name="Data").click()
+    page.locator("#data-kind").get_by_role("radio", name="File", exact=True).check()
+    upload(page, rows_file(tmp_path), "data-file")
+    page.locator("#train-on-this:not([disabled])").click()
+    wait_for_text(page, "material", "rows.jsonl", 30)
+    page.get_by_text("All settings").click()
     page.get_by_label("Model", exact=True).fill(tiny)
     page.get_by_label("Model", exact=True).press("Enter")
     page.get_by_label("Prefix tuning", exact=True).check()
@@ -28,7 +33,8 @@ def test_a_prefix_is_trained_from_the_form_and_its_settings_reach_the_run(page, 
     run = list_runs(app.root)[0]
     assert run.config.technique.kind == "prefix"
     assert run.config.technique.num_virtual_tokens == 8
-    assert "Prefix tuning" in text(page, "runs")
+    page.get_by_role("tab", name="Runs").click()
+    wait_for_text(page, "runs", "Prefix tuning", 30)
 
 
 def test_a_run_of_two_stages_goes_back_to_the_first_and_forward_again(page, app, tiny):
