@@ -64,7 +64,7 @@ def _lay_out() -> _Set:
     message = gr.Markdown("", elem_id="set-message", elem_classes="message")
     table = gr.HTML(views.set_html((), False, False, say.SET_NONE), elem_id="set-table", elem_classes="prompt-set")
     files = gr.File(
-        label=say.SET_FILES, file_count="multiple", interactive=False, visible="hidden", elem_id="set-files", height=120
+        label=say.SET_FILES, file_count="multiple", interactive=False, visible="hidden", elem_id="set-files", height=180
     )
     return _Set(prompts, file, go, cancel, message, only, mark, table, files, gr.State(()))
 

@@ -90,7 +90,7 @@ def _lay_out() -> _Booth:
         export = gr.Button(say.VOTE_FILES, size="sm", elem_id="vote-files", min_width=200)
         hand = gr.Button(say.VOTE_HAND, size="sm", elem_id="vote-hand", min_width=200)
     files = gr.File(
-        label=say.VOTE_FILES_HELP, file_count="multiple", interactive=False, visible="hidden", height=120,
+        label=say.VOTE_FILES_HELP, file_count="multiple", interactive=False, visible="hidden", height=180,
         elem_id="votes-made",
     )  # fmt: skip
     states = gr.State(None), gr.State(None), gr.State(None)

@@ -44,6 +44,11 @@ def ask(page, prompt, columns=2):
     answered(page, columns)
 
 
+def letters(text):
+    """What is left of a text when a browser has shown it: a tiny model writes control characters, too."""
+    return re.sub(r"[^A-Za-z0-9]", "", text)
+
+
 def answered(page, columns=2):
     page.wait_for_function(f"document.querySelectorAll('#columns .copy').length == {columns}")
     for column in range(columns):
@@ -140,7 +145,8 @@ def test_votes_are_blind_and_given_by_keys(room, app):
     room.get_by_role("button", name="Put these answers to the vote").click()
     room.locator("#vote-1").wait_for()
     sides = room.locator("#ballot .answered").all_inner_texts()
-    assert {side.strip() for side in sides} == {answer.strip() for answer in answers}
+    assert set(map(letters, sides)) == set(map(letters, answers))
+    assert letters(sides[0]) != letters(sides[1])
     assert "tiny" not in text(room, "ballot")
     shot(room, "ballot")
     room.locator("#follow textarea").focus()
@@ -152,7 +158,7 @@ def test_votes_are_blind_and_given_by_keys(room, app):
     room.locator("#reason").get_by_text("clearer").click()
     wait_for_text(room, "vote-message", "The reason is kept", 20)
     (vote,) = VoteStore(app.root).votes()
-    assert vote.winner.text.strip() == sides[0].strip()
+    assert letters(vote.winner.text) == letters(sides[0])
     assert vote.reason == "clearer"
     assert re.search(r"\d+ % interval|95 % interval|[Nn]ot enough evidence", text(room, "rates"))
     shot(room, "voted")
