@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import threading
 import time
@@ -94,9 +95,11 @@ def listener(host: str, first: int) -> socket.socket:
     """A socket that listens on the first free port from `first` on."""
     for port in range(first, min(first + 100, 65536)):
         found = socket.socket()
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if os.name == "posix":  # elsewhere it would take the port from who has it
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             found.bind((host, port))
+            found.listen()  # at once: until then another process may bind it as well
             return found
         except OSError:
             found.close()

@@ -66,6 +66,14 @@ def test_a_port_that_is_taken_is_passed_over():
         found.close()
 
 
+def test_two_that_start_at_the_same_time_get_two_ports():
+    first = server.listener("127.0.0.1", 7987)
+    second = server.listener("127.0.0.1", 7987)
+    assert first.getsockname() != second.getsockname()
+    first.close()
+    second.close()
+
+
 def test_where_no_port_is_free_it_says_what_to_do(monkeypatch):
     def refuse(self, address):
         raise OSError("in use")
