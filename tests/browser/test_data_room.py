@@ -113,7 +113,7 @@ def test_what_one_browser_uploads_another_does_not_see(room, app, browser, tmp_p
     other.goto(app.url)
     other.get_by_role("tab", name="Data", exact=True).click()
     wait_for_text(other, "data-summary", "to train on")
-    assert "secret" not in other.content()
+    assert "secret.csv" not in other.content()
     context.close()
 
 
