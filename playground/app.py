@@ -17,6 +17,7 @@ from playground.parts.changes import Asked
 from playground.parts.events import PRIVATE, QUIET, shown_if
 from playground.parts.shared import Shared
 from playground.rooms import compare, data, learn, measure, runs, train
+from playground.sources import check_model
 from tunelab import Comparer, ModelSpec, Run, UserError, again, list_runs
 
 DARK = "() => window.playgroundTheme.dark()"
@@ -54,7 +55,7 @@ def build(jobs: Jobs, comparer: Comparer) -> gr.Blocks:
         chosen, material = gr.State(None), gr.State(Material())
         refresh = gr.Button(visible="hidden", elem_id="refresh")
         with gr.Tabs(selected="train", elem_id="rooms") as tabs:
-            shared = Shared(jobs, comparer, tabs, chosen, material, refresh)
+            shared = Shared(page, jobs, comparer, tabs, chosen, material, refresh)
             rooms = _lay_out_rooms(shared)
         _open(page, shared, head)
         _choose(shared, head)
@@ -181,23 +182,25 @@ def _lead_on(shared: Shared, head: _Head, rooms: _Rooms) -> None:
     rooms.training.to_compare.click(pressed, shared.chosen, arrival, **PRIVATE)
     for button in (rooms.training.change_data, comparing.to_data):
         button.click(lambda: shared.go("data"), None, shared.tabs, **QUIET)
-    _read_with(rooms)
+    _read_with(shared, rooms)
     for button in (rooms.training.to_measure, comparing.to_measure):
         button.click(lambda: shared.go("measure"), None, shared.tabs, **QUIET)
     # queued: only then does the change of a State reach its listeners
     shared.refresh.click(land, head.awaited, [head.awaited, *arrival, comparing.arrived], concurrency_limit=8, **QUIET)
 
 
-def _read_with(rooms: _Rooms) -> None:
+def _read_with(shared: Shared, rooms: _Rooms) -> None:
     """The Data room reads rows with the tokenizer of the model that the Train room has chosen."""
     widgets = rooms.training.choices.widgets
     chosen = [widgets["repo_id"], widgets["ModelSpec.revision"], widgets["ModelSpec.max_length"]]
 
-    def model(repo_id: str, revision: str, max_length: int) -> Any:
+    def model(request: gr.Request, repo_id: str, revision: str, max_length: int) -> Any:
         try:
-            return ModelSpec(repo_id=repo_id or "starter", revision=revision or None, max_length=max_length)
-        except ValueError:  # Train says so
+            spec = ModelSpec(repo_id=repo_id or "starter", revision=revision or None, max_length=max_length)
+            check_model(spec, shared.jobs.owners, shared.caller(request))
+        except (ValueError, UserError):  # Train says so
             return gr.skip()
+        return spec
 
     gr.on([widget.change for widget in chosen], model, chosen, rooms.data.model, **QUIET)
 

@@ -19,6 +19,7 @@ from tunelab.errors import UserError
 class Shared:
     """Of one page. A room sets `chosen` and `material` as outputs of its handlers and listens to their `change`."""
 
+    page: gr.Blocks
     jobs: Jobs
     comparer: Comparer
     tabs: gr.Tabs

@@ -17,6 +17,7 @@ from playground.material import Material
 from playground.parts.events import PRIVATE, QUIET, by_name, shown_if
 from playground.parts.live import live_html
 from playground.parts.shared import Shared
+from playground.sources import check_config
 from tunelab import Progress, Run, RunConfig, Stage, diagnose, list_runs
 
 FIXES = 3  # the best ones
@@ -145,9 +146,12 @@ def _foresee(room: _Room) -> None:
     """What training will take follows the form and the data in hand as they change."""
     order, shared = room.order, room.shared
 
-    def foresee(material: Material, before: tuple[Stage, ...], *values: Any) -> Iterator[dict[Any, Any]]:
+    def foresee(
+        request: gr.Request, material: Material, before: tuple[Stage, ...], *values: Any
+    ) -> Iterator[dict[Any, Any]]:
         try:
             config = _config(room, material, before, values)
+            check_config(config, shared.jobs.owners, shared.caller(request))
             ahead = views.forecast_of(config, time=False)
             idle = not any(run.is_alive for run in list_runs(shared.jobs.root))  # else its steps would be slowed
             yield {order.forecast: views.forecast_html(ahead, waiting=idle), order.start: gr.update(interactive=True)}
@@ -159,7 +163,12 @@ def _foresee(room: _Room) -> None:
 
     inputs = [shared.material, *order.asked]
     gr.on(
-        [shared.material.change, order.before.change, *(w.change for w in order.choices.widgets.values())],
+        [
+            shared.page.load,
+            shared.material.change,
+            order.before.change,
+            *(w.change for w in order.choices.widgets.values()),
+        ],
         foresee,
         inputs,
         [order.forecast, order.start],
