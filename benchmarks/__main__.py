@@ -24,6 +24,7 @@ NAMES = (
     "generation",
     "page_cost",
     "app_load",
+    "first_verdict",
     "many_adapters",
     "memory",
     "data",
