@@ -38,6 +38,10 @@
         }
     };
 
+    // what scrolls by itself can be reached, and scrolled, by keys
+    const SCROLLS = "#data-rows, #data-findings, #data-pictures, #data-division, #run-column, #runs";
+    const reach = () => document.querySelectorAll(SCROLLS).forEach((place) => { place.tabIndex = 0; });
+
     const offline = (is) => document.documentElement.classList.toggle("playground-offline", is);
 
     const look = async () => {
@@ -70,6 +74,7 @@
                 moment = news.moment;
             }
             fill();
+            reach();
         } catch {
             if (++failures > 2) offline(true);
         } finally {
