@@ -36,12 +36,12 @@ def test_a_wrong_file_is_explained_before_and_after_start(page, app, tmp_path, n
 
 
 def test_a_wrong_setting_is_named_and_the_form_keeps_what_was_written(page, app):
-    page.get_by_label("Name").fill("my careful run")
+    page.locator("#drawer").get_by_label("Name").fill("my careful run")
     page.get_by_label("Learning rate").fill("fast")
     before = len(list_runs(app.root))
     page.get_by_role("button", name="Start training").click()
     wait_for_text(page, "train-message", "learning_rate", 180)
-    assert page.get_by_label("Name").input_value() == "my careful run"
+    assert page.locator("#drawer").get_by_label("Name").input_value() == "my careful run"
     assert len(list_runs(app.root)) == before
 
 
