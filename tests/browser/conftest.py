@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, TimeoutError, sync_playwright
 
+from playground.english.page import ROOMS
 from tests.conftest import REPOSITORY
 
 ARGUMENTS = ["--disable-background-networking", "--disable-gpu", "--disable-dev-shm-usage"]
@@ -87,6 +88,15 @@ def page(browser, app):
     yield page
     context.close()
     assert not [e for e in errors if not any(word in e for word in HARMLESS)], errors
+
+
+def enter(page: Page, room: str) -> None:
+    """Open a room; where there is no space for all of them, they stand behind a button."""
+    tab = page.get_by_role("tab", name=ROOMS[room], exact=True)
+    if not tab.is_visible():
+        page.locator(".overflow-menu button").first.click()
+        tab = page.locator(".overflow-dropdown button", has_text=ROOMS[room])
+    tab.click()
 
 
 def shot(page: Page, name: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.browser.conftest import shot, text, wait_for_text
+from tests.browser.conftest import enter, shot, text, wait_for_text
 from tests.helpers import ROWS
 from tests.train.test_loop import config
 from tunelab import DataSpec, Stage, TrainConfig, evaluate, finetune, read_report
@@ -34,7 +34,8 @@ def measured(run):
 
 def measure_tab(page, app, run):
     page.goto(f"{app.url}/?run={run.id}")
-    page.get_by_role("tab", name="Measure").click()
+    page.get_by_role("tab", name="Train").wait_for()
+    enter(page, "measure")
 
 
 def test_one_press_measures_to_a_verdict_and_bars_choose_rows(page, app, run):

@@ -6,7 +6,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 
 from playground.english.page import ROOMS
-from tests.browser.conftest import shot, wait_for_text
+from tests.browser.conftest import enter, shot, wait_for_text
 from tests.train.test_loop import config
 from tunelab import Run
 
@@ -20,15 +20,6 @@ def run(app, tiny):
     made = Run.create(config(tiny, steps=2), app.root)
     made.label(name=HOSTILE[:60], tags=["<b>tag</b>"], note=HOSTILE)
     return made
-
-
-def enter(page, room):
-    """Open a room; where there is no space for all of them, they stand behind a button."""
-    tab = page.get_by_role("tab", name=ROOMS[room], exact=True)
-    if not tab.is_visible():
-        page.locator(".overflow-menu button").first.click()
-        tab = page.locator(".overflow-dropdown button", has_text=ROOMS[room])
-    tab.click()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
