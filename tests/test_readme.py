@@ -75,7 +75,7 @@ def test_configurations_are_valid(tmp_path):
 def test_the_tree_names_files_that_exist():
     (tree,) = blocks("text")
     for name in re.findall(r"[\w/]+\.py|[\w/]+/(?=\s)", tree):
-        found = [folder for folder in ("", "lib/tunelab") if (REPOSITORY / folder / name).exists()]
+        found = [folder for folder in ("", "lib/tunelab", "playground") if (REPOSITORY / folder / name).exists()]
         assert found, name
 
 
