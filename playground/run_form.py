@@ -14,7 +14,7 @@ from playground.english import train as say
 from playground.jobs import Jobs
 from playground.material import Material
 from playground.parts.choices import model_choice
-from playground.parts.events import QUIET, shown_if
+from playground.parts.events import QUIET
 from tunelab import PACES, TECHNIQUES, ModelSpec, RunConfig, Stage, TrainConfig, list_runs
 
 # the settings of each technique that matter most; the rest is folded
@@ -131,13 +131,13 @@ def _technique_settings(choice: Any, quantization: Any, words: Any) -> dict[str,
     widgets: dict[str, Any] = {}
     groups = {}
     for kind in TECHNIQUES:
-        with gr.Column(visible=shown_if(kind == "lora")) as groups[kind]:
+        with gr.Column(visible=kind == "lora") as groups[kind]:
             widgets |= _settings_of(kind)
 
     def choose(chosen: str, quantized: str) -> dict[Any, Any]:
         # every weight of a quantised base can't be trained
         fitting = "none" if chosen == "full" else quantized
-        shown = {group: gr.update(visible=shown_if(kind == chosen)) for kind, group in groups.items()}
+        shown = {group: gr.update(visible=kind == chosen) for kind, group in groups.items()}
         return {**shown, quantization: fitting, words: views.technique_html(chosen, fitting)}
 
     outputs = [*groups.values(), quantization, words]
