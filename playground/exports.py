@@ -131,6 +131,13 @@ class Exports:
             return []
         return [[made.status, made.words] for made in self.all(run)]
 
+    def moment(self) -> list[Any]:
+        """What all exports depend on: what is being made and how far it is, and how much has ended."""
+        return [
+            [[str(log), _last_line(log)] for log in list(self._making) if self._alive(log)],
+            sorted(map(str, self._codes)),
+        ]
+
     def _start(self, run: Run, kind: str, folder: Path) -> None:
         out, log_path = folder / f"{kind}{KINDS[kind].suffix}", folder / f"{kind}.log"
         name, *more = KINDS[kind].command

@@ -271,7 +271,7 @@ class Jobs(Measurings):
         logs = [[_size(one.events_path), repr(one.labels)] for one in list_runs(self.root)]
         deleted = self.root / DELETED
         gone = deleted.stat().st_mtime_ns if deleted.is_dir() else 0
-        return [logs, [one.id for one in self.queued()], self.climbed(), gone]
+        return [logs, [one.id for one in self.queued()], self.climbed(), gone, self.exports.moment()]
 
     def state_of(self, run_id: str | None) -> list[Any]:
         """What a page depends on as far as it shows this run alone."""
