@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import cycle
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from playground.english import runs as say
@@ -30,8 +32,20 @@ ORDERS: Mapping[str, tuple[Callable[[Run], object], bool]] = {
     "newest": (lambda run: run.id, True),
     "oldest": (lambda run: run.id, False),
     "name": (lambda run: (run.name.casefold(), run.id), False),
-    "loss": (lambda run: NEVER if (loss := run.progress().heldout_loss) is None else loss, False),
+    "loss": (lambda run: _told(run).best, False),
 }
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the list tells of a run as long as nothing new stands in its log."""
+
+    best: float  # held-out loss; infinite: never measured
+    loss: str
+    change: str
+    spark: str
+    method: str
+    data: str
 
 
 @dataclass(frozen=True)
@@ -44,11 +58,7 @@ class Row:
     word: str
     status: str
     share: float | None  # of its steps, while it trains
-    loss: str
-    change: str
-    spark: str
-    method: str
-    data: str
+    told: Told
     started: str
     is_chosen: bool
 
@@ -69,7 +79,7 @@ def runs_html(jobs: Jobs, run: Run | None, asked: Sequence[str] = ()) -> Markup:
 
 def row_of(run: Run, place: int | None, is_chosen: bool) -> Row:
     """A run in the list; `place`: among those that wait."""
-    progress = run.progress()
+    progress, told = run.progress(), _told(run)
     sign, word = SIGNS[progress.status].split(" ", 1)
     is_running = progress.status == "running" and bool(progress.steps_total)
     return Row(
@@ -79,13 +89,33 @@ def row_of(run: Run, place: int | None, is_chosen: bool) -> Row:
         word=f"{word} ({place})" if place else word,
         status=progress.status,
         share=progress.step / progress.steps_total if is_running and progress.steps_total else None,
+        told=told,
+        started=moment(run.id),
+        is_chosen=is_chosen,
+    )
+
+
+def _told(run: Run) -> Told:
+    """What the list tells of a run; read again only where its log has grown."""
+    try:
+        log = run.events_path.stat()
+    except OSError:
+        return _told_at(run.path, 0, 0)
+    return _told_at(run.path, log.st_size, log.st_mtime_ns)
+
+
+@lru_cache(maxsize=2048)
+def _told_at(path: Path, _size: int, _moment_ns: int) -> Told:
+    run = Run(path)
+    progress, is_readable = run.progress(), run.readable
+    best = progress.heldout_loss
+    return Told(
+        best=NEVER if best is None else best,
         loss=loss_text(progress),
         change=change_text(progress),
         spark=spark(progress),
-        method=run.config.method if run.readable else "–",
-        data=run.config.stages[0].data.title if run.readable else "–",
-        started=moment(run.id),
-        is_chosen=is_chosen,
+        method=run.config.method if is_readable else "–",
+        data=run.config.stages[0].data.title if is_readable else "–",
     )
 
 
