@@ -152,8 +152,6 @@ def _lay_out_one() -> tuple[_Labels, _Deeds]:
     note = gr.Textbox(label=say.NOTE, info=say.NOTE_HELP, lines=1, max_lines=6, elem_id="run-note")
     said = gr.Markdown("", elem_id="labels-message", elem_classes="message")
     labels = _Labels(_hidden("labels-of"), name, tags, note, said)
-    live_html("about", elem_id="about-run", empty=say.NOTHING_CHOSEN)
-    owner = gr.HTML("", elem_id="run-owner")
     with gr.Row(elem_classes="tight"):
         compare = _button(say.COMPARE, "compare-run", 130, variant="primary")
         again = _button(say.AGAIN, "again", 130)
@@ -165,6 +163,8 @@ def _lay_out_one() -> tuple[_Labels, _Deeds]:
     result = gr.Dropdown(
         [], label=say.RESULT, info=say.RESULT_HELP, visible="hidden", interactive=True, elem_id="run-result"
     )
+    live_html("about", elem_id="about-run", empty=say.NOTHING_CHOSEN)
+    owner = gr.HTML("", elem_id="run-owner")
     return labels, _Deeds(resume, pause, stop, again, compare, delete, result, gr.State(None), owner)
 
 
