@@ -12,6 +12,7 @@ from playground.views.training import SIGNS, status_line
 from tunelab import Progress, Run, diagnose, read_report
 from tunelab.measure.markup import render
 from tunelab.run.deleting import run_bytes
+from tunelab.run.public import name_of
 from tunelab.runs_cli import size_text
 from tunelab.techniques import FullFineTuning
 
@@ -57,7 +58,7 @@ def _facts(run: Run, progress: Progress) -> list[Fact]:
         known += [
             ("steps", f"{progress.step} of {progress.steps_total}" if progress.steps_total else ""),
             ("method", config.method),
-            ("model", config.model.repo_id),
+            ("model", name_of(config.model.repo_id)),
             ("data", ", then ".join(dict.fromkeys(stage.data.title for stage in config.stages))),
             ("rows", _rows(progress)),
         ]
