@@ -9,7 +9,7 @@ from tunelab import Run, list_runs
 def test_a_wrong_setting_is_named_and_the_form_keeps_what_was_written(page, app):
     page.get_by_text("All settings").click()
     page.locator("#drawer").get_by_label("Name").fill("my careful run")
-    page.get_by_label("Learning rate").fill("fast")
+    page.locator("#drawer").get_by_label("Learning rate").fill("fast")
     before = len(list_runs(app.root))
     page.get_by_role("button", name="Start training").click()
     wait_for_text(page, "train-message", "learning_rate", 180)
