@@ -185,8 +185,8 @@ def _landed(run: Run) -> tuple[str, ...]:
     seconds = sum(step.seconds for step in progress.steps)
     share = started.trainable_parameters / started.total_parameters
     did = (
-        f"{run.name} learned from {sum(started.train_rows):,} rows in {progress.step} steps and {duration(seconds)}: "
-        f"an adapter of {started.trainable_parameters / 1e6:.1f} million numbers, {share:.1%} of the model, which "
+        f"{run.name} learned in {progress.step} steps and {duration(seconds)}, {_rows_of_a_step(run)} rows a step out "
+        f"of {sum(started.train_rows):,}: an adapter of {started.trainable_parameters / 1e6:.1f} million numbers, {share:.1%} of the model, which "
         "itself stays as it was."
     )
     base, tuned = progress.base_loss, progress.heldout_loss
@@ -198,3 +198,8 @@ def _landed(run: Run) -> tuple[str, ...]:
         f"On {rows:,} rows that it never saw, its loss {way} from {base:.2f} (base) to {tuned:.2f} nats a token; "
         "below, both answer one of them."
     )
+
+
+def _rows_of_a_step(run: Run) -> int:
+    training = run.config.stages[-1].training
+    return training.batch_size * training.gradient_accumulation_steps

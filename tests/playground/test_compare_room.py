@@ -173,7 +173,8 @@ def test_the_token_view_says_how_much_more_likely_the_answer_became():
 def test_what_happened_is_told_with_the_runs_own_numbers(run):
     words = " ".join(Read(views.landed_html(run)).texts)
     progress = run.progress()
-    assert "12 rows in 3 steps" in words
+    assert "learned in 3 steps and " in words
+    assert ", 4 rows a step out of 12: " in words
     assert f"from {progress.base_loss:.2f} (base) to {progress.heldout_loss:.2f} nats" in words
     assert "On 4 rows that it never saw" in words
     assert not Read(views.landed_html(None)).texts
