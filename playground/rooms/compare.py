@@ -14,7 +14,7 @@ from playground.columns import MOST, find
 from playground.english import compare as say
 from playground.jobs import Jobs
 from playground.parts import asking, columns, prompt_sets, token_view, voting
-from playground.parts.events import PRIVATE, QUIET, shown_if
+from playground.parts.events import PRIVATE, QUIET
 from playground.parts.shared import Shared
 from tunelab import Run, UserError, heldout_examples
 
@@ -110,8 +110,9 @@ def _lay_out_landed() -> _Landed:
 
 def _lay_out_rows() -> _Rows:
     examples = gr.Dropdown([], value=None, label=say.EXAMPLES, info=say.HELD_OUT, elem_id="examples")
+    # the style sheet hides it while it is empty: Gradio forgets `visible` of what stands in a room not yet opened
     reference = gr.Textbox(
-        label=say.REFERENCE, interactive=False, visible="hidden", elem_id="reference", lines=1, max_lines=4
+        label=say.REFERENCE, interactive=False, placeholder=" ", elem_id="reference", lines=1, max_lines=4
     )
     return _Rows(examples, reference)
 
@@ -137,16 +138,16 @@ def _keep_examples_and_prompt_together(shared: Shared, room: asking.Asking, rows
     def row_chosen(choice: str | None, *values: Any) -> dict[Any, Any]:
         found = dict(_examples_of_first(jobs, _runs(values)))
         if choice not in found:
-            return {prompt: gr.skip(), reference: gr.update(visible="hidden")}
-        return {prompt: choice, reference: gr.update(value=found[choice], visible=True)}
+            return {prompt: gr.skip(), reference: ""}
+        return {prompt: choice, reference: found[choice]}
 
     def prompt_written(written: str, chosen: str | None) -> dict[Any, Any]:
         if written == chosen:
             return {examples: gr.skip(), reference: gr.skip()}
-        return {examples: None, reference: gr.update(visible="hidden")}
+        return {examples: None, reference: ""}
 
     def runs_chosen(*values: Any) -> dict[Any, Any]:
-        return {examples: fresh_examples(jobs, _runs(values)) | {"value": None}, reference: gr.update(visible="hidden")}
+        return {examples: fresh_examples(jobs, _runs(values)) | {"value": None}, reference: ""}
 
     def fresh(*values: Any) -> Any:
         return fresh_examples(jobs, _runs(values))
@@ -187,7 +188,7 @@ def show(jobs: Jobs, room: CompareRoom, *runs: Run) -> dict[Any, Any]:
         **columns.stand(room.editor, jobs.root, chosen, len(runs) > 1),
         room.examples: gr.update(choices=[asked for asked, _ in examples], value=question or None),
         room.prompt: question,
-        room.reference: gr.update(value=answer, visible=shown_if(bool(answer))),
+        room.reference: answer,
         room.landed: views.landed_html(landed),
     }
 

@@ -186,8 +186,8 @@ def _landed(run: Run) -> tuple[str, ...]:
     share = started.trainable_parameters / started.total_parameters
     did = (
         f"{run.name} learned in {progress.step} steps and {duration(seconds)}, {_rows_of_a_step(run)} rows a step out "
-        f"of {sum(started.train_rows):,}: an adapter of {started.trainable_parameters / 1e6:.1f} million numbers, {share:.1%} of the model, which "
-        "itself stays as it was."
+        f"of {sum(started.train_rows):,}: an adapter of {started.trainable_parameters / 1e6:.1f} million numbers, "
+        f"{share:.1%} of the model, which itself stays as it was."
     )
     base, tuned = progress.base_loss, progress.heldout_loss
     if base is None or tuned is None:

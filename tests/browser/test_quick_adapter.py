@@ -46,6 +46,7 @@ def test_one_press_trains_survives_a_reload_and_lands_in_compare(page, app, star
     assert page.locator("#prompt textarea").input_value() == asked.prompt
     assert page.locator("#examples input").input_value() == asked.prompt
     assert page.locator("#reference textarea").input_value() == asked.answer
+    assert page.locator("#reference textarea").is_visible()
     assert re.search(rf"in 60 steps .* out of {len(data.train):,}: .* 200 rows that it never saw", text(page, "landed"))
     page.get_by_role("button", name="Now with my data").wait_for()
     shot(page, "landed")
