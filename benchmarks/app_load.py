@@ -4,8 +4,9 @@ Clients without a browser ask `/compare` (base and a LoRA r16) over loopback, ea
 answer. First one client asks one after the other, which is how the app would answer without batching; then ten ask at
 once. Answers are compared with those that were given one by one: in fp32 they are equal; in bf16, where one differs,
 `gap` is how far the two candidates' logits at the first differing token lie apart, in steps of bf16 at that size.
-`longest_wait` is over the fair share, the mean wait of the ten. `after_cancel` and `after_leaving` are the app's share
-of a core in the second after a long answer was cancelled, or its client killed: about zero where its rows are free.
+`longest_wait` is over the fair share, the mean wait of the ten. `while_answering`,
+`after_cancel` and `after_leaving` are the app's share of a core during a long answer, after it was cancelled, and after
+its client was killed: about zero where its rows are free.
 """
 
 from __future__ import annotations
@@ -83,7 +84,9 @@ def _load(
     yield Figure.once(f"{dtype}: longest_wait", "fair", max(waits) / statistics.mean(waits))
     yield Figure.once(f"{dtype}: memory", "x", app.memory_info().rss / before)
     yield from _equality(dtype, made, serial, together)
-    yield Figure.once(f"{dtype}: after_cancel", "core", _after_cancel(app, url, made))
+    answering, cancelled = _around_cancel(app, url, made)
+    yield Figure.once(f"{dtype}: while_answering", "core", answering)
+    yield Figure.once(f"{dtype}: after_cancel", "core", cancelled)
     yield Figure.once(f"{dtype}: after_leaving", "core", _after_leaving(app, url, made))
 
 
@@ -172,14 +175,16 @@ def _gaps(made: Run, differing: list[tuple[str, int, str, str]]) -> list[float]:
     return gaps
 
 
-def _after_cancel(app: psutil.Process, url: str, made: Run) -> float:
+def _around_cancel(app: psutil.Process, url: str, made: Run) -> tuple[float, float]:
+    """The app's share of a core while it writes a long answer, and once that was cancelled."""
     from gradio_client import Client
 
     job = Client(url, verbose=False).submit([made.id], STORY, "", 1500, 1.5, 0, api_name="/stream")
     while len(job.outputs()) < 5:
         time.sleep(0.05)
+    answering = _share(app)
     job.cancel()
-    return _share(app)
+    return answering, _share(app)
 
 
 def _after_leaving(app: psutil.Process, url: str, made: Run) -> float:
