@@ -295,7 +295,7 @@ class _Chain:
             self.live.append(live)
             examples = self._examples_to_replay(stage)
             everything_replayed += examples
-            replayed, replay_notes = self._replayed(stage, examples, tokenizer, limit.tokens, len(sides[0]))
+            replayed, replay_notes = self._replayed(stage, examples, tokenizer, limit.tokens, sides[0])
             notes += [where + note for note in replay_notes]
             stages.append(StageData(sides[0] + replayed, sides[1]))
             splits.append(split)
@@ -312,20 +312,24 @@ class _Chain:
         return examples
 
     def _replayed(
-        self, stage: Stage, examples: list[Any], tokenizer: Any, max_length: int, count: int
+        self, stage: Stage, examples: list[Any], tokenizer: Any, max_length: int, own: list[Any]
     ) -> tuple[list[Any], list[str]]:
-        """General rows that make up `replay_share` of a stage of `count` rows, and a note that says so."""
+        """General rows that make up `replay_share` of a stage with the rows `own`, and a note that says so."""
         from tunelab.data import encode_all
 
         share = stage.training.replay_share
         if not share:
             return [], []
         rows, _dropped = encode_all(examples, tokenizer, max_length)
-        number = max(1, round(count * share / (1 - share)))
+        number = max(1, round(len(own) * share / (1 - share)))
         chosen = list(itertools.islice(itertools.cycle(rows), number)) if rows else []
         if not chosen:
             raise UserError(f"{stage.replayed.title}: no row to replay fits into max_length.")
-        return chosen, [f"{number} rows of {stage.replayed.title} are replayed among {count} training rows"]
+        general, learned = (sum(sum(row.scored) for row in rows) for rows in (chosen, own))
+        return chosen, [
+            f"{number} rows of {stage.replayed.title} are replayed among {len(own)} training rows: "
+            f"{general / (general + learned):.0%} of the scored tokens"
+        ]
 
     def _attach(self) -> None:
         """The technique on the base, fresh or as another run left it."""

@@ -148,8 +148,25 @@ def test_replayed_rows_make_up_their_share_and_are_named(tiny):
     stage = asked.stages[0].model_copy(update={"replay": DataSpec(rows=general, heldout=1)})
     run = finetune(asked.model_copy(update={"stages": (stage,)}))
     started = run.progress().started
-    assert "4 rows of 5 rows in memory are replayed among 12 training rows" in started.notes
+    assert any("4 rows of 5 rows in memory are replayed among 12 training rows" in note for note in started.notes)
     assert started.train_rows == (12,)
+
+
+def test_replay_of_long_answers_says_how_much_of_what_is_learned_they_are(tiny):
+    """A share of the rows is another share of the tokens: with labels of one word nearly all of them."""
+
+    def told(answer: str) -> int:
+        general = [{"prompt": "what is it", "completion": answer} for _ in range(5)]
+        asked = config(tiny, LoRA(r=4), steps=1, replay_share=0.25)
+        stage = asked.stages[0].model_copy(update={"replay": DataSpec(rows=general, heldout=1)})
+        (note,) = [
+            note
+            for note in finetune(asked.model_copy(update={"stages": (stage,)})).progress().started.notes
+            if "replayed" in note
+        ]
+        return int(note.split(": ")[1].partition("%")[0])
+
+    assert told("yes") < 25 < told("a long answer " * 20) < 100
 
 
 def test_rows_are_replayed_from_the_general_set_unless_said_otherwise(tiny):
