@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from playground.english import data as say
 from tunelab import DataSpec, Stage, UserError, read_data
 from tunelab.data.advice import ColumnError
+from tunelab.data.glance import columns_there
 from tunelab.errors import explain, listed
 
 # fields of a data set that a number or a word of the form can make wrong, and beside which choice that is told
@@ -61,21 +62,30 @@ def trouble_of(stage: Stage, error: Exception) -> Trouble:
     )
     for name, plain, use in changes:
         other = data.model_copy(update={name: plain})
-        if getattr(data, name) != plain and _reads(stage, other, unnamed=name == "header"):
+        if getattr(data, name) != plain and (
+            _reads(stage, other) or (name == "header" and _has_columns(other) and not _has_columns(data))
+        ):
             return Trouble(name, words, use)
     if stage.learn != "text" and _reads(stage.model_copy(update={"learn": "text"}), data):
         return Trouble("learn", words, {"learn": "text"})
     return Trouble("source", words)
 
 
-def _reads(stage: Stage, data: DataSpec, unnamed: bool = False) -> bool:
-    """Whether rows can be read; `unnamed`: also where nobody has said yet which column is which."""
+def _reads(stage: Stage, data: DataSpec) -> bool:
     try:
         read_data(data, stage.learn)
-    except ColumnError:
-        return unnamed
     except Exception as error:
         if explain(error) is None:
             raise
         return False
     return True
+
+
+def _has_columns(data: DataSpec) -> bool:
+    """Whether there are columns, be it said or not which is which."""
+    try:
+        return bool(columns_there(data))
+    except Exception as error:
+        if explain(error) is None:
+            raise
+        return False

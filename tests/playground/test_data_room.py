@@ -121,8 +121,9 @@ def test_a_table_without_a_header_is_offered_to_be_read_without_one_and_its_colu
 
 
 def test_a_source_that_cannot_be_read_is_told_beside_the_source(tiny, tmp_path):
-    (tmp_path / "t.csv").write_text("")
-    assert seen(tiny, tmp_path / "t.csv").trouble.where == "source"
+    for content in ("", "prompt,completion\nx,\ny,\n"):
+        (tmp_path / "t.csv").write_text(content)
+        assert seen(tiny, tmp_path / "t.csv").trouble.where == "source"
 
 
 # what is found out
