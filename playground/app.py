@@ -15,6 +15,7 @@ from playground.jobs import Jobs
 from playground.material import Material
 from playground.parts.changes import Asked
 from playground.parts.events import PRIVATE, QUIET, shown_if
+from playground.parts.hidden import hidden
 from playground.parts.shared import Shared
 from playground.rooms import compare, data, learn, measure, runs, train
 from playground.sources import check_model
@@ -72,7 +73,7 @@ def _lay_out_head() -> _Head:
         for words, script, name in ((say.PROJECTOR, PROJECTOR, "projector"), (say.DARK, DARK, "dark")):
             gr.Button(words, size="sm", min_width=60, scale=0, elem_id=name).click(None, None, None, js=script)
     gr.HTML(f'<p role="alert">{say.OFFLINE}</p>', elem_id="offline")
-    choose = gr.Textbox(visible="hidden", elem_id="choose-run", label="run")
+    choose = hidden("choose-run")
     with gr.Column(elem_id="first-visit"):  # the style sheet shows it while no run is chosen
         gr.HTML(f"<h2>{say.FIRST_TITLE}</h2><p>{say.FIRST_WORDS}</p>")
         with gr.Row(elem_classes="tight"):
@@ -227,7 +228,7 @@ def _lead_on_from_runs(shared: Shared, rooms: _Rooms) -> None:
         return {
             **shared.go("train"),
             **run_form.fill(training.choices, config),
-            shared.material: Material(data=last.data, learn=last.learn, metric=last.training.metric),
+            shared.material: Material.of(last),
             training.before: tuple(before),
         }
 

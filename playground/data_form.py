@@ -1,29 +1,31 @@
-"""The form of the data: where rows come from, which column plays which role, what is held out; and the stage that the
-widgets' values describe.
+"""The form of the data: where rows come from, which column plays which role, what is held out; and what it shows of the
+rows that were found.
 """
 
 from __future__ import annotations
 
-import hashlib
-import re
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from playground import views
+from playground.chosen_rows import builtin_of
 from playground.english import data as say
-from playground.jobs import Jobs
+from playground.forms import number
+from playground.looking import Sight
 from playground.parts.choices import rows_file
-from tunelab import DataSpec, Stage, UserError, list_handed
-from tunelab.data.builtin import BUILTIN
-from tunelab.data.reading import pasted_suffix
-from tunelab.data.split import file_of
+from playground.parts.hidden import hidden
+from playground.troubles import Trouble
+from tunelab import DataSpec
 
 MAIN, TEXT = ("prompt", "completion", "messages"), ("text",)
 OTHERS = ("input", "context", "system", "history", "choices", "label", "group")
+# what holds for the rows it was chosen for, and how it stands before anything is chosen
+UNCHOSEN: dict[str, Any] = {
+    **{"learn": "instructions", "template": "", "system": "", "labels": "", "header": "auto", "limit": None},
+    **{"heldout": "auto", "heldout_file": None},
+}
 SOON = ("pasted", "template", "system", "labels", "amount", "seed", "limit")  # written letter by letter
 
 
@@ -41,6 +43,13 @@ class Form:
     places: dict[str, gr.Column]  # of the roles that come and go with the shape of the rows
     amount: gr.Row
     heldout_file: gr.Column
+    drawers: tuple[tuple[gr.Accordion, tuple[str, ...]], ...]  # each with the troubles that stand in it
+
+    @property
+    def outputs(self) -> list[Any]:
+        """What `shown_as` fills in."""
+        shown = [self.cards, self.mapping, self.amount, self.heldout_file, *self.places.values()]
+        return [*shown, *(drawer for drawer, _names in self.drawers), *self.troubles.values(), *self.roles.values()]
 
     @property
     def roles(self) -> dict[str, gr.Dropdown]:
@@ -63,10 +72,14 @@ def lay_out() -> Form:
         elem_id="data-learn",
     )
     troubles["learn"] = _trouble("learn")
-    with gr.Accordion(say.MORE_COLUMNS, open=False, elem_id="data-more"):
-        _more_columns(widgets, troubles)
-    amount, heldout_file = _heldout(widgets, troubles)
-    return Form(widgets, troubles, panels, cards, fetch, reload, mapping, places, amount, heldout_file)
+    with gr.Accordion(say.MORE_COLUMNS, open=False, elem_id="data-more") as more:
+        inside = _more_columns(widgets)
+    with gr.Accordion(say.HELDOUT_PART, open=False, elem_id="data-heldout-part") as part:
+        amount, heldout_file = _heldout(widgets)
+        troubles["heldout"] = _trouble("heldout")
+    troubles |= inside | {"fixes": _trouble("fixes")}
+    drawers = ((more, tuple(inside)), (part, ("heldout",)))
+    return Form(widgets, troubles, panels, cards, fetch, reload, mapping, places, amount, heldout_file, drawers)
 
 
 def _trouble(name: str) -> gr.HTML:
@@ -86,7 +99,7 @@ def _source() -> tuple[dict[str, Any], dict[str, Any], tuple[Any, Any, Any]]:
     panels = {}
     with gr.Column(elem_id="data-panel-builtin") as panels["builtin"]:
         cards = gr.HTML(views.builtin_html("python-docs"), elem_id="data-cards")
-        widgets["builtin"] = gr.Textbox("python-docs", visible="hidden", elem_id="data-builtin", label="set")
+        widgets["builtin"] = hidden("data-builtin", "python-docs")
     with gr.Column(visible=False, elem_id="data-panel-file") as panels["file"]:
         widgets["file"] = rows_file(say.FILE, elem_id="data-file")
     with gr.Column(visible=False, elem_id="data-panel-paste") as panels["paste"]:
@@ -101,7 +114,9 @@ def _source() -> tuple[dict[str, Any], dict[str, Any], tuple[Any, Any, Any]]:
     with gr.Column(visible=False, elem_id="data-panel-hub") as panels["hub"]:
         fetch = _hub(widgets)
     with gr.Column(visible=False, elem_id="data-panel-handed") as panels["handed"]:
-        widgets["handed"] = gr.Radio([], label=say.HANDED, info=say.HANDED_HELP, visible=False, elem_id="data-handed")
+        widgets["handed"] = gr.Radio(
+            [], label=say.HANDED, info=say.HANDED_HELP, visible="hidden", elem_id="data-handed"
+        )
         gr.HTML(views.handed_help_html(), elem_id="handed-help")
         reload = gr.Button(say.RELOAD, size="sm", elem_id="data-reload")
     return widgets, panels, (cards, fetch, reload)
@@ -132,7 +147,9 @@ def _role(role: str, widgets: dict[str, Any], *, visible: bool = True) -> gr.Col
     return place
 
 
-def _more_columns(widgets: dict[str, Any], troubles: dict[str, Any]) -> None:
+def _more_columns(widgets: dict[str, Any]) -> dict[str, gr.HTML]:
+    """Where the troubles of what stands here are told."""
+    troubles = {}
     fields = DataSpec.model_fields
     widgets["template"] = gr.Textbox(
         label=say.TEMPLATE, info=fields["template"].description, max_lines=3, elem_id="data-template"
@@ -156,137 +173,62 @@ def _more_columns(widgets: dict[str, Any], troubles: dict[str, Any]) -> None:
             elem_id="data-header",
             min_width=140,
         )
-        widgets["limit"] = gr.Number(
-            None, label=say.LIMIT, info=say.LIMIT_HELP, precision=0, minimum=1, elem_id="data-limit", min_width=140
-        )
-    troubles["header"] = _trouble("header")
+        widgets["limit"] = number(None, label=say.LIMIT, info=say.LIMIT_HELP, elem_id="data-limit", min_width=140)
+    troubles |= {name: _trouble(name) for name in ("header", "limit")}
+    return troubles
 
 
-def _heldout(widgets: dict[str, Any], troubles: dict[str, Any]) -> tuple[gr.Row, gr.Column]:
-    with gr.Accordion(say.HELDOUT_PART, open=False, elem_id="data-heldout-part"):
-        widgets["heldout"] = gr.Radio(
-            [(title, name) for name, title in say.HELDOUTS.items()],
-            value="auto",
-            label=say.HELDOUT,
-            info=say.HELDOUT_HELP,
-            elem_id="data-heldout",
-        )
-        with gr.Row(visible=False, elem_classes="settings") as amount:
-            widgets["amount"] = gr.Number(
-                0.1, label=say.AMOUNT, info=say.AMOUNT_HELP, minimum=0, elem_id="data-amount", min_width=140
-            )
-            widgets["seed"] = gr.Number(
-                0, label=say.SEED, info=say.SEED_HELP, precision=0, minimum=0, elem_id="data-seed", min_width=140
-            )
-        with gr.Column(visible=False) as heldout_file:
-            widgets["heldout_file"] = rows_file(say.HELDOUT_FILE, elem_id="data-heldout-file")
-        troubles["heldout"] = _trouble("heldout")
-    troubles["fixes"] = _trouble("fixes")
+def _heldout(widgets: dict[str, Any]) -> tuple[gr.Row, gr.Column]:
+    widgets["heldout"] = gr.Radio(
+        [(title, name) for name, title in say.HELDOUTS.items()],
+        value="auto",
+        label=say.HELDOUT,
+        info=say.HELDOUT_HELP,
+        elem_id="data-heldout",
+    )
+    with gr.Row(visible=False, elem_classes="settings") as amount:
+        widgets["amount"] = number(0.1, label=say.AMOUNT, info=say.AMOUNT_HELP, elem_id="data-amount", min_width=140)
+        widgets["seed"] = number(0, label=say.SEED, info=say.SEED_HELP, elem_id="data-seed", min_width=140)
+    with gr.Column(visible=False) as heldout_file:
+        widgets["heldout_file"] = rows_file(say.HELDOUT_FILE, elem_id="data-heldout-file")
     return amount, heldout_file
 
 
-def stage_of(values: dict[str, Any], fixes: tuple[str, ...], jobs: Jobs) -> Stage | None:
-    """What the widgets' values describe; nothing where no rows are chosen yet. Uploads are kept beside the runs.
-
-    Raises:
-        UserError: a value is not one that can be read.
-        pydantic.ValidationError: as above.
-    """
-    source = _source_of(values, jobs)
-    if source is None:
-        return None
-    columns = {name.partition(".")[2]: value for name, value in values.items() if name.startswith("role.") and value}
-    data = {
-        **source,
-        "columns": columns or None,
-        "template": values["template"] or None,
-        "system": values["system"] or None,
-        "labels": _labels(values["labels"] or ""),
-        "header": values["header"] or "auto",
-        "limit": values["limit"] or None,
-        "seed": int(values["seed"] or 0),
-        "heldout": _heldout_of(values, jobs),
-        "fixes": fixes,
+def shown_as(form: Form, sight: Sight, values: dict[str, Any]) -> dict[Any, Any]:
+    """The updates that show what is known, and what belongs to the values."""
+    return {
+        form.mapping: views.mapping_html(sight),
+        form.cards: views.builtin_html(builtin_of(values)),
+        form.amount: gr.update(visible=values["heldout"] == "amount"),
+        form.heldout_file: gr.update(visible=values["heldout"] == "file"),
+        **_troubles(form, sight.trouble),
+        **_opened(form, sight.trouble),
+        **_roles(form, sight, values),
     }
-    return Stage.model_validate({"data": data, "learn": values["learn"]})
 
 
-def _source_of(values: dict[str, Any], jobs: Jobs) -> dict[str, Any] | None:
-    """The fields of a `DataSpec` that say where rows come from."""
-    match values["kind"]:
-        case "builtin":
-            return {"source": name} if (name := builtin_of(values)) in BUILTIN else None
-        case "file":
-            return {"source": jobs.keep_upload(values["file"])} if values["file"] else None
-        case "paste":
-            return {"source": str(pasted_file(values["pasted"]))} if (values["pasted"] or "").strip() else None
-        case "hub":
-            return _on_hub(values) if (values["hub"] or "").strip() else None
-    if not values["handed"]:
-        return None
-    if values["handed"] not in {str(one.path) for one in list_handed(jobs.root)}:
-        raise UserError(say.HANDED_GONE)
-    return {"source": values["handed"]}
+def _troubles(form: Form, trouble: Trouble | None) -> dict[Any, Any]:
+    """The trouble beside its choice, nothing beside the others."""
+    where = trouble.where if trouble and trouble.where in form.troubles else "source"
+    return {place: views.trouble_html(trouble if name == where else None) for name, place in form.troubles.items()}
 
 
-def builtin_of(values: dict[str, Any]) -> str:
-    """The built-in set whose card was pressed; behind its name stands when."""
-    return str(values["builtin"]).partition(" ")[0]
+def _opened(form: Form, trouble: Trouble | None) -> dict[Any, Any]:
+    """The drawer that the trouble stands in is opened; none is closed, because somebody may be in it."""
+    return {drawer: gr.update(open=True) for drawer, names in form.drawers if trouble and trouble.where in names}
 
 
-def _on_hub(values: dict[str, Any]) -> dict[str, Any]:
-    """A Hub id; never a file of the machine the app runs on, which another person's browser must not read."""
-    name = values["hub"].strip()
-    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) or file_of(name) is not None:
-        raise UserError(say.HUB_WRONG.format(value=name[:80]))
-    return {"source": name, "subset": values["subset"] or None, "split": values["split"] or None}
-
-
-def _heldout_of(values: dict[str, Any], jobs: Jobs) -> float | str:
-    if values["heldout"] == "file" and values["heldout_file"]:
-        return jobs.keep_upload(values["heldout_file"])
-    if values["heldout"] == "amount":
-        return float(values["amount"] or 0)
-    return "auto"
-
-
-def _labels(written: str) -> dict[str, str] | None:
-    """
-    Raises:
-        UserError: a line is not 'label = word'.
-    """
-    labels = {}
-    for number, line in enumerate(written.splitlines(), 1):
-        label, sign, word = (part.strip() for part in line.partition("="))
-        if not line.strip():
-            continue
-        if not (label and sign and word):
-            raise UserError(say.LABELS_WRONG.format(line=number, text=line.strip()[:40]))
-        labels[label] = word
-    return labels or None
-
-
-def pasted_file(text: str) -> Path:
-    """A file with the text, named by its content, in the folder of uploads: it goes when the app ends, unless rows of
-    it are trained on, which keeps a copy beside the runs.
-
-    Raises:
-        UserError: the text is empty.
-    """
-    content = text.encode("utf-8", "surrogatepass")
-    folder = Path(gr.utils.get_upload_folder()) / f"pasted-{hashlib.sha256(content).hexdigest()[:12]}"
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"pasted{pasted_suffix(text)}"
-    if not path.exists():
-        with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
-            file.write(content)
-        Path(file.name).replace(path)
-    return path
-
-
-def kept(stage: Stage, jobs: Jobs) -> Stage:
-    """The stage with a file that was pasted kept beside the runs."""
-    source = stage.data.source
-    if source is None or Path(gr.utils.get_upload_folder()) not in Path(source).parents:
-        return stage
-    return stage.model_copy(update={"data": stage.data.model_copy(update={"source": jobs.keep_upload(source)})})
+def _roles(form: Form, sight: Sight, values: dict[str, Any]) -> dict[Any, Any]:
+    """The drop-downs filled with the columns there are, and those that this shape of rows has."""
+    if not sight.columns and not (sight.trouble and sight.stage):  # they have not been read: the columns are as before
+        return {}
+    updates: dict[Any, Any] = {}
+    for role, dropdown in form.roles.items():
+        proposed = sight.roles.get(role) or (sight.roles.get("conversations") if role == "messages" else None)
+        by_itself = say.PROPOSED.format(column=proposed) if proposed else say.NOT_USED
+        chosen = values[f"role.{role}"] or ""
+        updates[dropdown] = gr.update(choices=[(by_itself, ""), *((c, c) for c in sight.columns)], value=chosen)
+    turns = "messages" in sight.roles or "conversations" in sight.roles or values["role.messages"]
+    main = TEXT if values["learn"] == "text" else ("messages",) if turns else MAIN[:2]
+    told = sight.trouble.where if sight.trouble else ""
+    return updates | {place: gr.update(visible=role in (*main, told)) for role, place in form.places.items()}

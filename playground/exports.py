@@ -87,12 +87,20 @@ class Exports:
         if reason := self.refusal(run, kind):
             raise UserError(reason)
         with self._lock:
-            if busy := next((log for log in self._making if self._alive(log)), None):
-                raise UserError(f"{busy.stem} of {busy.parents[2].name} is being made. Wait until it is done.")
+            self._check_free(self.root)
             folder = self._folder(run, kind)
             self._clear(run, kind, folder)
             folder.mkdir(parents=True, exist_ok=True)
             self._start(run, kind, folder)
+
+    def check_free(self, run: Run) -> None:
+        """Refuse a run of which something is being made.
+
+        Raises:
+            UserError: what.
+        """
+        with self._lock:
+            self._check_free(run.path)
 
     def all(self, run: Run) -> list[Made]:
         """How each export of the run stands."""
@@ -137,6 +145,11 @@ class Exports:
             [[str(log), _last_line(log)] for log in list(self._making) if self._alive(log)],
             sorted(map(str, self._codes)),
         ]
+
+    def _check_free(self, folder: Path) -> None:
+        busy = next((log for log in list(self._making) if folder in log.parents and self._alive(log)), None)
+        if busy:
+            raise UserError(f"{busy.stem} of {busy.parents[2].name} is being made. Wait until it is done.")
 
     def _start(self, run: Run, kind: str, folder: Path) -> None:
         out, log_path = folder / f"{kind}{KINDS[kind].suffix}", folder / f"{kind}.log"

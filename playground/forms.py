@@ -5,35 +5,21 @@ One `Field` gives the label, the line of help, the limits and the validation; no
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import gradio as gr
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-LABELS = {
-    "repo_id": "Model",
-    "quantization": "Quantisation of the base",
-    "r": "LoRA rank",
-    "steps": "Steps",
-    "batch_size": "Batch size",
-    "learning_rate": "Learning rate",
-    "max_length": "Longest row (tokens)",
-    "lora_alpha": "LoRA alpha",
-    "lora_dropout": "LoRA dropout",
-    "use_rslora": "Rank-stabilised scale (rsLoRA)",
-    "use_dora": "Train row lengths as well (DoRA)",
-    "layers": "Layers",
-    "num_virtual_tokens": "Virtual tokens",
-    "size": "Bottleneck size",
-    "kl_weight": "Pull towards the base (KL)",
-    "neftune_alpha": "Noise on embeddings (NEFTune)",
-    "replay_share": "Replay of general examples",
-}
+from playground.english import settings as say
+from tunelab import UserError
+
+NOTHING = "none"  # of a list, as text
 
 
 def label_of(name: str) -> str:
-    return LABELS.get(name, name.replace("_", " ").capitalize())
+    return say.LABELS.get(name, name.replace("_", " ").capitalize())
 
 
 def widget(spec: type[BaseModel], name: str, info: str | None = None) -> Any:
@@ -46,14 +32,16 @@ def widget(spec: type[BaseModel], name: str, info: str | None = None) -> Any:
         return gr.Dropdown(choices=choices, value=default, **options)
     if kind is bool:
         return gr.Checkbox(value=default, **options)
-    if kind is int:
-        low, high = limits(field)
-        return gr.Number(value=default, precision=0, minimum=low, maximum=high, **options)
-    if kind is float:
-        low, high = limits(field)
-        return gr.Number(value=default, minimum=low, maximum=high, **options)
+    if kind in (int, float):
+        return number(default, **options)
     # several types at once ("auto" or a number, a number or nothing) are written as text
     return gr.Textbox(value="" if default is None else as_text(default), max_lines=1, **options)
+
+
+def number(value: float | None, **options: Any) -> gr.Number:
+    """A number without limits and rounding of Gradio's own: these end a handler before it begins, with a message that
+    names no field, and make another number of 2.6 in silence. What is wrong with a number its spec says."""
+    return gr.Number(value, **options)
 
 
 def shown_value(spec: type[BaseModel], name: str, given: BaseModel) -> Any:
@@ -65,7 +53,7 @@ def shown_value(spec: type[BaseModel], name: str, given: BaseModel) -> Any:
 
 
 def as_text(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
+    return (", ".join(map(str, value)) or NOTHING) if isinstance(value, (tuple, list)) else str(value)
 
 
 def flat_types(kind: Any) -> list[Any]:
@@ -73,38 +61,48 @@ def flat_types(kind: Any) -> list[Any]:
     return list(get_args(kind)) if get_origin(kind) is not None else [kind]
 
 
+def _members(kind: Any) -> list[Any]:
+    """The types that a value may have, and the words of Literals, whatever they stand in."""
+    if get_origin(kind) is Annotated:
+        return _members(get_args(kind)[0])
+    if get_origin(kind) in (Union, UnionType):
+        return [member for one in get_args(kind) for member in _members(one)]
+    return list(get_args(kind)) if get_origin(kind) is Literal else [get_origin(kind) or kind]
+
+
 def literal_choices(field: FieldInfo) -> list[Any]:
     return list(get_args(field.annotation)) if get_origin(field.annotation) is Literal else []
 
 
-def limits(field: FieldInfo) -> tuple[float | None, float | None]:
-    """Lowest and highest value a number may have, as far as the field says."""
-    low = next((m.ge for m in field.metadata if hasattr(m, "ge")), None)
-    high = next((m.le for m in field.metadata if hasattr(m, "le")), None)
-    return low, high
-
-
 def values_for(spec: type[BaseModel], given: dict[str, Any]) -> dict[str, Any]:
-    """Field values from widget values: empty text is the field's default, numbers in text become numbers."""
+    """Field values from widget values: empty text is the field's default, numbers in text become numbers.
+
+    Raises:
+        UserError: a number is empty.
+    """
     values = {}
     for name, value in given.items():
         field = spec.model_fields[name]
+        if value is None and field.annotation in (int, float):
+            raise UserError(say.EMPTY.format(label=label_of(name), default=field.default))
         if value is None or value == "":
             continue
-        if isinstance(value, str) and field.annotation is not str and not literal_choices(field):
-            value = from_text(value)
+        if isinstance(value, str):
+            value = from_text(value, field.annotation)
         values[name] = value
     return values
 
 
-def from_text(text: str) -> Any:
-    """A number, a list or the word itself."""
-    text = text.strip()
-    if "," in text:
-        return [part.strip() for part in text.split(",") if part.strip()]
+def from_text(text: str, kind: Any) -> Any:
+    """What a text says where a value of this kind is wanted: a text itself, one of its words, a list, a number."""
+    members = _members(kind)
+    if str in members or text.strip() in members:
+        return text if str in members else text.strip()
+    if tuple in members:
+        return [part.strip() for part in text.split(",") if part.strip() and part.strip() != NOTHING]
     for convert in (int, float):
         try:
             return convert(text)
         except ValueError:
             continue
-    return text
+    return text.strip()

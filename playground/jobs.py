@@ -198,9 +198,10 @@ class Jobs(Measurings):
         """Move the run out of every list; `restore` brings it back.
 
         Raises:
-            UserError: it trains, another run needs it, or it is somebody else's.
+            UserError: it trains, is measured or exported, another run needs it, or it is somebody else's.
         """
         self.owners.check(run, caller)
+        self.exports.check_free(run)  # its process would make the folder anew
         with self._lock:  # no worker is started for it meanwhile
             return delete_run(run)
 

@@ -16,31 +16,21 @@ from itertools import chain
 from typing import Any
 
 from playground.english import data as say
+from playground.troubles import Trouble, trouble_of
 from tunelab import DataSpec, ModelSpec, Stage, UserError, examine, read_data
-from tunelab.data.advice import ColumnError
 from tunelab.data.doctor import Examination
 from tunelab.data.doctor.labels import Labels, spelling
 from tunelab.data.examples import Account, DataSplit
-from tunelab.data.glance import columns_there, first_rows
+from tunelab.data.glance import columns_there, first_rows, rows_there
 from tunelab.data.previews import Overview, PreviewRow, Seen
 from tunelab.data.split import file_of
-from tunelab.errors import explain, listed
+from tunelab.errors import explain
 from tunelab.measure.metrics import NAMED
 from tunelab.measure.task import task_for
 
 SHOWN = 4  # rows at a time
 LARGE = 20_000_000  # bytes of a file of which the first rows are shown while the others are read
 KEPT, KEPT_ROWS = 4, 20_000  # readings that are kept, and rows of one at most
-
-
-@dataclass(frozen=True)
-class Trouble:
-    """What is wrong, and with which choice: 'source', 'learn', 'header', 'template', 'labels', 'heldout', 'fixes', or a
-    role. `use`: choices that would do, by name."""
-
-    where: str
-    words: str
-    use: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -65,6 +55,7 @@ class Sight:
     unused: int = 0
     is_part: bool = False  # only the first rows have been read yet
     rows: tuple[PreviewRow, ...] = ()
+    raw: tuple[dict[str, Any], ...] = ()  # rows as they stand in their source, where there are no others to show
     more_rows: bool = False
     overview: Overview | None = None
     labels: tuple[LabelRows, ...] = ()
@@ -149,7 +140,8 @@ def _steps(stage: Stage, model: ModelSpec, tell: Tell) -> Iterator[Sight]:
     except Exception as error:
         if explain(error) is None or isinstance(error, Over):
             raise
-        yield Sight(stage, trouble=trouble_of(stage, error), columns=_columns(stage.data))
+        columns, raw = _there(stage.data)
+        yield Sight(stage, trouble=trouble_of(stage, error), columns=columns, raw=raw)
         return
     sight = _read(stage, split)
     seen, sight = _with_tokens(sight, split, model)
@@ -205,7 +197,7 @@ def _with_tokens(sight: Sight, split: DataSplit, model: ModelSpec) -> tuple[Seen
         words = explain(error)
         if words is None:
             raise
-        return None, replace(sight, model_trouble=words)
+        return None, replace(sight, model_trouble=words, raw=_there(sight.stage.data)[1])
     return seen, replace(sight, rows=tuple(rows[:SHOWN]), more_rows=len(rows) > SHOWN)
 
 
@@ -257,45 +249,14 @@ def _identity(stage: Stage) -> object:
     return stage.data.model_dump_json(), stage.learn, tuple(stamps)
 
 
-def _columns(data: DataSpec) -> tuple[str, ...]:
+def _there(data: DataSpec) -> tuple[tuple[str, ...], tuple[dict[str, Any], ...]]:
+    """The columns, and the first rows as they stand there: who is to say which column is which has to see them."""
     try:
-        return tuple(columns_there(data))
+        return tuple(columns_there(data)), tuple(rows_there(data, SHOWN))
     except Exception as error:
         if explain(error) is None:
             raise
-        return ()
-
-
-def trouble_of(stage: Stage, error: Exception) -> Trouble:
-    """Which choice a failure to read is about: the one without which the rows can be read."""
-    data, words = stage.data, explain(error) or str(error)
-    if isinstance(error, ColumnError):
-        role = error.role or ("text" if stage.learn == "text" else "prompt")
-        where = "template" if role == "prompt" and data.template else role
-        there = say.COLUMNS_THERE.format(columns=listed(map(repr, error.columns), 12))
-        return Trouble(where, f"{error.problem}. {there}" if error.columns else words, error.advised)
-    changes: tuple[tuple[str, Any, dict[str, str]], ...] = (
-        ("fixes", (), {}),
-        ("heldout", "auto", {}),
-        ("labels", None, {}),
-        ("header", "none", {"header": "none"}),
-    )
-    for name, plain, use in changes:
-        if getattr(data, name) != plain and _reads(stage, data.model_copy(update={name: plain})):
-            return Trouble(name, words, use)
-    if stage.learn != "text" and _reads(stage.model_copy(update={"learn": "text"}), data):
-        return Trouble("learn", words, {"learn": "text"})
-    return Trouble("source", words)
-
-
-def _reads(stage: Stage, data: DataSpec) -> bool:
-    try:
-        read_data(data, stage.learn)
-    except Exception as error:
-        if explain(error) is None:
-            raise
-        return False
-    return True
+        return (), ()
 
 
 def label_rows(split: DataSplit) -> tuple[LabelRows, ...]:

@@ -89,8 +89,7 @@ def stage(values: dict[str, Any], material: Material) -> Stage:
     Raises:
         pydantic.ValidationError: a value is not one that its field can have.
     """
-    training = TrainConfig.model_validate(_given(values, "TrainConfig"))
-    return Stage(data=material.data, learn=material.learn, training=training)
+    return material.stage(TrainConfig.model_validate(_given(values, "TrainConfig")))
 
 
 def _given(values: dict[str, Any], spec: str) -> dict[str, Any]:
@@ -168,7 +167,9 @@ def _start_from(jobs: Jobs) -> dict[str, Any]:
         every = [run for run in list_runs(jobs.root) if run.has_adapter]
         return gr.update(choices=[nothing, *views.run_choices(every)])
 
-    chosen = gr.Dropdown([nothing], value="", label=say.START_FROM, info=say.START_FROM_HELP, elem_id="start-from")
+    # any value: "train again" fills in a run that is not among the choices, or is gone; who opens it says so
+    options: dict[str, Any] = {"label": say.START_FROM, "info": say.START_FROM_HELP, "allow_custom_value": True}
+    chosen = gr.Dropdown([nothing], value="", elem_id="start-from", **options)
     chosen.focus(known, None, chosen, **QUIET)
     return {"start_from": chosen}
 

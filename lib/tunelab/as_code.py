@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from tunelab.errors import UserError
 from tunelab.export.targets import Exported, new_file
 from tunelab.flags import MODEL_FLAGS, ROW_FLAGS, flag_value
 from tunelab.run.run import runs_root
@@ -44,13 +45,18 @@ def as_python(config: RunConfig) -> str:
 
 def as_command(run: Run) -> str:
     """What a shell runs to train it again: flags where they can say every setting, else a file that the command writes
-    first. With many rows in memory it names the run, which has them."""
+    first. With many rows in memory it names the run, which has them.
+
+    Raises:
+        UserError: its adapter was made elsewhere.
+    """
+    _check_trained_here(run)
     config, runs = run.config, _runs_flag(run)
     flags = _flags(config)
     if flags is not None:
         return shlex.join(["tunelab", "train", *flags, *runs])
-    text = config.to_yaml()
-    if len(text) <= ROWS_IN_CODE:
+    text = "" if _large_rows(config) else config.to_yaml()  # which takes a second for 5,000 rows
+    if text and len(text) <= ROWS_IN_CODE:
         end = "END_OF_RUN"
         while end in text:
             end += "_"
@@ -59,7 +65,12 @@ def as_command(run: Run) -> str:
 
 
 def as_notebook(run: Run) -> str:
-    """The text of an .ipynb file: it trains the run again, draws its curves, asks base and tuned, and measures them."""
+    """The text of an .ipynb file: it trains the run again, draws its curves, asks base and tuned, and measures them.
+
+    Raises:
+        UserError: its adapter was made elsewhere.
+    """
+    _check_trained_here(run)
     import nbformat
     from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
@@ -81,6 +92,14 @@ def export_notebook(run: Run, path: str | Path) -> Exported:
     with new_file(target, ".ipynb") as temporary:
         temporary.write_text(as_notebook(run), encoding="utf-8")
     return Exported(target)
+
+
+def _check_trained_here(run: Run) -> None:
+    if run.imported_from:
+        raise UserError(
+            f"Run {run.name} was made elsewhere, so how it was trained is not known, and no code trains it again. "
+            "Describe a new run, or start one from it."
+        )
 
 
 def _cells(run: Run) -> Iterator[tuple[str, str]]:

@@ -93,10 +93,6 @@ NOT_LOOKED = "Not looked for: tick Memorisation or Safety drift before measuring
 LIMITS = "What this can't tell"
 NO_LIMITS = "Nothing to note on these rows."
 
-CARD = "Run card"
-CARD_HELP = (
-    "One page for somebody who was not there: what was trained on what, how well it went, and what that can't tell."
-)
 CARD_MAKE = "Make the run card"
 CARD_HTML = "Download as HTML"
 CARD_JSON = "Download as JSON"
@@ -125,7 +121,7 @@ REFERENCE = "Reference"
 OTHERS = "What others answer"
 WORDS_TUNED = "The tuned model says more often"
 WORDS_BASE = "The base says more often"
-NO_WORDS = "No word is said clearly more often by one side."
+SAID_TIMES, ROW = "said {base} → {tuned} times", "row {number}"
 RULES_COMING = "What rules say of the answers is being read …"
 JUDGED = (
     "▲ ▼: tuned wins or loses more rows than luck explains (exact sign test, Holm over {judged} bars; bars of fewer "
@@ -155,6 +151,9 @@ LADDER_MODEL = "Base model"
 TECHNIQUES = "Techniques"
 TECHNIQUES_HELP = "Names beginning with Q stand on a base quantised to 4 bits (NF4)."
 NO_TECHNIQUE = "No technique is chosen. Choose at least one."
+SHARE_MEASURED = "share of the measurement done"
+OF_SEEDS = "{figure} of the tuned model, from the lowest to the highest seed"
+LADDER_PAGE = "As a page of its own: {file}"
 NO_LADDER = "No ladder is chosen. Start one, or choose one in the list."
 LADDER_TEXT = (
     "The data in hand is plain text, and a ladder compares answers. Choose data with prompts and answers in Data."

@@ -11,10 +11,9 @@ ROOMS = {
 }
 OFFLINE = "The playground does not answer. Trainings go on; the page comes back by itself when it does."
 NO_RUN = "no run yet"
+SHARE_DONE = "share of the steps done"
 DARK = "Dark"
-DARK_HELP = "Light or dark page"
 PROJECTOR = "Large"
-PROJECTOR_HELP = "Large type, for a projector"
 NOT_CHOSEN = "No run is chosen. Choose one in Runs."
 
 FIRST_TITLE = "Tune a language model on your own examples, on this machine"
@@ -27,7 +26,6 @@ FIRST_OWN = "Begin with my data"
 
 TOUR = "What is where"
 TOUR_NEXT = "Next"
-TOUR_DONE = "Close"
 TOUR_STEPS = (
     ("Data", "Choose the examples the model learns from, see them as the model reads them, and mend what is wrong."),
     ("Train", "Choose model, technique and how long. What it will take stands there before you press Start."),

@@ -81,6 +81,8 @@ FACTS = {
 ROWS = "{train} to train on, {heldout} held out"
 
 # several runs
+RUN, DELETED_RUN = "run", "deleted run"  # counted
+BASE, STEP = "base", "step"
 PICKED = "{many} picked"
 PICK_MORE = "One run is picked. Pick another one to see both on one picture."
 TOO_MANY_PICKED = "The first {most} of {many} picked runs are shown. Take some away to see others."
@@ -115,7 +117,6 @@ KINDS = {
 }
 DOWNLOAD = "Download"
 MAKE = "Make"
-MAKE_AGAIN = "Make again"
 MAKING = "Being made: {words}"
 AS_CODE = "As code"
 COMMAND, COMMAND_HELP = "Command", "Trains exactly this run again in a terminal."

@@ -16,7 +16,7 @@ from playground.errors import shown
 from playground.jobs import Jobs
 from playground.material import Material
 from playground.parts import choices as parts
-from playground.parts.events import PRIVATE, QUIET, by_name
+from playground.parts.events import PRIVATE, QUIET, by_name, shown_if
 from playground.parts.shared import Shared
 from tunelab import Ladder, LadderConfig, ModelSpec, list_ladders
 from tunelab.errors import UserError
@@ -57,7 +57,7 @@ def _lay_out(shared: Shared) -> _Part:
                 stop = gr.Button(say.LADDER_STOP, elem_id="stop-ladder", interactive=False, min_width=100)
                 resume = gr.Button(say.LADDER_RESUME, elem_id="resume-ladder", interactive=False, min_width=100)
             message = gr.Markdown("", elem_id="ladder-message", elem_classes="message")
-    chosen = gr.Dropdown([], label=say.LADDERS, info=say.LADDERS_HELP, elem_id="ladders", visible=False)
+    chosen = gr.Dropdown([], label=say.LADDERS, info=say.LADDERS_HELP, elem_id="ladders", visible="hidden")
     shared.material.change(views.material_html, shared.material, material, queue=False, **QUIET)
     return _Part(shared.jobs, form, start, stop, resume, message, chosen, gr.HTML("", elem_id="ladder-result"))
 
@@ -86,7 +86,7 @@ def _follow(shared: Shared, part: _Part) -> None:
         choices, value = views.ladder_choices(ladders), ladder.id if ladder else None
         place = f'<div data-live="series~{escape(ladder.id)}"></div>' if ladder else ""
         return {
-            part.chosen: gr.update(choices=choices, value=value, visible=bool(ladders)),
+            part.chosen: gr.update(choices=choices, value=value, visible=shown_if(ladders)),
             part.result: place if value != identity else gr.skip(),
             part.stop: gr.update(interactive=alive),
             part.resume: gr.update(interactive=unfinished and not alive),

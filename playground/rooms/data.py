@@ -13,16 +13,19 @@ from typing import Any
 import gradio as gr
 
 from playground import data_form, views
+from playground.chosen_rows import kept, stage_of
 from playground.english import data as say
 from playground.errors import shown, words_for
-from playground.looking import SHOWN, Sight, Trouble, look, rows_from
+from playground.looking import SHOWN, Sight, look, rows_from
 from playground.material import Material
-from playground.parts.events import PRIVATE, QUIET, by_name
+from playground.parts import data_seen
+from playground.parts.events import PRIVATE, QUIET, by_name, shown_if
+from playground.parts.hidden import hidden
 from playground.parts.shared import Shared
+from playground.troubles import Trouble, where_wrong
 from tunelab import ModelSpec, Stage, list_handed
 
 PAUSE_SECONDS = 0.6  # after the last letter, before what was written is read
-FIX = "data-fix"
 
 
 class Turns:
@@ -46,31 +49,10 @@ class DataRoom:
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """What there is to see."""
-
-    summary: gr.HTML
-    train: gr.Button
-    message: gr.Markdown
-    rows: gr.HTML
-    back: gr.Button
-    next: gr.Button
-    findings_tab: gr.Tab
-    findings: gr.HTML
-    pictures: gr.HTML
-    division: gr.HTML
-
-    @property
-    def outputs(self) -> list[Any]:
-        found = [self.findings_tab, self.findings, self.pictures, self.division]
-        return [self.summary, self.train, self.rows, self.back, self.next, *found]
-
-
-@dataclass(frozen=True)
 class _Room:
     shared: Shared
     form: data_form.Form
-    seen: _Seen
+    seen: data_seen.Seen
     turns: gr.State
     model: gr.State
     fixes: gr.State  # names of the doctor's fixes that are applied
@@ -86,10 +68,7 @@ class _Room:
 
     @property
     def outputs(self) -> list[Any]:
-        form = self.form
-        shown = [form.cards, form.mapping, form.amount, form.heldout_file, *form.places.values()]
-        told = [*form.troubles.values(), *form.roles.values()]
-        return [*self.seen.outputs, self.ready, self.stage, self.first, *shown, *told]
+        return [*self.seen.outputs, self.ready, self.stage, self.first, *self.form.outputs]
 
 
 def build(shared: Shared, tab: gr.Tab) -> DataRoom:
@@ -98,8 +77,7 @@ def build(shared: Shared, tab: gr.Tab) -> DataRoom:
         with gr.Column(scale=5, min_width=320, elem_classes="act"):
             form = data_form.lay_out()
         with gr.Column(scale=7, min_width=320, elem_id="data-seen", elem_classes="act"):
-            seen = _lay_out_seen()
-    hidden: dict[str, Any] = {"visible": "hidden", "label": "hidden"}
+            seen = data_seen.lay_out()
     room = _Room(
         shared,
         form,
@@ -110,8 +88,8 @@ def build(shared: Shared, tab: gr.Tab) -> DataRoom:
         ready=gr.State(None),
         stage=gr.State(None),
         first=gr.State(0),
-        fix=gr.Textbox(elem_id=FIX, **hidden),
-        use=gr.Textbox(elem_id="data-use", **hidden),
+        fix=hidden("data-fix"),
+        use=hidden("data-use"),
     )
     _choose_source(room)
     _look(room, tab)
@@ -119,29 +97,6 @@ def build(shared: Shared, tab: gr.Tab) -> DataRoom:
     _turn_pages(room)
     _train(room)
     return DataRoom(room.model, form.widgets["kind"], form.panels)
-
-
-def _lay_out_seen() -> _Seen:
-    with gr.Row(equal_height=True, elem_classes="tight", elem_id="data-head"):
-        summary = gr.HTML(views.summary_html(Sight()), elem_id="data-summary")
-        train = gr.Button(
-            say.TRAIN, variant="primary", interactive=False, scale=0, min_width=190, elem_id="train-on-this"
-        )
-    message = gr.Markdown("", elem_id="data-message", elem_classes="message")
-    with gr.Tabs(elem_id="data-views"):
-        with gr.Tab(say.ROWS, id="rows"):
-            rows = gr.HTML("", elem_id="data-rows")
-            with gr.Row(elem_classes="tight"):
-                quiet: dict[str, Any] = {"size": "sm", "interactive": False, "scale": 0, "min_width": 120}
-                back = gr.Button(say.BACK, elem_id="data-back", **quiet)
-                forth = gr.Button(say.NEXT, elem_id="data-next", **quiet)
-        with gr.Tab(say.FINDINGS, id="findings") as findings_tab:
-            findings = gr.HTML(views.findings_html(Sight()), elem_id="data-findings")
-        with gr.Tab(say.PICTURES, id="pictures"):
-            pictures = gr.HTML(views.pictures_html(Sight()), elem_id="data-pictures")
-        with gr.Tab(say.DIVISION, id="division"):
-            division = gr.HTML(views.division_html(Sight()), elem_id="data-division")
-    return _Seen(summary, train, message, rows, back, forth, findings_tab, findings, pictures, division)
 
 
 # what happens
@@ -183,76 +138,33 @@ def _found(
 ) -> Iterator[dict[Any, Any]]:
     named = by_name(room.form.widgets, values)
     try:
-        stage = data_form.stage_of(named, fixes, room.shared.jobs)
+        stage = stage_of(named, fixes, room.shared.jobs)
         for sight in look(stage, model, is_over) if stage else (Sight(),):
             yield shown_as(room, sight, named)
     except Exception as error:
         if not is_over():
-            yield shown_as(room, Sight(trouble=Trouble(_where(error), words_for(error))), named)
-
-
-def _where(error: Exception) -> str:
-    """The choice that a form is wrong in."""
-    said = str(error)
-    return "labels" if said.startswith(say.LABELS_WRONG[:5]) else "heldout" if "heldout" in said else "source"
+            yield shown_as(room, Sight(trouble=Trouble(where_wrong(error), words_for(error))), named)
 
 
 def shown_as(room: _Room, sight: Sight, values: dict[str, Any]) -> dict[Any, Any]:
     """The updates that show what is known."""
-    seen, form = room.seen, room.form
-    ready = views.material_of(sight)
     return {
-        room.ready: ready,
+        room.ready: views.material_of(sight),
         room.stage: sight.stage,
         room.first: 0,
-        seen.summary: views.summary_html(sight),
-        seen.train: gr.update(interactive=ready is not None),
-        seen.rows: views.rows_html(sight.rows, 0, sight),
-        seen.back: gr.update(interactive=False),
-        seen.next: gr.update(interactive=sight.more_rows and not sight.is_part),
-        seen.findings_tab: gr.update(label=views.findings_title(sight)),
-        seen.findings: views.findings_html(sight),
-        seen.pictures: views.pictures_html(sight),
-        seen.division: views.division_html(sight),
-        form.mapping: views.mapping_html(sight),
-        form.cards: views.builtin_html(data_form.builtin_of(values)),
-        form.amount: gr.update(visible=values["heldout"] == "amount"),
-        form.heldout_file: gr.update(visible=values["heldout"] == "file"),
-        **_troubles(form, sight.trouble),
-        **_roles(form, sight, values),
+        **data_seen.shown_as(room.seen, sight),
+        **data_form.shown_as(room.form, sight, values),
     }
-
-
-def _troubles(form: data_form.Form, trouble: Trouble | None) -> dict[Any, Any]:
-    """The trouble beside its choice, nothing beside the others."""
-    where = trouble.where if trouble and trouble.where in form.troubles else "source"
-    return {place: views.trouble_html(trouble if name == where else None) for name, place in form.troubles.items()}
-
-
-def _roles(form: data_form.Form, sight: Sight, values: dict[str, Any]) -> dict[Any, Any]:
-    """The drop-downs filled with the columns there are, and those that this shape of rows has."""
-    if not sight.columns and not sight.trouble:
-        return {}
-    updates: dict[Any, Any] = {}
-    for role, dropdown in form.roles.items():
-        proposed = sight.roles.get(role) or (sight.roles.get("conversations") if role == "messages" else None)
-        by_itself = say.PROPOSED.format(column=proposed) if proposed else say.NOT_USED
-        chosen = values[f"role.{role}"] or ""
-        updates[dropdown] = gr.update(choices=[(by_itself, ""), *((c, c) for c in sight.columns)], value=chosen)
-    turns = "messages" in sight.roles or "conversations" in sight.roles or values["role.messages"]
-    main = data_form.TEXT if values["learn"] == "text" else ("messages",) if turns else data_form.MAIN[:2]
-    told = sight.trouble.where if sight.trouble else ""
-    return updates | {place: gr.update(visible=role in (*main, told)) for role, place in form.places.items()}
 
 
 def _choose_source(room: _Room) -> None:
     """Other rows: what was chosen for those before does not hold for them."""
     form, widgets = room.form, room.form.widgets
-    reset = [*form.roles.values(), widgets["template"], widgets["labels"], room.fixes, widgets["heldout"]]
-    reset += [widgets["heldout_file"], widgets["learn"]]
+    reset = {widgets[name]: value for name, value in data_form.UNCHOSEN.items()} | {room.fixes: ()}
+    reset |= dict.fromkeys(form.roles.values(), "")
 
-    def anew() -> list[Any]:
-        return [*("" for _role in form.roles), "", "", (), "auto", None, "instructions"]
+    def anew() -> dict[Any, Any]:
+        return reset
 
     def choose(kind: str) -> dict[Any, Any]:
         panels = {panel: gr.update(visible=name == kind) for name, panel in form.panels.items()}
@@ -262,13 +174,13 @@ def _choose_source(room: _Room) -> None:
     form.reload.click(lambda: handed(room), None, widgets["handed"], **QUIET)
     events = [widgets["kind"].change, widgets["file"].upload, widgets["file"].clear, widgets["handed"].input]
     events += [widgets["builtin"].change, form.fetch.click, widgets["hub"].submit]
-    gr.on(events, anew, None, reset, trigger_mode="multiple", **QUIET).then(_looks(room), **_seeing(room))
+    gr.on(events, anew, None, list(reset), trigger_mode="multiple", **QUIET).then(_looks(room), **_seeing(room))
 
 
 def handed(room: _Room) -> Any:
     """The choice of what was handed over, as it stands now."""
     choices = views.handed_choices(list_handed(room.shared.jobs.root))
-    return gr.update(choices=choices, visible=bool(choices))
+    return gr.update(choices=choices, visible=shown_if(choices))
 
 
 def _look(room: _Room, tab: gr.Tab) -> None:
@@ -341,9 +253,13 @@ def _train(room: _Room) -> None:
     shared, seen = room.shared, room.seen
 
     @shown(seen.message)
-    def go(ready: Material) -> dict[Any, Any]:
-        stage = data_form.kept(Stage(data=ready.data, learn=ready.learn), shared.jobs)
+    def go(ready: Material, fixes: tuple[str, ...], *values: Any) -> dict[Any, Any]:
+        stage = Stage(data=ready.data, learn=ready.learn)
+        if stage_of(by_name(room.form.widgets, values), fixes, shared.jobs) != stage:
+            return {seen.message: say.READ_AGAIN}  # something was chosen since, and pressed before it was read
+        stage = kept(stage, shared.jobs)
         material = Material(stage.data, ready.learn, ready.summary, ready.metric)
         return {shared.material: material, seen.message: "", **shared.go("train")}
 
-    seen.train.click(go, room.ready, [shared.material, seen.message, shared.tabs], **PRIVATE)
+    asked = [room.ready, room.fixes, *room.form.widgets.values()]
+    seen.train.click(go, asked, [shared.material, seen.message, shared.tabs], **PRIVATE)

@@ -8,8 +8,9 @@ from typing import Any
 
 import gradio as gr
 
+from playground.english import learn as say
 from playground.errors import shown
-from playground.parts.events import PRIVATE, QUIET
+from playground.parts.events import PRIVATE, QUIET, shown_if
 from playground.views import glossary as words
 from playground.views import notebooks
 from playground.views.notebooks import Notebook
@@ -24,10 +25,6 @@ BRING_INTO_VIEW = """() => {
     const block = window.innerWidth > 700 ? 'nearest' : 'start';
     document.getElementById('notebook-head')?.scrollIntoView({block, behavior: 'smooth'});
 }"""
-NOTHING_OPEN = (
-    "Each notebook takes one idea from its equation to a few lines of code, asks you to guess, and measures. Read one "
-    "here with the outputs of its last run; to change and run it, open it in JupyterLab. Begin with the first."
-)
 
 
 @dataclass(frozen=True)
@@ -45,22 +42,19 @@ def build(folder: Path = notebooks.FOLDER) -> None:
     """The room's components and what they do; its notebooks are those of the folder."""
     every = notebooks.every_notebook(folder)
     with gr.Tabs():
-        with gr.Tab("Notebooks", id="notebooks"), gr.Row(equal_height=False):
+        with gr.Tab(say.NOTEBOOKS, id="notebooks"), gr.Row(equal_height=False):
             with gr.Column(scale=4, min_width=300, elem_id="notebook-list"):
                 choices = _lay_out_choices(every)
             with gr.Column(scale=8, min_width=320):
                 reader = _lay_out_reader()
-        with gr.Tab("Glossary", id="glossary"):
+        with gr.Tab(say.GLOSSARY, id="glossary"):
             _glossary()
     _open_on_click(every, choices, reader)
 
 
 def _lay_out_choices(every: list[Notebook]) -> list[gr.Button]:
     if not every:
-        gr.Markdown(
-            "There are no notebooks beside this app. They are in the folder notebooks/ of the repository.",
-            elem_classes="muted",
-        )
+        gr.Markdown(say.NO_NOTEBOOKS, elem_classes="muted")
     seen: set[str] = set()
     buttons = []
     for notebook in every:
@@ -71,20 +65,20 @@ def _lay_out_choices(every: list[Notebook]) -> list[gr.Button]:
 
 
 def _lay_out_reader() -> _Reader:
-    head = gr.Markdown(NOTHING_OPEN, elem_id="notebook-head", elem_classes="message")
+    head = gr.Markdown(say.NOTHING_OPEN, elem_id="notebook-head", elem_classes="message")
     with gr.Row(equal_height=False):
         command = gr.Textbox(
-            label="Run it in JupyterLab",
-            info="Copy this into a terminal, in the folder of this project.",
+            label=say.COMMAND,
+            info=say.COMMAND_HELP,
             interactive=False,
             buttons=["copy"],
-            visible=False,
+            visible="hidden",
             elem_id="notebook-command",
             scale=4,
             min_width=300,
         )
         solutions = gr.Button(
-            "Show its solutions", visible=False, elem_id="notebook-solutions", size="sm", scale=1, min_width=150
+            say.SOLUTIONS, visible="hidden", elem_id="notebook-solutions", size="sm", scale=1, min_width=150
         )
     page = gr.Markdown(
         "",
@@ -128,10 +122,10 @@ def _as_read(reader: _Reader, notebook: Notebook, path: Path) -> dict[Any, Any]:
     solved = path == notebook.solutions
     return {
         reader.page: notebooks.page(path),
-        reader.head: "Shown as its last run left it. Nothing can be changed here.",
+        reader.head: say.SHOWN_AS_RUN,
         reader.command: gr.update(value=notebooks.command(path), visible=True),
         reader.solutions: gr.update(
-            value="Back to the exercises" if solved else "Show its solutions", visible=notebook.solutions is not None
+            value=say.EXERCISES if solved else say.SOLUTIONS, visible=shown_if(notebook.solutions)
         ),
         reader.opened: f"solutions/{path.name}" if solved else path.name,
     }
@@ -139,9 +133,9 @@ def _as_read(reader: _Reader, notebook: Notebook, path: Path) -> dict[Any, Any]:
 
 def _glossary() -> None:
     wanted = gr.Textbox(
-        label="Find a word",
-        info="Every word of the field that stands in this app and its notebooks. Part of a word is enough.",
-        placeholder="loss",
+        label=say.FIND,
+        info=say.FIND_HELP,
+        placeholder=say.FIND_EXAMPLE,
         max_lines=1,
         elem_id="glossary-search",
     )

@@ -17,10 +17,12 @@ from playground.material import Material
 from playground.parts.events import PRIVATE, QUIET, by_name, shown_if
 from playground.parts.live import live_html
 from playground.parts.shared import Shared
+from playground.parts.steering import Steering, steer
 from playground.sources import check_config
 from tunelab import Progress, Run, RunConfig, Stage, diagnose, list_runs
 
 FIXES = 3  # the best ones
+Foreseen = tuple[RunConfig, float | None]
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class _Order:
     add_stage: gr.Button
     clear_stages: gr.Button
     forecast: gr.HTML
+    foreseen: gr.State  # the configuration that was forecast last, and how many seconds it takes
     start: gr.Button
     message: gr.Markdown
 
@@ -59,12 +62,9 @@ class _Order:
 class _Watched:
     """The run that is chosen: how it goes, and what can be done with it."""
 
-    pause: gr.Button
-    stop: gr.Button
-    resume: gr.Button
+    steering: Steering
     to_compare: gr.Button
     to_measure: gr.Button
-    result: gr.Dropdown
     message: gr.Markdown
     fixes: list[gr.Button]  # what to do about a run that failed or got lost
     notes: gr.Markdown
@@ -90,7 +90,8 @@ def build(shared: Shared) -> TrainRoom:
     _start(room)
     _keep_stages(room)
     _follow(room)
-    _steer(room)
+    steer(shared, watched.steering, watched.message)
+    _mend(room)
     return TrainRoom(order.change_data, watched.to_compare, watched.to_measure, order.choices, order.before)
 
 
@@ -104,13 +105,13 @@ def _lay_out_order(shared: Shared) -> _Order:
     choices = run_form.lay_out(shared.jobs)
     before = gr.State(())
     stages = gr.HTML("", elem_id="stages")
-    forecast = gr.HTML("", elem_id="forecast")
+    forecast, foreseen = gr.HTML("", elem_id="forecast"), gr.State(None)
     with gr.Row(elem_classes="tight"):
         start = gr.Button(say.START, variant="primary", elem_id="start", scale=4, min_width=180)
         add = gr.Button(say.ADD_STAGE, elem_id="add-stage", scale=2, min_width=130)
         clear = gr.Button(say.CLEAR_STAGES, visible="hidden", elem_id="clear-stages", scale=2, min_width=130)
     message = gr.Markdown("", elem_id="train-message", elem_classes="message")
-    return _Order(material, change, choices, before, stages, add, clear, forecast, start, message)
+    return _Order(material, change, choices, before, stages, add, clear, forecast, foreseen, start, message)
 
 
 def _lay_out_watched() -> _Watched:
@@ -133,10 +134,8 @@ def _lay_out_watched() -> _Watched:
     with gr.Accordion(say.USES, open=False):
         notes = gr.Markdown(elem_id="notes")
     with gr.Accordion(say.CURVE_TABLE, open=False):
-        table = gr.Dataframe(
-            headers=views.CURVE_COLUMNS, datatype="str", interactive=False, elem_id="curve", buttons=[]
-        )
-    return _Watched(pause, stop, resume, to_compare, to_measure, result, message, fixes, notes, table)
+        table = gr.Dataframe(headers=say.CURVE_COLUMNS, datatype="str", interactive=False, elem_id="curve", buttons=[])
+    return _Watched(Steering(pause, stop, resume, result), to_compare, to_measure, message, fixes, notes, table)
 
 
 # what happens in it
@@ -156,7 +155,8 @@ def _foresee(room: _Room) -> None:
             idle = not any(run.is_alive for run in list_runs(shared.jobs.root))  # else its steps would be slowed
             yield {order.forecast: views.forecast_html(ahead, waiting=idle), order.start: gr.update(interactive=True)}
             if idle:
-                yield {order.forecast: views.forecast_html(views.forecast_of(config, time=True))}
+                ahead = views.forecast_of(config, time=True)
+                yield {order.forecast: views.forecast_html(ahead), order.foreseen: (config, ahead.seconds)}
         except Exception as error:
             ahead = views.Ahead(refusal=words_for(error))
             yield {order.forecast: views.forecast_html(ahead), order.start: gr.update(interactive=False)}
@@ -171,7 +171,7 @@ def _foresee(room: _Room) -> None:
         ],
         foresee,
         inputs,
-        [order.forecast, order.start],
+        [order.forecast, order.start, order.foreseen],
         trigger_mode="always_last",
         concurrency_limit=1,
         **QUIET,
@@ -187,12 +187,23 @@ def _start(room: _Room) -> None:
     order, shared = room.order, room.shared
 
     @shown(order.message)
-    def begin(request: gr.Request, material: Material, before: tuple[Stage, ...], *values: Any) -> dict[Any, Any]:
-        run = shared.jobs.start(_config(room, material, before, values), shared.caller(request))
+    def begin(
+        request: gr.Request, foreseen: Foreseen | None, material: Material, before: tuple[Stage, ...], *values: Any
+    ) -> dict[Any, Any]:
+        config = _config(room, material, before, values)
+        run = shared.jobs.start(config, shared.caller(request), seconds_of(config, foreseen))
         return {shared.chosen: run.id, order.message: "", order.before: ()}
 
-    inputs = [shared.material, *order.asked]
+    inputs = [order.foreseen, shared.material, *order.asked]
     order.start.click(begin, inputs, [shared.chosen, order.message, order.before], **PRIVATE)
+
+
+def seconds_of(config: RunConfig, foreseen: Foreseen | None) -> float | None:
+    """How long a run was forecast to take; None where something else was forecast last. A name changes nothing."""
+    if foreseen is None:
+        return None
+    one, other = (known.model_copy(update={"name": None}) for known in (config, foreseen[0]))
+    return foreseen[1] if one == other else None
 
 
 def _keep_stages(room: _Room) -> None:
@@ -216,7 +227,8 @@ def _keep_stages(room: _Room) -> None:
 def _follow(room: _Room) -> None:
     """What Gradio keeps of the run that is chosen; the rest is `live`."""
     watched, shared = room.watched, room.shared
-    outputs = [watched.pause, watched.stop, watched.resume, watched.to_compare, watched.to_measure, watched.result]
+    steering = watched.steering
+    outputs = [steering.pause, steering.stop, steering.resume, steering.result, watched.to_compare, watched.to_measure]
     outputs += [*watched.fixes, watched.notes, watched.table]
 
     def stand(run_id: str | None) -> dict[Any, Any]:
@@ -227,12 +239,12 @@ def _follow(room: _Room) -> None:
         goes_on = gr.update(interactive=run is not None and progress.status in ("running", "queued"))
         return {
             **_fixes(watched, run),
-            watched.pause: goes_on,
-            watched.stop: goes_on,
-            watched.resume: gr.update(interactive=progress.status in ("stopped", "paused", "failed", "lost")),
+            steering.pause: goes_on,
+            steering.stop: goes_on,
+            steering.resume: gr.update(interactive=progress.status in ("stopped", "paused", "failed", "lost")),
             watched.to_compare: answers,
             watched.to_measure: answers,
-            watched.result: gr.update(choices=stages, value=current, visible=shown_if(bool(stages))),
+            steering.result: gr.update(choices=stages, value=current, visible=shown_if(bool(stages))),
             watched.notes: views.notes_text(run, progress) if run else "",
             watched.table: views.curve_text(progress),
         }
@@ -254,21 +266,9 @@ def _fixes(watched: _Watched, run: Run | None) -> dict[Any, Any]:
     }
 
 
-def _steer(room: _Room) -> None:
-    """Pause, stop, go on, mend, and go back to the end of another stage."""
+def _mend(room: _Room) -> None:
+    """A press does what helps a run that failed or got lost."""
     shared, watched = room.shared, room.watched
-
-    @shown(watched.message)
-    def end(request: gr.Request, run_id: str | None) -> dict[Any, Any]:
-        run = shared.run(run_id)
-        queued = run.status == "queued"
-        shared.jobs.stop(run, shared.caller(request))
-        return {watched.message: "" if queued else say.STOPPING}
-
-    @shown(watched.message)
-    def pause(request: gr.Request, run_id: str | None) -> dict[Any, Any]:
-        shared.jobs.pause(shared.run(run_id), shared.caller(request))
-        return {watched.message: say.PAUSING}
 
     def mend(number: int) -> Any:
         @shown(watched.message)
@@ -278,21 +278,5 @@ def _steer(room: _Room) -> None:
 
         return retry
 
-    @shown(watched.message)
-    def go_on(request: gr.Request, run_id: str | None) -> dict[Any, Any]:
-        shared.jobs.resume(shared.run(run_id), shared.caller(request))
-        return {watched.message: ""}
-
-    @shown(watched.message)
-    def go_back(request: gr.Request, run_id: str | None, stage: int) -> dict[Any, Any]:
-        run = shared.run(run_id)
-        if views.stage_results(run, run.progress())[1] != stage:  # the browser may say it twice
-            shared.jobs.roll_back(run, stage, shared.caller(request))
-        return {watched.message: run.progress().message}
-
-    watched.pause.click(pause, shared.chosen, watched.message, **PRIVATE)
     for number, button in enumerate(watched.fixes):
         button.click(mend(number), shared.chosen, [shared.chosen, watched.message], **PRIVATE)
-    watched.stop.click(end, shared.chosen, watched.message, **PRIVATE)
-    watched.resume.click(go_on, shared.chosen, watched.message, **PRIVATE)
-    watched.result.input(go_back, [shared.chosen, watched.result], watched.message, concurrency_limit=1, **PRIVATE)

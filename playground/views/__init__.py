@@ -46,7 +46,6 @@ from playground.views.runs import (
 )
 from playground.views.texts import counted, duration, moment, plain_markdown
 from playground.views.training import (
-    CURVE_COLUMNS,
     Ahead,
     chart_html,
     chosen_html,
@@ -67,7 +66,6 @@ from playground.views.training import (
 )
 
 __all__ = [
-    "CURVE_COLUMNS",
     "MOST_LISTED",
     "MOST_PICKED",
     "Ahead",

@@ -6,6 +6,7 @@ import math
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from playground.english import compare as say
 from playground.views.texts import duration
 from tunelab import Comparison, Run, fold_equal
 from tunelab.measure.changes.diff import Piece, word_diff
@@ -164,12 +165,13 @@ def _cells(one: Comparison, mark: bool) -> list[list[dict[str, Any]]]:
 def ballot_html(shown: Shown | None, empty: str) -> Markup:
     """A ballot as a voter sees it."""
     answers = list(zip(shown.letters, shown.answers, strict=True)) if shown else []
-    return render("playground", "ballot.html", shown=shown, answers=answers, empty=empty)
+    return render("playground", "ballot.html", shown=shown, answers=answers, empty=empty, say=say)
 
 
 def rates_html(rates: Sequence[WinRate]) -> Markup:
     """What the votes say so far."""
-    return render("playground", "rates.html", rates=[(100 * r.low, 100 * r.value, 100 * r.high, r) for r in rates])
+    shown = [(100 * r.low, 100 * r.value, 100 * r.high, r) for r in rates]
+    return render("playground", "rates.html", rates=shown, say=say)
 
 
 def landed_html(run: Run | None) -> Markup:

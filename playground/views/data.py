@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from playground.english import data as say
-from playground.looking import LabelRows, Sight, Trouble
+from playground.looking import LabelRows, Sight
 from playground.material import Material
+from playground.troubles import Trouble
 from playground.views.preview import lengths_chart, runs
-from playground.views.texts import moment_of
+from playground.views.texts import counted, moment_of
 from tunelab.data.builtin import BUILTIN, card
 from tunelab.data.doctor import FIXES
 from tunelab.data.previews import PreviewRow
@@ -26,17 +27,21 @@ if TYPE_CHECKING:
 
 WIDTH, LINE, NAMES, COUNTS, TOP = 720, 22, 210, 90, 34  # of the drawing of labels
 MOST_LABELS, LONGEST_LABEL = 14, 30
+LONGEST_CELL, RAW_COLUMNS = 300, 20  # characters and columns of rows as they stand in their source
 NAMED_BAD = 5  # rows that can't be read, named at once
 
 
 def builtin_html(chosen: str) -> Markup:
     """The built-in sets as cards that can be pressed."""
-    return render("playground", "builtin_sets.html", cards=[card(name) for name in BUILTIN], chosen=chosen)
+    return render("playground", "builtin_sets.html", cards=[card(name) for name in BUILTIN], chosen=chosen, say=say)
 
 
 def handed_choices(handed: Sequence[Handed]) -> list[tuple[str, str]]:
     """What was handed over from notebooks, to choose from, and where it lies."""
-    return [(f"{one.name} · {one.rows:,} rows · {moment_of(one.seconds)}", str(one.path)) for one in handed]
+    return [
+        (f"{one.name} · {counted(one.rows, say.ROW_COUNTED)} · {moment_of(one.seconds)}", str(one.path))
+        for one in handed
+    ]
 
 
 def handed_help_html() -> Markup:
@@ -81,14 +86,16 @@ def _broken(sight: Sight) -> str:
     account = sight.account
     named = ", ".join(where for where, _reason in account.bad[:NAMED_BAD])
     places = named + (", …" if account.bad_rows > NAMED_BAD else "")
-    return say.BROKEN.format(rows=_rows(account.bad_rows), places=places) if account.bad else ""
+    return say.BROKEN.format(rows=counted(account.bad_rows, say.ROW_COUNTED), places=places) if account.bad else ""
 
 
 def rows_html(rows: Sequence[PreviewRow], first: int, sight: Sight | None = None) -> Markup:
     """Rows token by token, with a legend; above them what is said of all of them."""
     shown = [
         {
-            "heading": f"row {number}: {row.tokens:,} tokens, {row.scored_tokens:,} of them learned",
+            "heading": say.ROW_HEADING.format(
+                number=number, tokens=f"{row.tokens:,}", learned=f"{row.scored_tokens:,}"
+            ),
             "warnings": row.warnings,
             "runs": runs(row),
             "more": row.cut_tokens - sum(piece.cut for piece in row.pieces),
@@ -97,7 +104,33 @@ def rows_html(rows: Sequence[PreviewRow], first: int, sight: Sight | None = None
     ]
     warnings = sight.overview.warnings if sight and sight.overview else ()
     is_part = bool(sight and sight.is_part)
-    return render("playground", "data_rows.html", rows=shown, warnings=warnings, is_part=is_part, say=say)
+    raw = _raw_table(sight.raw) if sight and not shown else None
+    return render("playground", "data_rows.html", rows=shown, warnings=warnings, is_part=is_part, raw=raw, say=say)
+
+
+@dataclass(frozen=True)
+class _RawTable:
+    columns: list[str]
+    rows: list[list[str]]
+    more: str  # columns that are not shown
+
+
+def _raw_table(rows: Sequence[dict[str, Any]]) -> _RawTable | None:
+    """Rows as they stand in their source."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    shown, left = columns[:RAW_COLUMNS], len(columns) - RAW_COLUMNS
+    cells = [[_cell(row.get(name)) for name in shown] for row in rows]
+    return _RawTable(shown, cells, say.RAW_MORE.format(count=left) if left > 0 else "") if rows else None
+
+
+def _cell(value: Any) -> str:
+    """A value as text; of a long one the beginning."""
+    if value is None:
+        return ""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    if len(text) <= LONGEST_CELL:
+        return text
+    return say.RAW_CUT.format(text=text[:LONGEST_CELL], count=f"{len(text) - LONGEST_CELL:,}")
 
 
 def findings_html(sight: Sight) -> Markup:
@@ -145,7 +178,7 @@ def labels_chart(labels: Sequence[LabelRows]) -> Markup:
             train=scale * one.train,
             heldout=scale * one.heldout,
             count=f"{one.train:,} + {one.heldout:,}",
-            words=f"{one.label}: {one.train:,} to train on, {one.heldout:,} held out",
+            words=say.LABELS_BAR.format(label=one.label, train=f"{one.train:,}", heldout=f"{one.heldout:,}"),
         )
         for place, one in enumerate(shown)
     ]
@@ -186,9 +219,5 @@ def material_of(sight: Sight) -> Material | None:
     """The data in hand that these rows make; nothing where nothing can be trained on them."""
     if not sight.is_ready or sight.stage is None:
         return None
-    summary = say.SUMMARY.format(train=_rows(sight.train), heldout=f"{sight.heldout:,}")
+    summary = say.SUMMARY.format(train=counted(sight.train, say.ROW_COUNTED), heldout=f"{sight.heldout:,}")
     return Material(sight.stage.data, sight.stage.learn, summary, sight.metric)
-
-
-def _rows(count: int) -> str:
-    return f"{count:,} row{'s' * (count != 1)}"

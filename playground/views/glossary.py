@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from playground.english import learn as say
 from tunelab.glossary import Entry, Segment, entry, glossary, linked
 from tunelab.measure.markup import render
 
@@ -37,7 +38,7 @@ def glossary_html(wanted: str = "") -> Markup:
     for one in glossary().values():
         if all(word in " ".join((one.term, *one.spellings, one.short)).casefold() for word in words):
             themes.setdefault(one.theme, []).append(one)
-    return render("playground", "glossary.html", themes=themes, wanted=wanted)
+    return render("playground", "glossary.html", themes=themes, nothing=say.NONE_FITS.format(wanted=wanted))
 
 
 def about_html(notebook: Notebook, seen: set[str] | None = None) -> Markup:
@@ -46,5 +47,5 @@ def about_html(notebook: Notebook, seen: set[str] | None = None) -> Markup:
         "playground",
         "notebook_about.html",
         terms=explained(notebook.aim, seen),
-        takes=notebook.minutes if notebook.seconds is None else f"{notebook.minutes} on the machine it was last run on",
+        takes=notebook.minutes if notebook.seconds is None else say.TAKES.format(minutes=notebook.minutes),
     )

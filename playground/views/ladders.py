@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from playground.english import measure as say
 from playground.views.texts import moment
 from tunelab import Ladder, ModelSpec
 from tunelab.measure.ladder import PAGE_FILE
@@ -30,4 +31,6 @@ def ladder_choices(ladders: list[Ladder]) -> list[tuple[str, str]]:
 
 def ladder_html(ladder: Ladder) -> Markup:
     """Chart and table of a ladder as it stands, and where its page lies."""
-    return render("playground", "ladder.html", body=ladder_body(ladder), page_file=ladder.path / PAGE_FILE)
+    return render(
+        "playground", "ladder.html", body=ladder_body(ladder), page=say.LADDER_PAGE.format(file=ladder.path / PAGE_FILE)
+    )

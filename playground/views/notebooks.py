@@ -15,6 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from playground.english import learn as say
 from tunelab.errors import UserError, shown_name
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Notebook:
     def minutes(self) -> str:
         """The measured time, for people."""
         if self.seconds is None:
-            return "time not measured"
+            return say.NOT_TIMED
         return f"{self.seconds:.0f} s" if self.seconds < 90 else f"{self.seconds / 60:.0f} min"
 
 

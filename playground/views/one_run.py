@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from playground.english import page
 from playground.english import runs as say
+from playground.english.train import SIGNS
 from playground.exports import KINDS, Made
 from playground.views.runs import change_text, loss_text
 from playground.views.texts import duration
-from playground.views.training import SIGNS, status_line
+from playground.views.training import status_line
 from tunelab import Progress, Run, diagnose, read_report
 from tunelab.measure.markup import render
 from tunelab.run.deleting import run_bytes
@@ -37,6 +39,7 @@ def about_html(jobs: Jobs, run: Run | None) -> Markup:
         "playground",
         "about.html",
         say=say,
+        page=page,
         run=run,
         status=status,
         kind=progress.status,
@@ -86,7 +89,8 @@ def take_html(jobs: Jobs, run: Run | None) -> Markup:
     reasons = {kind: jobs.exports.refusal(run, kind) or "" for kind in KINDS}
     is_whole = isinstance(run.config.technique, FullFineTuning)
     made: list[Made | None] = [jobs.exports.one(run, kind) for kind in KINDS]
-    at_once = ["notebook"] + ([] if is_whole or not run.has_adapter else ["adapter"])
+    at_once = [] if run.imported_from else ["notebook"]
+    at_once += [] if is_whole or not run.has_adapter else ["adapter"]
     return render(
         "playground",
         "take.html",

@@ -1,4 +1,4 @@
-"""The preview of rows as HTML: tokens one by one, warnings, and how long rows are. Knows nothing of Gradio."""
+"""Rows token by token, and a drawing of how long rows are. Knows nothing of Gradio."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from playground.views.texts import plain_markdown
+from playground.english import data as say
+from playground.views.texts import counted
 from tunelab.data.lengths import Lengths
 from tunelab.data.pieces import Piece
-from tunelab.data.previews import Overview, PreviewRow
+from tunelab.data.previews import PreviewRow
 from tunelab.measure.markup import render
 
 if TYPE_CHECKING:
@@ -19,21 +20,6 @@ FIRST_SHOWN, LAST_SHOWN = 1500, 300  # tokens of a row that the page shows; how 
 WIDTH, HEIGHT, SIDE, BASE, TOP = 720, 200, 24, 172, 52  # of the drawing
 
 Run = tuple[str, list[Piece]]  # "learned", "read", "cut" or "left out", and the tokens
-
-
-def preview_html(seen: Overview) -> Markup:
-    """Warnings over all rows, the lengths, and each row that is shown, token by token."""
-    rows = [
-        {
-            "heading": f"row {number}: {row.tokens:,} tokens, {row.scored_tokens:,} of them learned",
-            "warnings": row.warnings,
-            "runs": runs(row),
-            "more": row.cut_tokens - sum(piece.cut for piece in row.pieces),
-        }
-        for number, row in enumerate(seen.rows, 1)
-    ]
-    warnings = [*([seen.refusal] if seen.refusal else ()), *seen.warnings]
-    return render("playground", "preview.html", warnings=warnings, chart=lengths_chart(seen.lengths), rows=rows)
 
 
 def runs(row: PreviewRow) -> list[Run]:
@@ -47,12 +33,6 @@ def runs(row: PreviewRow) -> list[Run]:
         return "cut" if piece.cut else "learned" if piece.scored else "read"
 
     return [(name, [row.pieces[p] for p in places]) for name, places in groupby(range(len(row.pieces)), kind)]
-
-
-def start_words(warnings: tuple[str, ...], refusal: str | None) -> str:
-    """What stands beside Start, as Markdown: why it can't be pressed, and what to know before it is."""
-    lines = [f"Training can't start. {refusal}"] if refusal else []
-    return "\n".join(f"- ⚠ {plain_markdown(line)}" for line in [*lines, *warnings])
 
 
 @dataclass(frozen=True)
@@ -74,7 +54,8 @@ def lengths_chart(lengths: Lengths) -> Markup:
     for place, rows in enumerate(lengths.counts):
         low, high = lengths.edges[place], lengths.edges[place + 1]
         height = (BASE - TOP) * rows / most
-        words = f"{rows:,} {lengths.what}{'s' * (rows != 1)} of {low + 1:,} to {high:,} tokens"
+        many = counted(rows, lengths.what)
+        words = say.LENGTHS_BAR.format(many=many, low=f"{low + 1:,}", high=f"{high:,}")
         beyond = low >= lengths.max_length and lengths.what == "row"  # documents are cut into blocks, not cut off
         bars.append(_Bar(SIDE + each * place + 1, BASE - height, each - 2, height, rows, beyond, words))
     every = len(lengths.edges) // 12 + 1  # so that numbers do not stand in each other
@@ -82,8 +63,8 @@ def lengths_chart(lengths: Lengths) -> Markup:
     if count % every and len(marks) > 1:
         marks.pop()
     is_inside = lengths.max_length in lengths.edges
-    many = f"{lengths.rows:,} {lengths.what}{'s' * (lengths.rows != 1)}"
-    title = f"Tokens of {many} ({lengths.words.removeprefix('│ ')})"
+    many = counted(lengths.rows, lengths.what)
+    title = say.LENGTHS.format(many=many, words=lengths.words.removeprefix("│ "))
     return render(
         "playground",
         "lengths.svg",
@@ -95,6 +76,6 @@ def lengths_chart(lengths: Lengths) -> Markup:
         label=f"{title}: {'; '.join(bar.words for bar in bars if bar.count)}",
         bars=bars,
         edges=[*marks, (SIDE + each * count, lengths.last_edge)],
-        limit=lengths.max_length,
+        limit=say.LENGTHS_LIMIT.format(limit=f"{lengths.max_length:,}"),
         limit_x=SIDE + each * lengths.edges.index(lengths.max_length) if is_inside else None,
     )

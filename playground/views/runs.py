@@ -9,9 +9,10 @@ from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from playground.english import page
 from playground.english import runs as say
+from playground.english.train import SIGNS
 from playground.views.texts import counted, moment
-from playground.views.training import SIGNS
 from tunelab import Difference, Progress, Run, config_diff, list_runs, search_runs
 from tunelab.measure.charts import STYLES, line_chart
 from tunelab.measure.markup import render
@@ -74,7 +75,8 @@ def runs_html(jobs: Jobs, run: Run | None, asked: Sequence[str] = ()) -> Markup:
     shown = sorted(found, key=key, reverse=from_end)[:MOST_LISTED]  # type: ignore[arg-type]
     places = {one.id: place for place, one in enumerate(jobs.queued(), 1)} if shown else {}
     rows = [row_of(one, places.get(one.id), one.id == (run.id if run else None)) for one in shown]
-    return render("playground", "runs.html", say=say, rows=rows, order=order, count=_count(every, found, shown, order))
+    told = _count(every, found, shown, order)
+    return render("playground", "runs.html", say=say, page=page, rows=rows, order=order, count=told)
 
 
 def row_of(run: Run, place: int | None, is_chosen: bool) -> Row:
@@ -148,7 +150,7 @@ def spark(progress: Progress) -> str:
 
 def _count(every: Sequence[Run], found: Sequence[Run], shown: Sequence[Run], order: str) -> str:
     """How many there are, how many fit, how many are shown."""
-    many = counted(len(every), "run")
+    many = counted(len(every), say.RUN)
     if not every:
         return ""
     if not found:
@@ -184,7 +186,7 @@ def picked_html(jobs: Jobs, _run: Run | None, asked: Sequence[str] = ()) -> Mark
         Picked(letter, run, run.name, loss_text(run.progress()), *style)
         for (letter, run), style in zip(letters.items(), styles, strict=True)
     ]
-    words = say.PICKED.format(many=counted(len(found), "run")) if len(shown) > 1 else say.PICK_MORE
+    words = say.PICKED.format(many=counted(len(found), say.RUN)) if len(shown) > 1 else say.PICK_MORE
     if len(found) > len(shown):
         words = say.TOO_MANY_PICKED.format(most=MOST_PICKED, many=len(found))
     return render(
@@ -213,9 +215,9 @@ def curves(runs: Mapping[str, Run]) -> Markup:
     base = bases.pop() if len(bases) == 1 else None
     level: list[tuple[float, float]] = [] if base is None else [(0.0, base), (float(last), base)]
     return line_chart(
-        {"base": level, **lines},
+        {say.BASE: level, **lines},
         title=say.CURVES,
-        x_title="step",
+        x_title=say.STEP,
         x_limits=(0, last),
         values=True,
         width=CHART_WIDTH,
@@ -243,14 +245,14 @@ def _measured_on(run: Run) -> object:
 def deleted_html(jobs: Jobs, _run: Run | None = None) -> Markup:
     """The runs that can be restored."""
     every = jobs.deleted()
-    many, size = counted(len(every), "deleted run"), size_text(sum(one.bytes for one in every))
+    many, size = counted(len(every), say.DELETED_RUN), size_text(sum(one.bytes for one in every))
     rows = [(one.run, one.run.name, size_text(one.bytes), moment(one.run.id)) for one in every]
     return render("playground", "deleted.html", say=say, rows=rows, count=say.BIN_COUNT.format(many=many, size=size))
 
 
 def chosen_run_html(run: Run | None) -> Markup:
     """The place of the run that is chosen in the head; `live` fills in how it goes."""
-    return render("playground", "chosen_run.html", run=run)
+    return render("playground", "chosen_run.html", run=run, say=page)
 
 
 def run_choices(runs: list[Run]) -> list[tuple[str, str]]:

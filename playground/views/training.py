@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from playground.english import page
+from playground.english import train as say
 from playground.views.techniques import technique_picture
 from playground.views.texts import duration, plain_markdown
 from tunelab import TECHNIQUES, ModelSpec, Progress, Run, RunConfig, Stage, diagnose
@@ -22,20 +24,6 @@ if TYPE_CHECKING:
     from playground.jobs import Jobs
     from playground.material import Material
 
-# word and sign together: nothing is told by colour alone
-SIGNS = {
-    "queued": "◔ queued",
-    "running": "▶ training",
-    "finished": "✓ finished",
-    "stopped": "■ stopped",
-    "paused": "‖ paused",
-    "failed": "✕ failed",
-    "lost": "? lost",
-    "unreadable": "✕ unreadable",
-}
-
-CURVE_COLUMNS = ["Step", "Train loss (mean)", "Held-out loss", "Metric", "General loss", ""]
-
 
 @dataclass(frozen=True)
 class Figures:
@@ -51,18 +39,16 @@ class Figures:
 
 def figures(progress: Progress) -> Figures:
     """Step, losses, speed and time left; a dash for what is not known yet."""
-    base = progress.base_loss
+    base, speed, left = progress.base_loss, progress.tokens_per_second, progress.seconds_left
     measured = progress.kept or (progress.evaluations[-1] if progress.evaluations else None)
     done = [one for one in progress.steps if one.step <= progress.step]
     heldout = "–" if measured is None else f"{measured.heldout_loss:.3f}"
-    speed = progress.tokens_per_second
-    left = progress.seconds_left
     return Figures(
-        step=f"{progress.step} of {progress.steps_total}" if progress.steps_total else "–",
+        step=say.STEP_OF.format(step=progress.step, steps=progress.steps_total) if progress.steps_total else "–",
         loss=f"{done[-1].loss:.3f}" if done else "–",
         heldout=heldout,
-        base=f"(base {base:.3f})" if base is not None else "",
-        speed=f"{speed:,.0f} tokens/s" if speed else "–",
+        base=say.OF_BASE.format(loss=f"{base:.3f}") if base is not None else "",
+        speed=say.SPEED.format(tokens=f"{speed:,.0f}") if speed else "–",
         left=duration(left) if left is not None else "–",
     )
 
@@ -70,8 +56,8 @@ def figures(progress: Progress) -> Figures:
 def status_line(progress: Progress, waiting: str | None) -> str:
     """Sign, word and what there is to say about a run, each said once; `waiting`: its place and when its turn comes."""
     if waiting:
-        return f"◔ queued, {waiting}"
-    sign, word = SIGNS[progress.status].split(" ", 1)
+        return say.WAITS.format(sign=say.SIGNS["queued"], waiting=waiting)
+    sign, word = say.SIGNS[progress.status].split(" ", 1)
     if progress.status == "running" and progress.steps:
         return f"{sign} {word}"  # the step stands below
     if progress.message.startswith(word):
@@ -82,18 +68,15 @@ def status_line(progress: Progress, waiting: str | None) -> str:
 def progress_html(run: Run | None, progress: Progress | None, waiting: str | None) -> Markup:
     """The status line, the progress bar and the figures of one run."""
     if run is None or progress is None:
-        return render("playground", "no_run.html")
+        return render("playground", "no_run.html", say=say)
     share = progress.step / progress.steps_total if progress.steps_total else 0.0
     if progress.status == "finished":
         share = 1.0
     values = figures(progress)
-    shown = [("step", values.step, ""), ("loss", values.loss, ""), ("held-out loss", values.heldout, values.base)]
-    shown.append(("speed", values.speed, ""))
-    if progress.status in ("running", "queued"):
-        shown.append(("time left", values.left, ""))
-    status = status_line(progress, waiting)
-    found = diagnose(run)
-    return render("playground", "progress.html", run=run, status=status, share=share, figures=shown, found=found)
+    names = [name for name in say.FIGURES if name != "left" or progress.status in ("running", "queued")]
+    shown = [(say.FIGURES[name], getattr(values, name), values.base if name == "heldout" else "") for name in names]
+    told = {"status": status_line(progress, waiting), "share": share, "figures": shown, "found": diagnose(run)}
+    return render("playground", "progress.html", run=run, page=page, **told)
 
 
 def status_html(jobs: Jobs, run: Run | None) -> Markup:
@@ -111,12 +94,12 @@ def _waiting(jobs: Jobs, run: Run) -> str | None:
 def chosen_html(jobs: Jobs, run: Run | None) -> Markup:
     """The run that is chosen and its status, for the head of every room."""
     if run is None:
-        return render("playground", "chosen.html", run=None, status="")
+        return render("playground", "chosen.html", run=None, status="", say=page)
     progress = run.progress()
     status = status_line(progress, _waiting(jobs, run))
     if progress.status == "running" and progress.steps_total:
-        status += f", step {progress.step} of {progress.steps_total}"
-    return render("playground", "chosen.html", run=run, status=status)
+        status += say.AT_STEP.format(step=progress.step, steps=progress.steps_total)
+    return render("playground", "chosen.html", run=run, status=status, say=page)
 
 
 def chart_html(jobs: Jobs, run: Run | None) -> Markup:
@@ -129,11 +112,11 @@ def chart_html(jobs: Jobs, run: Run | None) -> Markup:
 
 def samples_html(jobs: Jobs, run: Run | None) -> Markup:
     """Answers of a run while it trains: the base's and the newest, prompt by prompt."""
-    return render("playground", "samples.html", prompts=answers_over_steps(run) if run else ())
+    return render("playground", "samples.html", prompts=answers_over_steps(run) if run else (), say=say)
 
 
 def curve_text(progress: Progress) -> list[list[str]]:
-    """What was measured while training, columns as CURVE_COLUMNS: the charts for those who can't see them."""
+    """What was measured while training, columns as `CURVE_COLUMNS`: the charts for those who can't see them."""
     rows, kept = [], progress.kept
     for e in progress.evaluations:
         near = [s.loss for s in progress.steps if e.step - 10 < s.step <= e.step]
@@ -145,14 +128,14 @@ def curve_text(progress: Progress) -> list[list[str]]:
 
 
 def _of_base(value: float | None, digits: int) -> str:
-    return "" if value is None else f" (base {value:.{digits}f})"
+    return "" if value is None else f" {say.OF_BASE.format(loss=f'{value:.{digits}f}')}"
 
 
 def _mark(evaluation: Evaluated, kept: Evaluated | None) -> str:
-    best = "lowest" if evaluation.best_by == "loss" else "best"
+    kept_best, best = say.CURVE_MARKS["loss" if evaluation.best_by == "loss" else "metric"]
     if evaluation is kept:
-        return f"{best}: kept" if evaluation.best else "kept"
-    return f"{best} so far" if evaluation.best else ""
+        return kept_best if evaluation.best else say.KEPT
+    return best if evaluation.best else ""
 
 
 def notes_text(run: Run, progress: Progress) -> str:
@@ -162,15 +145,21 @@ def notes_text(run: Run, progress: Progress) -> str:
         return ""
     share = started.trainable_parameters / started.total_parameters
     lines = [
-        f"{started.trainable_parameters:,} trained parameters ({share:.1%} of {started.total_parameters:,})",
-        f"{started.quantization if started.quantization != 'none' else 'not quantised'}, computed in {started.dtype} "
-        f"on {started.device} with {started.threads} threads",
-        f"{sum(started.train_rows):,} rows to train on, {sum(started.heldout_rows):,} held out",
-        *([f"started from {' ← '.join(run.lineage)}"] if run.lineage else []),
+        say.TRAINED_OF.format(
+            trained=f"{started.trainable_parameters:,}", share=f"{share:.1%}", total=f"{started.total_parameters:,}"
+        ),
+        say.COMPUTED.format(
+            quantization=started.quantization if started.quantization != "none" else say.NOT_QUANTISED,
+            dtype=started.dtype,
+            device=started.device,
+            threads=started.threads,
+        ),
+        say.ROWS.format(train=f"{sum(started.train_rows):,}", heldout=f"{sum(started.heldout_rows):,}"),
+        *([say.STARTED_FROM.format(runs=" ← ".join(run.lineage))] if run.lineage else []),
         *started.notes,
-        *(f"from step {notice.step}: {notice.message}" for notice in progress.notices),
+        *(say.NOTICED.format(step=notice.step, message=notice.message) for notice in progress.notices),
         *([taken] if (taken := memory_text(progress)) else []),
-        *([f"adapter: {run.adapter_path}"] if run.has_adapter else []),
+        *([say.ADAPTER.format(path=run.adapter_path)] if run.has_adapter else []),
     ]
     return "\n".join(f"- {plain_markdown(line)}" for line in lines)
 
@@ -182,7 +171,8 @@ def stage_results(run: Run | None, progress: Progress) -> tuple[list[tuple[str, 
         return [], None
     kept = [done.stage for done in progress.stages if run.stage_path(done.stage).is_dir()]
     stages = run.config.stages
-    choices = [(f"stage {number + 1}: {stages[number].name or stages[number].data.title}", number) for number in kept]
+    names = {number: stages[number].name or stages[number].data.title for number in kept}
+    choices = [(say.STAGE_RESULT.format(number=number + 1, name=name), number) for number, name in names.items()]
     ending = progress.ending
     return choices, ending.stage if isinstance(ending, RolledBack) else len(stages) - 1
 
@@ -193,8 +183,8 @@ def memory_text(progress: Progress) -> str:
     if started is None or not isinstance(ending, Finished) or not ending.peak_memory_bytes:
         return ""
     taken = ending.gpu_peak_memory_bytes or ending.peak_memory_bytes  # as the forecast: of the device
-    ahead = f" ({started.forecast_bytes / 1e9:.2f} GB were forecast)" if started.forecast_bytes else ""
-    return f"memory taken: {taken / 1e9:.2f} GB{ahead}"
+    ahead = say.MEMORY_FORECAST.format(forecast=started.forecast_bytes / 1e9) if started.forecast_bytes else ""
+    return say.MEMORY_TAKEN.format(taken=taken / 1e9) + ahead
 
 
 @dataclass(frozen=True)
@@ -204,6 +194,7 @@ class Ahead:
     words: str = ""
     details: str = ""
     refusal: str = ""
+    seconds: float | None = None  # of the whole run, where they are known
 
 
 def forecast_of(config: RunConfig, *, time: bool) -> Ahead:
@@ -217,27 +208,28 @@ def forecast_of(config: RunConfig, *, time: bool) -> Ahead:
     except Unforeseen as reason:
         return Ahead(words=str(reason))
     free = hardware.available_memory_bytes(ahead.device)
-    words = f"{ahead.total / 1e9:.1f} GB of memory ({free / 1e9:.1f} GB are free)"
-    if time and not ahead.untimed:
+    is_timed = time and not ahead.untimed
+    words = say.MEMORY.format(needed=ahead.total / 1e9, free=free / 1e9)
+    if is_timed:
         words += f", {ahead.time_text}"
     if ahead.total > free:
-        words += ". That is more than is free: choose a smaller batch size or shorter rows"
-    return Ahead(words=words, details=ahead.note(free))
+        words += say.TOO_MUCH_MEMORY
+    return Ahead(words, ahead.note(free), seconds=ahead.seconds_total if is_timed else None)
 
 
 def forecast_html(ahead: Ahead, *, waiting: bool = False) -> Markup:
     """A forecast; `waiting`: that of the time is still worked out."""
-    return render("playground", "forecast.html", ahead=ahead, waiting=waiting)
+    return render("playground", "forecast.html", ahead=ahead, waiting=waiting, say=say)
 
 
 def material_html(material: Material) -> Markup:
     """The data in hand in one line."""
-    return render("playground", "material.html", material=material)
+    return render("playground", "material.html", material=material, say=say)
 
 
 def stages_html(stages: tuple[Stage, ...]) -> Markup:
     """The stages that are trained before the data in hand."""
-    return render("playground", "stages.html", stages=stages)
+    return render("playground", "stages.html", stages=stages, say=say)
 
 
 def technique_html(kind: str, quantization: str) -> Markup:

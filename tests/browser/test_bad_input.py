@@ -17,6 +17,17 @@ def test_a_wrong_setting_is_named_and_the_form_keeps_what_was_written(page, app)
     assert len(list_runs(app.root)) == before
 
 
+def test_a_number_that_cannot_be_is_named_and_no_other_is_taken_for_it(page, app):
+    page.get_by_text("All settings").click()
+    steps = page.locator("#drawer").get_by_label("Steps", exact=True).first
+    for written, said in (("0", "steps = 0: "), ("2.6", "steps = 2.6: "), ("", "Steps is empty")):
+        steps.fill(written)
+        wait_for_text(page, "forecast", said, 60)
+        assert page.locator("#start").is_disabled()
+    steps.fill("3")
+    page.locator("#start:not([disabled])").wait_for()
+
+
 def test_a_hub_model_without_a_network_is_explained(page, app):
     page.get_by_label("Model", exact=True).fill("someone/some-model")
     page.get_by_label("Model", exact=True).press("Enter")

@@ -8,6 +8,7 @@ import json
 import pytest
 
 from tests.browser.conftest import PATIENCE, shot, text, wait_for_text
+from tests.conftest import REPOSITORY
 from tests.helpers import ROWS
 
 EVIL = "<img src=x onerror=alert(1)> **bold** $x^2$ <|im_end|>"
@@ -103,6 +104,33 @@ def test_what_is_pasted_is_read_when_the_writing_pauses_and_is_kept_when_it_is_t
     room.locator("#train-on-this").click()
     wait_for_text(room, "material", "pasted.json")
     assert len(list(app.root.glob("uploads/*/pasted.json"))) == 1
+
+
+def test_a_choice_that_cannot_be_is_told_beside_it_where_it_can_be_seen(room, app, tmp_path, starter):
+    give(room, REPOSITORY / "tests" / "shapes" / "no_header.csv")
+    room.locator("#data-trouble-header button").click()  # in a drawer that was closed
+    wait_for_text(room, "data-rows", "column2.*Wall St. slips")
+    room.locator("#data-file").get_by_label("Clear").click()
+    room.locator("#data-file input[type=file]").wait_for(state="attached")
+    give(room, tickets(tmp_path / "seen.csv", ("question", "answer")))
+    wait_until_ready(room, "to train on")
+    limit = room.locator("#data-limit input")
+    limit.fill("0")
+    wait_for_text(room, "data-trouble-limit", "limit = 0")
+    assert room.locator("#train-on-this").is_disabled()
+    limit.fill("20")
+    wait_until_ready(room, "20\\s*to train on")
+    room.locator("#data-heldout-part .label-wrap").first.click()
+    room.locator("#data-heldout").get_by_label("a file of its own").check()
+    wait_for_text(room, "data-trouble-heldout", "No file of held-out rows is given")
+    room.locator("#data-heldout").get_by_label("by itself").check()
+    wait_until_ready(room, "20\\s*to train on")
+    limit.fill("10")
+    room.locator("#train-on-this").click()  # before it was read
+    wait_for_text(room, "data-message", "rows are being read again")
+    wait_until_ready(room, "10\\s*to train on")
+    room.locator("#train-on-this").click()
+    wait_for_text(room, "material", "10 rows to train on")
 
 
 def test_what_one_browser_uploads_another_does_not_see(room, app, browser, tmp_path, starter):

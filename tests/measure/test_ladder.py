@@ -20,6 +20,7 @@ from tunelab.cli import main
 from tunelab.measure.known import bases_folder
 from tunelab.measure.ladder import PAGE_FILE, RESULTS_FILE, RUNGS
 from tunelab.measure.pages import ladder_chart, ladder_columns, ladder_page, ladder_table, verdicts
+from tunelab.run.deleting import delete_run, restore_run
 from tunelab.run.reports import Compared, CutAnswers, Interval, Report
 
 
@@ -71,6 +72,16 @@ def test_a_ladder_trains_measures_and_goes_on_where_it_was(tiny):
 
     with pytest.raises(UserError, match=r"other settings\. Give another --out"):
         Ladder.create(config(tiny, "qlora", "ia3", steps=3), ladder.path)
+
+    before = ladder_table(ladder)
+    delete_run(ladder.run_of("qlora"))
+    assert [rung.status for rung in ladder.rungs()] == ["deleted", "done"]
+    assert "deleted: restore its run, or go on to train it anew" in str(ladder_table(ladder))
+    restore_run(runs[0])
+    assert ladder_table(ladder) == before
+    delete_run(ladder.run_of("qlora"))
+    assert [rung.status for rung in climb(ladder)][-1] == "done"
+    assert ladder.rung("qlora").run not in runs
 
 
 def test_a_rung_that_can_not_run_is_skipped_with_its_reason_and_the_rest_runs(tiny, monkeypatch):

@@ -9,14 +9,17 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from playground import data_form, looking, views
-from playground.data_form import kept, pasted_file, stage_of
+from playground.chosen_rows import kept, pasted_file, stage_of
 from playground.jobs import Jobs
-from playground.looking import SHOWN, Trouble, look, rows_from
+from playground.looking import SHOWN, look, rows_from
+from playground.troubles import Trouble, where_wrong
 from playground.views.data import labels_chart
 from tests.measure.test_pages import Read
 from tunelab import DataSpec, ModelSpec, Stage, UserError, hand_over, read_data
+from tunelab.errors import explain
 
 EVIL = '<img src=x onerror=alert(1)> **b** $x$ <|im_end|> "q"'
 SHAPES = sorted(
@@ -72,6 +75,22 @@ def test_a_wrong_column_is_told_beside_its_role_with_the_nearest_one(tiny, tmp_p
     assert "'question', 'answer'" in trouble.words
 
 
+def test_before_columns_are_chosen_the_rows_stand_there_as_they_are(tiny, tmp_path):
+    long = "x" * 400
+    sight = seen(tiny, table(tmp_path / "t.csv", [(EVIL, long), *tickets(10)], ("Nachricht", "Sorte")))
+    assert sight.raw[0] == {"Nachricht": EVIL, "Sorte": long}
+    assert len(sight.raw) == SHOWN
+    page = Read(str(views.rows_html(sight.rows, 0, sight)))
+    assert EVIL in page.texts
+    assert f"{'x' * 300} … and 100 more characters" in page.texts
+    assert page.elements.count("th") == 2
+    assert not {"img", "script"} & set(page.elements)
+    wide = seen(tiny, table(tmp_path / "w.csv", [range(25)] * 3, [f"column{n}" for n in range(25)]))
+    page = Read(str(views.rows_html(wide.rows, 0, wide)))
+    assert page.elements.count("th") == 20
+    assert "… and 5 more columns" in page.texts
+
+
 @pytest.mark.parametrize(
     ("choices", "where"),
     [
@@ -92,9 +111,19 @@ def test_a_file_of_text_is_offered_to_be_read_as_text(tiny, tmp_path):
     assert seen(tiny, tmp_path / "t.txt", learn="text").is_ready
 
 
+def test_a_table_without_a_header_is_offered_to_be_read_without_one_and_its_columns_are_asked_for(tiny):
+    source = Path(__file__).parents[1] / "shapes" / "no_header.csv"
+    trouble = seen(tiny, source).trouble
+    assert (trouble.where, trouble.use) == ("header", {"header": "none"})
+    sight = seen(tiny, source, **trouble.use)
+    assert sight.trouble.where == "prompt"
+    assert sight.raw[0] == {"column1": "3", "column2": "Wall St. slips", "column3": "Shares fell"}
+
+
 def test_a_source_that_cannot_be_read_is_told_beside_the_source(tiny, tmp_path):
-    (tmp_path / "t.csv").write_text("")
-    assert seen(tiny, tmp_path / "t.csv").trouble.where == "source"
+    for content in ("", "prompt,completion\nx,\ny,\n"):
+        (tmp_path / "t.csv").write_text(content)
+        assert seen(tiny, tmp_path / "t.csv").trouble.where == "source"
 
 
 # what is found out
@@ -197,6 +226,7 @@ def test_a_model_that_cannot_be_had_leaves_everything_but_the_tokens(tmp_path):
     sight = seen(str(tmp_path / "no-model"), table(tmp_path / "t.csv", tickets()))
     assert sight.model_trouble
     assert sight.is_ready
+    assert sight.raw[1]["answer"] == "shipping"
     assert sight.examination.findings
 
 
@@ -275,6 +305,36 @@ def test_the_hub_field_reads_no_file_of_the_machine(tmp_path, name):
 def test_a_line_of_labels_that_is_none_is_named(tmp_path):
     with pytest.raises(UserError, match="Line 2 of the words for labels, 'ham'"):
         stage_of(VALUES | {"labels": "0 = spam\nham"}, (), Jobs(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("choices", "where", "words"),
+    [
+        ({"heldout": "file"}, "heldout", "No file of held-out rows is given"),
+        ({"heldout": "amount", "amount": None}, "heldout", "How many rows are held out is empty"),
+        ({"heldout": "amount", "amount": 0}, "heldout", "a share between 0 and 1"),
+        ({"heldout": "amount", "amount": 2.6}, "heldout", "a whole number of rows"),
+        ({"seed": -1}, "heldout", "seed = -1"),
+        ({"limit": 0}, "limit", "limit = 0"),
+        ({"limit": 2.6}, "limit", "limit = 2.6"),
+        ({"labels": "ham"}, "labels", "Line 1"),
+        ({"kind": "hub", "hub": "my heldout"}, "source", "is no id"),
+    ],
+)
+def test_a_choice_that_cannot_be_is_told_beside_it_and_no_other_is_taken_for_it(tmp_path, choices, where, words):
+    with pytest.raises((UserError, ValidationError)) as wrong:
+        stage_of(VALUES | choices, (), Jobs(tmp_path))
+    assert where_wrong(wrong.value) == where
+    assert words in explain(wrong.value)
+
+
+def test_what_was_chosen_for_other_rows_is_forgotten_with_them():
+    sources = {"kind", "file", "pasted", "hub", "subset", "split", "handed", "builtin"}
+    assert {**VALUES, **data_form.UNCHOSEN} == VALUES
+    assert data_form.UNCHOSEN.keys() == VALUES.keys() - sources - {
+        "amount",
+        "seed",
+    }  # these two say nothing by themselves
 
 
 def test_only_what_was_handed_over_can_be_chosen_as_handed_over(tmp_path):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import re
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from playground import forms, views
 from playground.jobs import CLIMBER, WORKER, Jobs
@@ -16,7 +18,7 @@ from tests.helpers import ROWS
 from tests.measure.test_ladder import config as ladder_config
 from tests.measure.test_pages import NAME, Read
 from tests.train.test_loop import config
-from tunelab import DataSpec, Ladder, LoRA, Progress, Run, TrainConfig, UserError
+from tunelab import TECHNIQUES, DataSpec, Ladder, LadderConfig, LoRA, ModelSpec, Progress, Run, TrainConfig, UserError
 from tunelab.errors import EXIT_USER_ERROR
 from tunelab.measure.charts import line_chart, loss_chart, ticks
 from tunelab.measure.ladder import PAGE_FILE
@@ -159,7 +161,7 @@ def test_a_full_disk_is_one_sentence_in_the_page_and_an_unknown_failure_names_th
 
 def test_widgets_follow_from_fields():
     number = forms.widget(TrainConfig, "steps")
-    assert (number.value, number.minimum, number.maximum) == (60, 1, 1_000_000)
+    assert number.value == 60
     assert number.info == TrainConfig.model_fields["steps"].description
     assert forms.widget(TrainConfig, "learning_rate").value == "auto"
     given = {"steps": 5, "learning_rate": "2e-4", "early_stopping_patience": "", "schedule": "linear"}
@@ -167,6 +169,20 @@ def test_widgets_follow_from_fields():
         steps=5, learning_rate=2e-4, schedule="linear"
     )
     assert LoRA(**forms.values_for(LoRA, {"target_modules": "q_proj, v_proj"})).target_modules == ("q_proj", "v_proj")
+
+
+@pytest.mark.parametrize("spec", [TrainConfig, ModelSpec, LadderConfig, *TECHNIQUES.values()])
+def test_what_is_wrong_with_a_number_is_said_by_its_field_and_by_nobody_before(spec):
+    numbers = {
+        name: forms.widget(spec, name) for name in spec.model_fields if spec.model_fields[name].annotation is int
+    }
+    for name, widget in numbers.items():
+        for written in (-7, 2.6):
+            assert widget.preprocess(written) == written
+            with pytest.raises(ValidationError, match=name):
+                spec.model_validate(forms.values_for(spec, {name: written}))
+        with pytest.raises(UserError, match=f"{re.escape(forms.label_of(name))} is empty"):
+            forms.values_for(spec, {name: None})
 
 
 def test_a_chart_says_in_words_what_it_draws(tiny):

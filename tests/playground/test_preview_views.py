@@ -7,6 +7,8 @@ from html import unescape
 
 import pytest
 
+from playground import views
+from playground.looking import Sight
 from playground.views import preview as preview_views
 from tests.measure.test_pages import Read
 from tests.train.test_loop import config
@@ -23,6 +25,10 @@ def seen_of(tiny, *answers, length=1000, rows=5):
     )
 
 
+def rows_html(seen):
+    return views.rows_html(seen.rows, 0, Sight(overview=seen))
+
+
 def inside(html, tag):
     """The text inside each element of that name."""
     parts = re.findall(f"<{tag}>(.*?)</{tag.split()[0]}>", str(html), re.DOTALL)
@@ -30,7 +36,7 @@ def inside(html, tag):
 
 
 def test_text_of_rows_is_shown_and_never_markup(tiny):
-    html = preview_views.preview_html(seen_of(tiny, EVIL, "no"))
+    html = rows_html(seen_of(tiny, EVIL, "no"))
     assert not {"script", "b"} & set(Read(html).elements)
     assert EVIL in inside(html, 'p class="row" dir="auto"')[0]
     assert inside(html, "mark")[1] == f"{EVIL}<|im_end|>◼"
@@ -38,16 +44,17 @@ def test_text_of_rows_is_shown_and_never_markup(tiny):
 
 def test_learned_runs_and_ends_are_marked_by_elements_of_their_own(tiny):
     seen = overview(config(tiny).stages[0], ModelSpec(repo_id=tiny))
-    html = preview_views.preview_html(seen)
+    html = rows_html(seen)
     learned = [text for row in seen.rows for text, scored in row.segments if scored]
     assert inside(html, "mark")[1:] == [f"{text}◼" for text in learned]  # the first stands in the legend
-    assert Read(html).elements.count("abbr") == sum(piece.is_end for row in seen.rows for piece in row.pieces)
+    # one more stands in the legend
+    assert Read(html).elements.count("abbr") - 1 == sum(piece.is_end for row in seen.rows for piece in row.pieces)
     assert str(html).count('class="token') == sum(len(row.pieces) for row in seen.rows)
 
 
 def test_what_is_cut_is_struck_through_and_counted(tiny):
     seen = seen_of(tiny, "y" * 700, "yes", length=160)
-    html = preview_views.preview_html(seen)
+    html = rows_html(seen)
     assert inside(html, "del")[1] == "y" * 200
     assert f"and {seen.rows[0].cut_tokens - 200:,} more tokens" in html
     assert "⚠ Cut at max_length = 160 tokens" in html
@@ -62,15 +69,7 @@ def test_of_a_very_long_row_the_middle_is_left_out_and_counted(tiny, monkeypatch
     assert [kind for kind, _pieces in runs] == ["read", "left out", "learned"]
     assert len(runs[0][1]) == 100
     assert [piece for _kind, pieces in runs for piece in pieces] == list(row.pieces)
-    assert f"{row.tokens - 120:,} tokens are not shown" in preview_views.preview_html(seen_of(tiny, "y" * 700, "yes"))
-
-
-def test_beside_start_stands_why_it_is_disabled_and_what_to_know(tiny):
-    seen = seen_of(tiny, "yes", "no", length=16)
-    words = preview_views.start_words(seen.warnings, seen.refusal)
-    assert words.startswith("- ⚠ Training can't start. Nothing is scored in any of 2 rows")
-    assert preview_views.start_words((), None) == ""
-    assert "\\<b\\>" in preview_views.start_words((), "<b>").replace("&lt;", "<").replace("&gt;", ">")
+    assert f"{row.tokens - 120:,} tokens are not shown" in rows_html(seen_of(tiny, "y" * 700, "yes"))
 
 
 @pytest.mark.parametrize(("tokens", "line"), [([10, 20, 300], True), ([10, 20], False)])

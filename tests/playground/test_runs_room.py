@@ -21,7 +21,8 @@ from playground.live import Looks
 from playground.owners import Caller
 from tests.measure.test_pages import Read
 from tests.train.test_loop import config
-from tunelab import FullFineTuning, PrefixTuning, Run, UserError, as_notebook, export_adapter, finetune
+from tunelab import FullFineTuning, PrefixTuning, Run, UserError, as_command, as_notebook, export_adapter, finetune
+from tunelab.measure.measurement import Measurement
 from tunelab.run.events import Evaluated, Failed, Started
 
 HOSTILE = "<img src=x onerror=alert(1)> **b** $x$ <|im_end|>"
@@ -251,6 +252,35 @@ def test_an_imported_adapter_is_its_callers_run(jobs, trained, tmp_path):
     jobs.label(run, ANNA, tags=["mine"])
     with pytest.raises(UserError, match="another session"):
         jobs.label(run, BEN, tags=["his"])
+
+
+def test_of_an_imported_adapter_no_code_says_how_it_was_trained(jobs, trained, tmp_path):
+    run = jobs.bring(str(export_adapter(trained, tmp_path / "a.zip").path), trained.config.model, None, SERVER)
+    assert "notebook" not in Read(views.take_html(jobs, run)).every("data-take")
+    for write in (as_notebook, as_command):
+        with pytest.raises(UserError, match="was made elsewhere"):
+            write(run)
+    answer = client(jobs.root).get(f"/take/{run.id}/notebook")
+    assert (answer.status_code, "was made elsewhere" in answer.text) == (409, True)
+
+
+def test_what_a_process_writes_into_is_not_deleted_below_it(trained):
+    jobs = Jobs(trained.root)
+    jobs.exports = Exports(trained.root, (sys.executable, "-c", "import time; time.sleep(60)"))
+    jobs.exports.make(trained, "merged")
+    with pytest.raises(UserError, match=r"merged of .* is being made. Wait until it is done"):
+        jobs.delete(trained, SERVER)
+    (process,) = jobs.exports._making.values()
+    process.kill()
+    process.wait()
+    measurement = Measurement(trained)
+    measurement.path.mkdir(exist_ok=True)
+    measurement.beat()
+    with pytest.raises(UserError, match="is being measured"):
+        jobs.delete(trained, SERVER)
+    measurement.end_beat()
+    jobs.delete(trained, SERVER)
+    jobs.restore(trained.id, SERVER)
 
 
 # exports

@@ -7,8 +7,9 @@ import xml.etree.ElementTree as tree
 
 import pytest
 
+from playground.english.train import PICTURE_QUANTISED, PICTURES
 from playground.views.glossary import explained, glossary_html, term
-from playground.views.techniques import QUANTISED, WORDS, technique_picture
+from playground.views.techniques import technique_picture
 from tunelab import TECHNIQUES
 from tunelab.glossary import entry, glossary
 
@@ -69,8 +70,8 @@ def test_every_technique_has_a_picture_that_says_what_it_shows(kind, quantized):
     title = picture.find("{*}title")
     assert picture.get("role") == "img"
     assert picture.get("aria-label") == title.text
-    assert WORDS[kind] in title.text
-    assert (QUANTISED in title.text) == quantized
+    assert PICTURES[kind] in title.text
+    assert (PICTURE_QUANTISED in title.text) == quantized
 
 
 def test_pictures_differ_and_take_their_colours_from_the_page():

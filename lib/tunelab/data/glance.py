@@ -6,7 +6,7 @@ from itertools import islice
 
 from tunelab.data.columns import Column, columns_of
 from tunelab.data.examples import DataSplit
-from tunelab.data.reading import Bad
+from tunelab.data.reading import Bad, Row
 from tunelab.data.reading.unfolding import unfolded
 from tunelab.data.split import read_data, table_of
 from tunelab.spec import DataSpec
@@ -22,6 +22,15 @@ def columns_there(spec: DataSpec, rows: int = FIRST) -> dict[str, Column]:
     """
     first = islice((row for _number, row in unfolded(table_of(spec).rows) if not isinstance(row, Bad)), rows)
     return {column.name: column for column in columns_of(first).values() if column.filled}
+
+
+def rows_there(spec: DataSpec, rows: int = 4) -> list[Row]:
+    """The first rows as they stand in their source; those that can't be read are left out.
+
+    Raises:
+        UserError: the source can't be read.
+    """
+    return list(islice((row for _number, row in unfolded(table_of(spec).rows) if not isinstance(row, Bad)), rows))
 
 
 def first_rows(spec: DataSpec, learn: str = "instructions", rows: int = FIRST) -> DataSplit:

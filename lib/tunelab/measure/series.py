@@ -77,7 +77,9 @@ class Rung:
     name: str
     title: str
     base: str  # the base's precision, for people
-    status: str  # waiting, training, measuring, done, stopped; failed; skipped: it can't run on this base
+    # waiting, training, measuring, done, stopped, failed; skipped: it can't run on this base; of its run: deleted,
+    # unreadable
+    status: str
     message: str
     run: str | None = None
     trainable_parameters: int | None = None
@@ -236,8 +238,11 @@ class Series(Beating, Generic[C]):
         if "skipped" in facts:
             return Rung(name, title, base, "skipped", facts["skipped"])
         run = Run(self.root / facts["run"]) if "run" in facts else None
-        if run is None or not run.readable:
+        if run is None:
             return Rung(name, title, base, "waiting", "")
+        if not run.readable:
+            lost = "unreadable" if run.path.is_dir() else "deleted"
+            return Rung(name, title, base, lost, "restore its run, or go on to train it anew")
         progress = run.progress()
         started, ending = progress.started, progress.ending
         report = read_report(self.report_path(name))
