@@ -19,6 +19,7 @@ from inspect import isgeneratorfunction
 from typing import Any
 
 import gradio as gr
+from pydantic import BaseModel, ConfigDict
 
 from playground.door import SESSION
 from playground.errors import words_for
@@ -116,7 +117,8 @@ def _asking(jobs: Jobs, comparer: Comparer) -> dict[str, tuple[Callable[..., Any
         """The answers of the base and of each run to one prompt, with where they come from. Or of `columns`, each
         {"run": ID or null, "system", "examples": [[prompt, answer]], "strength"}; then `history` is `continued` of the
         answer before, and the conversation goes on."""
-        *_growing, last = asked(runs, prompt, system, max_new_tokens, temperature, seed, columns, history)
+        given = (runs, prompt, system, max_new_tokens, temperature, seed, columns, history)
+        *_growing, last = asked(_Question.of(*given))
         return _as_answers(last)
 
     def stream(
@@ -130,46 +132,65 @@ def _asking(jobs: Jobs, comparer: Comparer) -> dict[str, tuple[Callable[..., Any
         history: list | None = None,
     ) -> Iterator[dict]:
         """As /compare, while the answers grow; who cancels, or leaves, ends them."""
-        growing = asked(runs, prompt, system, max_new_tokens, temperature, seed, columns, history)
-        with closing(growing):
+        given = (runs, prompt, system, max_new_tokens, temperature, seed, columns, history)
+        with closing(asked(_Question.of(*given))) as growing:
             for one in paced(growing):
                 yield _as_answers(one)
 
-    def asked(
-        runs: list[str],
-        prompt: str,
-        system: str,
-        max_new_tokens: int,
-        temperature: float,
-        seed: int,
-        columns: list[dict] | None,
-        history: list | None,
-    ) -> Generator[Comparison, None, None]:
-        decoding: dict[str, Any] = {"max_new_tokens": max_new_tokens, "temperature": temperature}
-        if columns:
-            made = [_column(jobs, one, system) for one in columns]
-            before = [tuple((asked, answered) for asked, answered in one) for one in history or ()]
-            yield from comparer.ask(made, prompt, history=before, seeds=(seed,), **decoding)
+    def asked(question: _Question) -> Generator[Comparison, None, None]:
+        decoding: dict[str, Any] = {"max_new_tokens": question.max_new_tokens, "temperature": question.temperature}
+        if question.columns:
+            made = [_column(jobs, one, question.system) for one in question.columns]
+            history = question.history or ()
+            yield from comparer.ask(made, question.prompt, history=history, seeds=(question.seed,), **decoding)
+        elif question.history:
+            raise UserError("history is of columns: give the columns that began the conversation.")
         else:
-            found = [_wanted(jobs, run) for run in runs]
-            yield from comparer.stream(found, prompt, system=system or None, seed=seed, **decoding)
+            found = [_wanted(jobs, run) for run in question.runs]
+            system, seed = question.system or None, question.seed
+            yield from comparer.stream(found, question.prompt, system=system, seed=seed, **decoding)
 
     more = {"concurrency_limit": AT_ONCE, "concurrency_id": "answers"}
     return {"compare": (compare, more), "stream": (stream, more)}
 
 
-def _column(jobs: Jobs, given: dict, system: str) -> Column:
+class _Given(BaseModel):
+    """A column as a program describes it."""
+
+    model_config = ConfigDict(extra="forbid")
+    run: str | None = None
+    system: str | None = None
+    examples: tuple[tuple[str, str], ...] = ()
+    strength: float = 1.0
+
+
+class _Question(BaseModel):
+    """What a program asks."""
+
+    runs: list[str]
+    prompt: str
+    system: str | None
+    max_new_tokens: int
+    temperature: float
+    seed: int
+    columns: list[_Given] | None
+    history: list[tuple[tuple[str, str], ...]] | None
+
+    @classmethod
+    def of(cls, *values: Any) -> "_Question":
+        """
+        Raises:
+            pydantic.ValidationError: a value is of another kind.
+        """
+        return cls.model_validate(dict(zip(cls.model_fields, values, strict=True)))
+
+
+def _column(jobs: Jobs, given: _Given, system: str | None) -> Column:
     """The column that a program describes."""
-    if unknown := set(given) - {"run", "system", "examples", "strength"}:
-        raise UserError(
-            f"A column has no {', '.join(sorted(map(str, unknown)))[:80]}: allowed are run, system, examples, strength."
-        )
-    run = str(given["run"]) if given.get("run") else None
-    if run:
-        _wanted(jobs, run.partition("@")[0])
-    said = given.get("system")
-    examples = tuple(tuple(pair) for pair in given.get("examples") or ())
-    return Column(run, system or None if said is None else str(said), examples, float(given.get("strength", 1.0)))
+    if given.run:
+        _wanted(jobs, given.run.partition("@")[0])
+    said = (system or None) if given.system is None else given.system
+    return Column(given.run or None, said, given.examples, given.strength)
 
 
 def _told(function: Callable[..., Any]) -> Callable[..., Any]:

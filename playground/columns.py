@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -65,7 +65,7 @@ def taught(run: Run, count: int) -> list[tuple[str, str]]:
         UserError: they can't be had any more, or none is a question with an answer.
     """
     rows = heldout_again(run).train
-    pairs = [(row.prompt, row.answer) for row in rows if row.answer.strip() and row.prompt.strip() and _asks_once(row)]
+    pairs = [(row.prompt, row.answer) for row in rows if row.answer.strip() and row.prompt.strip() and asks_once(row)]
     if len(pairs) < count:
         raise UserError(
             f"Run {run.name} has {len(pairs):,} training rows that are one question and one answer, so {count} can't "
@@ -74,7 +74,8 @@ def taught(run: Run, count: int) -> list[tuple[str, str]]:
     return pairs[:: len(pairs) // count][:count]
 
 
-def _asks_once(row: Example) -> bool:
+def asks_once(row: Example) -> bool:
+    """Whether it is one question and its answer."""
     return sum(turn.role != "system" for turn in row.asked) == 1
 
 
@@ -97,14 +98,28 @@ def problems(picks: Sequence[Pick], root: Path) -> list[str]:
     return said
 
 
+def fitting(pick: Pick, root: Path) -> Pick:
+    """The column without what its run does not have: that can't be set on its card any more."""
+    run = find(pick.who, root)
+    at = pick.at if pick.at in [value for _name, value in results_of(run)] else ""
+    return replace(pick, who=pick.who if run else BASE, at=at, strength=pick.strength if has_strength(run) else 1.0)
+
+
 def find(run_id: str, root: Path) -> Run | None:
     """The run of that id, if it is there and can answer."""
-    return next((run for run in answering(root) if run.id == run_id), None) if run_id else None
+    if not run_id or run_id != Path(run_id).name or run_id.startswith("."):  # the browser may send anything
+        return None
+    run = Run(root / run_id)
+    return run if _answers(run) else None
 
 
 def answering(root: Path) -> list[Run]:
     """Runs that have a result, the newest first."""
-    return [run for run in list_runs(root) if run.has_adapter and run.readable]
+    return [run for run in list_runs(root) if _answers(run)]
+
+
+def _answers(run: Run) -> bool:
+    return run.has_adapter and run.readable
 
 
 def results_of(run: Run | None) -> list[tuple[str, str]]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from tunelab import UserError
 from tunelab.data.reading import Bad, Table, bad_rows_note, read_pasted, read_table
+from tunelab.errors import listed, shown_name
 
 MOST_PROMPTS = 500
+TEXTS = (".txt", ".md", ".markdown")
+JSON = re.compile(r'\s*(\[\s*\{|\{\s*")')  # a list of objects or an object; `{{name}}` begins a prompt
 NAMES = ("prompt", "question", "instruction", "input", "query", "text")  # of the column with the prompts
 
 
@@ -28,16 +32,18 @@ def read_prompts(written: str, upload: str | None) -> Prompts:
     """
     if upload:
         path = Path(upload)
-        if path.suffix.lower() in (".txt", ".md"):
-            return _capped(
-                *_lines("\n".join(str(row["text"]) for row in read_table(path).rows if isinstance(row, dict)))
-            )
-        return _capped(*_of_table(read_table(path)))
+        table = read_table(path)
+        notes = ["the file is asked, not what is written beside it"] if written.strip() else []
+        if path.suffix.lower() in TEXTS:
+            text = "\n".join(str(row["text"]) for row in table.rows if isinstance(row, dict))
+            return _capped(_lines(text), [*table.notes, *notes])
+        prompts, more = _of_table(table)
+        return _capped(prompts, [*more, *notes])
     if not written.strip():
         raise UserError("There are no prompts. Write one a line, or give a file with a column called prompt.")
-    if written.lstrip().startswith(("{", "[{")) or _has_header(written):
+    if JSON.match(written) or _has_header(written):
         return _capped(*_of_table(read_pasted(written)))
-    return _capped(*_lines(written))
+    return _capped(_lines(written), [])
 
 
 def _has_header(written: str) -> bool:
@@ -45,13 +51,13 @@ def _has_header(written: str) -> bool:
     first, _, rest = written.strip().partition("\n")
     for delimiter in (",", ";", "\t"):
         cells = [cell.strip(' "').lower() for cell in first.split(delimiter)]
-        if len(cells) > 1 and rest and NAMES[0] in cells:
+        if len(cells) > 1 and rest and not set(NAMES).isdisjoint(cells):
             return True
     return False
 
 
-def _lines(text: str) -> tuple[list[str], list[str]]:
-    return [line.strip() for line in text.splitlines() if line.strip()], []
+def _lines(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def _of_table(table: Table) -> tuple[list[str], list[str]]:
@@ -65,6 +71,10 @@ def _of_table(table: Table) -> tuple[list[str], list[str]]:
     if column is None:
         shown = ", ".join(columns[:8])
         raise UserError(f"{table.name} has no column called {', '.join(NAMES[:-1])} or {NAMES[-1]}; it has: {shown}.")
+    if table.heldout is not None:
+        notes.append("its test part is not read")
+    if others := [name for name in columns if name != column]:
+        notes.append(f"the column {shown_name(column)} is asked; not read: {listed(map(shown_name, others), 8)}")
     values = [row.get(column) for row in good]
     texts = [value.strip() for value in values if isinstance(value, str) and value.strip()]
     if empty := len(values) - len(texts):

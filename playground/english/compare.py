@@ -24,6 +24,7 @@ PROMPT_HELP = "Enter asks, Shift+Enter begins a new line."
 PROMPT_EXAMPLE = "Ask something …"
 EXAMPLES = "Examples"
 HELD_OUT = "Held-out rows: the model never trained on them."
+CONVERSATIONS = "None: the held-out rows are conversations of several turns. Write a question."
 REFERENCE = "Reference answer of this row"
 DECODING = "System prompt and decoding"
 SYSTEM = "System prompt for all columns"
@@ -45,10 +46,15 @@ FOLLOW_EXAMPLE = "Ask on …"
 SEND = "Send"
 NEW = "New conversation"
 NO_TALK = "There is no conversation yet. Ask something above first."
-OTHER_COLUMNS = "The columns are others than those that began this conversation. Press Compare to begin a new one."
+OTHER_COLUMNS = (
+    "The columns, or the system prompt for all of them, are others than those that began this conversation. Press "
+    "Compare to begin a new one."
+)
 EMPTY = "Its answer appears here."
 
 # reading answers
+ENDED = {None: "…", "end of turn": "ended by itself", "length": "cut at the length", "cancelled": "cancelled"}
+SPEED = "{tokens} tokens in {seconds:.1f} s"
 VIEW = "Show"
 VIEWS = {"plain": "answers", "diff": "differences", "only": "only differences"}
 TOKENS = "How likely each model finds an answer, token by token"
@@ -56,9 +62,25 @@ WHOSE = "Whose answer"
 READ_TOKENS = "Read it"
 TOKENS_HELP = "Base and tuned model read it again and say how much they expected each token."
 TOKENS_NO_TURNS = "Read as the answer to the last question alone, without the turns before it."
-TOKENS_NO_EXAMPLES = "Read without the column's own system prompt and examples."
+TOKENS_NO_EXAMPLES = "Read without the examples that were shown before the question."
 TOKENS_STRENGTH = "Read by the adapter at strength 1."
 NO_RUN_BESIDE = "Choose a run in one of the columns: its base and it read the answer."
+
+COPY, COPY_OF = "Copy", "Copy the answer of {label}"
+SEED_OF, SEEDS_OF = "seed {seeds}", "seeds {seeds}"
+SAME_WORDS = "= the same words as the first column"
+LIKELY = (
+    "log p of the answer of {label}: the base gives it {base} nats, {run} {tuned} ({tokens} tokens, its end included)."
+)
+AS_LIKELY = "Both find it as likely."
+TUNED_LIKELIER = "The tuned model finds it {whole} times as likely: {each} times a token."
+BASE_LIKELIER = "The base finds it {whole} times as likely: {each} times a token."
+TOKEN = "base {base}, tuned {tuned} nats, change {change}"
+NO_PROBABILITY = "no probability: nothing stands before it"
+LIKELIER, UNLIKELIER = "more likely after tuning", "less likely"
+DEEPER = "deeper: by more than 0.1, 1 and 3 nats"
+AS_TABLE = "As a table"
+TOKEN_HEADS = ("Token", "Base", "Tuned", "Change (nats)")
 
 # a set of prompts
 SET = "A set of prompts"
@@ -71,6 +93,10 @@ SET_ONLY_HELP = "From the first column's answer."
 SET_MARK = "Mark what differs"
 SET_MARK_HELP = "In words, from the first column."
 SET_FILES = "As CSV, as JSONL, for LLM Comparator"
+SET_NUMBER, SET_PROMPT = "No.", "Prompt"
+SET_DIFFER = "{prompts} prompts; answers differ on {differing}"
+SET_FAILED = "{failed} could not be answered"
+SET_FIRST = "the first {most} are shown here, the files have all"
 SET_NONE = "Every answer of the set appears here in a table, with files to take along."
 
 # blind vote
@@ -100,5 +126,17 @@ VOTE_HANDED = "{sentence} They are the data in hand now: go to Train."
 VOTE_NO_ROWS = "No vote has a winner yet, so there are no rows. Vote first."
 
 # after the quick adapter
+LANDED = (
+    "{run} learned in {steps} steps and {duration}, {rows} rows a step out of {of}: an adapter of {millions} million "
+    "numbers, {share} of the model, which itself stays as it was."
+)
+LANDED_FELL = (
+    "On {rows} rows that it never saw, its loss fell from {base} (base) to {tuned} nats a token; below, both answer "
+    "one of them."
+)
+LANDED_ROSE = (
+    "On {rows} rows that it never saw, its loss did not fall: it went from {base} (base) to {tuned} nats a token; "
+    "below, both answer one of them."
+)
 NOW_OWN = "Now with my data"
 MEASURE_IT = "Measure it"

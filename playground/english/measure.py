@@ -50,6 +50,12 @@ MEMORY_HELP = "Do training rows come out word for word?"
 SAFETY = "Safety drift"
 SAFETY_HELP = "Are harmful requests still declined?"
 
+# how the command line says it, and how one who has the form does
+FLAGS = {
+    "--max-new-tokens with a higher number reads": "A longer longest answer reads",
+    "Measure by written answers: --by answer.": "Choose written answers in What is measured.",
+}
+
 STATES = {
     "waiting": "◔ Waiting",
     "measuring": "▶ Measuring",
@@ -97,7 +103,7 @@ CARD_MAKE = "Make the run card"
 CARD_HTML = "Download as HTML"
 CARD_JSON = "Download as JSON"
 CARD_MAKING = "Reading run and data …"
-CARD_DONE = "The card is ready."
+CARD_DONE = "The card of {name} is ready."
 TO_COMPARE = "Compare answers by hand"
 
 CHANGED = "What changed"

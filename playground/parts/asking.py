@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +16,8 @@ from playground.parts import columns
 from playground.parts.events import PRIVATE, QUIET
 from playground.parts.pacing import paced
 from playground.parts.shared import Shared
+from playground.parts.waiting import Asked, Cancels
+from playground.views import plain_markdown
 from tunelab import Column, Comparison, UserError
 
 AT_ONCE = 32  # answers that pages wait for, each in a thread; Gradio has 40, and others need some
@@ -27,8 +28,20 @@ class Said:
     """A conversation: who answers in it, and the last comparison."""
 
     picks: tuple[Pick, ...]
+    system: str  # that was written for all columns
     columns: tuple[Column, ...]
     comparison: Comparison
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """What is asked, and of whom; `before`: the last comparison of a conversation that goes on."""
+
+    prompt: str
+    picks: tuple[Pick, ...]
+    system: str
+    columns: tuple[Column, ...]
+    before: Comparison | None
 
 
 @dataclass(frozen=True)
@@ -150,27 +163,6 @@ def settings(length: float, heat: float, seed: float | None, count: float) -> di
     return {"max_new_tokens": int(length), "temperature": float(heat), "seeds": range(first, first + int(count or 1))}
 
 
-class Cancels:
-    """What ends the answers that a page waits for: one question a page, the newest."""
-
-    def __init__(self) -> None:
-        self._events: dict[str, threading.Event] = {}
-
-    def begin(self, page: gr.Request) -> threading.Event:
-        """The event of a new question; the one before it is over."""
-        self.end(page)
-        event = self._events[str(page.session_hash)] = threading.Event()
-        return event
-
-    def is_replaced(self, page: gr.Request, event: threading.Event) -> bool:
-        """Whether the page waits for another question by now."""
-        return self._events.get(str(page.session_hash), event) is not event
-
-    def end(self, page: gr.Request) -> None:
-        if event := self._events.pop(str(page.session_hash), None):
-            event.set()
-
-
 def wire(shared: Shared, room: Asking) -> gr.State:
     """A state that asks for an answer when it is set to something new, as pressing the button does."""
     cancels, talk, buttons = Cancels(), room.talk, room.buttons
@@ -194,29 +186,39 @@ def _askers(shared: Shared, room: Asking, cancels: Cancels) -> tuple[Any, Any]:
     def ask(
         page: gr.Request, prompt: str, view: views.View, system: str | None, *values: Any
     ) -> Iterator[dict[Any, Any]]:
-        decoding, picks = values[:4], columns.picks(values[4:])
-        try:
-            asked = columns_of(picks, root, system)
-            yield from _stream(shared, room, cancels, page, prompt, asked, picks, None, settings(*decoding), view)
-        except Exception as error:
-            yield {room.message: as_message(error), room.buttons.cancel: gr.update(interactive=False)}
+        def answers(asked: Asked) -> Iterator[dict[Any, Any]]:
+            picks = tuple(columns.picks(values[4:]))
+            turn = _Turn(prompt, picks, (system or "").strip(), tuple(columns_of(picks, root, system)), None)
+            return _stream(shared, room, cancels, page, asked, turn, settings(*values[:4]), view)
+
+        yield from _heard(room, cancels, page, answers)
 
     def follow(
-        page: gr.Request, prompt: str, said: Said | None, view: views.View, _system: str, *values: Any
+        page: gr.Request, prompt: str, said: Said | None, view: views.View, system: str | None, *values: Any
     ) -> Iterator[dict[Any, Any]]:
-        decoding, picks = values[:4], columns.picks(values[4:])
-        try:
+        def answers(asked: Asked) -> Iterator[dict[Any, Any]]:
             if said is None:
                 raise UserError(say.NO_TALK)
-            if list(said.picks) != picks:
+            if (said.picks, said.system) != (tuple(columns.picks(values[4:])), (system or "").strip()):
                 raise UserError(say.OTHER_COLUMNS)
-            yield from _stream(
-                shared, room, cancels, page, prompt, said.columns, picks, said.comparison, settings(*decoding), view
-            )
-        except Exception as error:
-            yield {room.message: as_message(error), room.buttons.cancel: gr.update(interactive=False)}
+            turn = _Turn(prompt, said.picks, said.system, said.columns, said.comparison)
+            return _stream(shared, room, cancels, page, asked, turn, settings(*values[:4]), view)
+
+        yield from _heard(room, cancels, page, answers)
 
     return ask, follow
+
+
+def _heard(
+    room: Asking, cancels: Cancels, page: gr.Request, answers: Callable[[Asked], Iterator[dict[Any, Any]]]
+) -> Iterator[dict[Any, Any]]:
+    """What a page hears of a question, also where it can't be answered."""
+    asked = Asked()
+    try:
+        yield from answers(asked)
+    except Exception as error:
+        if asked.wanted:
+            yield {room.message: as_message(error), room.buttons.cancel: gr.update(interactive=cancels.waits(page))}
 
 
 def _stream(
@@ -224,33 +226,37 @@ def _stream(
     room: Asking,
     cancels: Cancels,
     page: gr.Request,
-    prompt: str,
-    asked: Sequence[Column],
-    picks: Sequence[Pick],
-    before: Comparison | None,
+    asked: Asked,
+    turn: _Turn,
     decoding: dict[str, Any],
     view: views.View,
 ) -> Iterator[dict[Any, Any]]:
-    """The answers as they grow; with one `before`, of a conversation that goes on."""
-    stop = cancels.begin(page)
-    history = before.continued if before else ()
-    growing = shared.comparer.ask(asked, prompt or "", history=history, cancel=stop, **decoding)
-    blank = {} if before else _shown(room, None, view)
-    yield {room.message: say.MOMENT, room.buttons.cancel: gr.update(interactive=True), **blank}
-    last = None
-    for last in paced(growing):
-        if cancels.is_replaced(page, stop):
-            return
-        yield {room.message: last.note or "", **(_shown(room, last, view) if last.answers else {})}
-    yield {room.buttons.cancel: gr.update(interactive=False), **_settled(room, picks, asked, last)}
+    """The answers as they grow. Until it is clear that the question can be asked, what stands there stays."""
+    history = turn.before.continued if turn.before else ()
+    growing = shared.comparer.ask(turn.columns, turn.prompt or "", history=history, cancel=asked, **decoding)
+    cancels.begin(page, asked)
+    try:
+        blank = {} if turn.before else {room.talk.said: None, **_shown(room, None, view)}
+        yield {room.message: say.MOMENT, room.buttons.cancel: gr.update(interactive=True), **blank}
+        written = turn.before is not None  # what was sent stands in its box, until it does above
+        last: Comparison | None = None
+        for last in paced(growing):
+            if not asked.wanted:
+                return
+            shown = _shown(room, last, view) if last.answers else {}
+            if shown and written:
+                written, shown[room.talk.message] = False, ""
+            yield {room.message: plain_markdown(last.note or ""), **shown}
+        yield {room.buttons.cancel: gr.update(interactive=False), **_settled(room, turn, last)}
+    finally:
+        cancels.over(page, asked)
 
 
-def _settled(room: Asking, picks: Sequence[Pick], asked: Sequence[Column], last: Comparison | None) -> dict[Any, Any]:
+def _settled(room: Asking, turn: _Turn, last: Comparison | None) -> dict[Any, Any]:
     """The conversation as it stands after an answer."""
     if last is None or not last.answers:
         return {}
-    said = Said(tuple(picks), tuple(asked), last)
-    return {room.talk.said: said, room.talk.message: ""}
+    return {room.talk.said: Said(turn.picks, turn.system, turn.columns, last)}
 
 
 def _shown(room: Asking, said: Comparison | None, view: views.View) -> dict[Any, Any]:
@@ -259,7 +265,7 @@ def _shown(room: Asking, said: Comparison | None, view: views.View) -> dict[Any,
     groups = said.by_column if said else ()
     for number, place in enumerate(room.places):
         changes[place.answer] = views.answer_html(said, number, view, say.EMPTY)
-        changes[place.footer] = views.answer_footer(groups[number][0]) if number < len(groups) else ""
+        changes[place.footer] = views.answer_footer(groups[number]) if number < len(groups) else ""
     return changes
 
 
@@ -270,14 +276,15 @@ def _end(room: Asking, cancels: Cancels) -> None:
         cancels.end(page)
 
     def begin_anew(page: gr.Request) -> dict[Any, Any]:
-        cancels.end(page)
+        cancels.forget(page)
         empty = {place.answer: views.answer_html(None, n, empty=say.EMPTY) for n, place in enumerate(room.places)}
         footers = {place.footer: "" for place in room.places}
         hidden = {room.talk.message: "", room.talk.said: None}
         return {**empty, **footers, **hidden, room.message: "", room.buttons.cancel: gr.update(interactive=False)}
 
     room.buttons.cancel.click(end, None, None, queue=False, **PRIVATE)
-    room.talk.new.click(begin_anew, None, room.outputs, queue=False, **PRIVATE)
+    # queued: only then does the change of a State reach its listeners
+    room.talk.new.click(begin_anew, None, room.outputs, concurrency_limit=None, **QUIET)
     page = gr.context.Context.root_block
     assert page is not None
     page.unload(end)
@@ -294,4 +301,8 @@ def _look_again(room: Asking) -> None:
         }
 
     answers = [place.answer for place in room.places]
-    room.talk.view.input(look, [room.talk.view, room.talk.said], answers, queue=False, **QUIET)
+    # also when answers are complete: somebody may have chosen another view meanwhile
+    gr.on(
+        [room.talk.view.input, room.talk.said.change],
+        look, [room.talk.view, room.talk.said], answers, queue=False, **QUIET,
+    )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import gradio as gr
@@ -17,6 +17,7 @@ from playground.columns import (
     Pick,
     answering,
     find,
+    fitting,
     has_strength,
     problems,
     results_of,
@@ -126,11 +127,10 @@ def stand(
     }
     for number, card in enumerate(editor.cards):
         used = number < len(chosen)
-        pick = chosen[number] if used else Pick()
-        parts = _parts(pick, root, len(chosen) > FEWEST) if used else []
+        parts = _parts(chosen[number], root, len(chosen) > FEWEST) if used else []
         changes[card.problem] = views.problem_html(said[number] if used else "", parts)
         if used:
-            changes |= _fields(card, pick, choices, root, new=list(before[number : number + 1]) != [pick])
+            changes |= _fields(card, fitting(chosen[number], root), choices, root, next(iter(before[number:]), None))
     return changes
 
 
@@ -147,23 +147,14 @@ def _parts(pick: Pick, root: Any, removable: bool) -> list[str]:
     return [name for name, is_there in there.items() if is_there]
 
 
-def _fields(card: Card, pick: Pick, choices: list[tuple[str, str]], root: Any, new: bool) -> dict[Any, Any]:
-    run = find(pick.who, root)
-    results = results_of(run)
-    at = pick.at if pick.at in [value for _label, value in results] else ""
-    if not new:
-        return {
-            card.who: gr.update(choices=choices) if run or not pick.who else gr.update(choices=choices, value=BASE),
-            card.at: gr.update(choices=results),
-        }
-    return {
-        card.who: gr.update(choices=choices, value=pick.who if run else BASE),
-        card.at: gr.update(choices=results, value=at),
-        card.system: pick.system,
-        card.words: pick.words,
-        card.examples: pick.examples,
-        card.strength: pick.strength if run else 1.0,
-    }
+def _fields(card: Card, pick: Pick, choices: list[tuple[str, str]], root: Any, before: Pick | None) -> dict[Any, Any]:
+    """What of a card is another value, or has other choices."""
+    held = astuple(before) if before else (None,) * FIELDS  # nothing is None
+    each = zip(card.fields, astuple(pick), held, strict=True)
+    changes: dict[Any, dict[str, Any]] = {field: {"value": value} for field, value, was in each if value != was}
+    for field, there in ((card.who, choices), (card.at, results_of(find(pick.who, root)))):
+        changes[field] = {**changes.get(field, {}), "choices": there}
+    return {field: gr.update(**change) for field, change in changes.items()}
 
 
 def start(root: Any, run_id: str | None) -> list[Pick]:

@@ -13,13 +13,15 @@ from playground.columns import columns_of
 from playground.english import compare as say
 from playground.errors import as_message
 from playground.parts import columns
-from playground.parts.asking import AT_ONCE, Cancels, Decoding, settings
+from playground.parts.asking import AT_ONCE, Decoding, settings
 from playground.parts.events import PRIVATE, QUIET, shown_if
 from playground.parts.files import new_folder
 from playground.parts.shared import Shared
+from playground.parts.waiting import Asked, Cancels
 from playground.prompts import Prompts, read_prompts
 from playground.views import plain_markdown
-from tunelab import Comparison, UserError, export_comparisons
+from tunelab import Comparison, export_comparisons
+from tunelab.answer.comparison import AT_ONCE as TOGETHER  # answers of a set that come at once
 
 FILES = (("answers.csv", "csv"), ("answers.jsonl", "jsonl"), ("llm-comparator.json", "comparator"))
 
@@ -45,8 +47,7 @@ class _Set:
 def build(shared: Shared, editor: columns.Editor, decoding: Decoding) -> gr.State:
     """The comparisons of the set that was answered last."""
     room = _lay_out()
-    _answer(shared, editor, decoding, room)
-    _look_again(room)
+    _look_again(room, _answer(shared, editor, decoding, room))
     return room.done
 
 
@@ -69,70 +70,91 @@ def _lay_out() -> _Set:
     return _Set(prompts, file, go, cancel, message, only, mark, table, files, gr.State(()))
 
 
-def _answer(shared: Shared, editor: columns.Editor, decoding: Decoding, room: _Set) -> None:
+def _answer(shared: Shared, editor: columns.Editor, decoding: Decoding, room: _Set) -> Any:
+    """The event of answering, which comes to its end."""
     cancels = Cancels()
 
     def answer(
         page: gr.Request, written: str, upload: str | None, only: bool, mark: bool, system: str, *values: Any
     ) -> Iterator[dict[Any, Any]]:
-        done: list[Comparison] = []
         try:
-            prompts = read_prompts(written or "", upload)
-            asked = columns_of(columns.picks(values[4:]), shared.jobs.root, system)
-            stop = cancels.begin(page)
-            growing = shared.comparer.batch(asked, prompts.prompts, cancel=stop, **settings(*values[:4]))
-            yield _told(room, prompts, done, only, mark) | {room.cancel: gr.update(interactive=True)}
-            for one in growing:
-                done.append(one)
-                yield _told(room, prompts, done, only, mark)
-            yield _told(room, prompts, done, only, mark) | _finished(room, done)
-        except Exception as error:
-            yield {room.message: as_message(error), **_finished(room, done)}
+            prompts, asked = read_prompts(written or "", upload), Asked()
+            who = columns_of(columns.picks(values[4:]), shared.jobs.root, system)
+            growing = shared.comparer.batch(who, prompts.prompts, cancel=asked, **settings(*values[:4]))
+        except Exception as error:  # the answers that stand there stay
+            yield {room.message: as_message(error)}
+            return
+        cancels.begin(page, asked)
+        together = max(1, TOGETHER // (len(who) * int(values[3] or 1)))
+        try:
+            yield from _grown(room, prompts, growing, together, only, mark)
+        finally:
+            cancels.over(page, asked)
 
     def end(page: gr.Request) -> None:
         cancels.end(page)
 
     inputs = [room.prompts, room.file, room.only, room.mark, *decoding.asked, *editor.asked]
-    room.go.click(answer, inputs, room.outputs, concurrency_limit=AT_ONCE, concurrency_id="sets", **QUIET)
+    answered = room.go.click(answer, inputs, room.outputs, concurrency_limit=AT_ONCE, concurrency_id="answers", **QUIET)
     room.cancel.click(end, None, None, queue=False, **PRIVATE)
     page = gr.context.Context.root_block
     assert page is not None
     page.unload(end)
+    return answered
+
+
+def _grown(
+    room: _Set, prompts: Prompts, growing: Iterator[Comparison], together: int, only: bool, mark: bool
+) -> Iterator[dict[Any, Any]]:
+    """The answers as they come, a table after so many of them; at the end, whatever ends them, all there are."""
+    done: list[Comparison] = []
+    begun = {room.cancel: gr.update(interactive=True), room.files: gr.update(value=None, visible="hidden")}
+    yield _told(room, prompts, done, only, mark) | begun
+    failed: dict[Any, Any] = {}
+    try:
+        for one in growing:
+            done.append(one)
+            if len(done) % together == 0:
+                yield _told(room, prompts, done, only, mark)
+    except Exception as error:
+        failed = {room.message: as_message(error)}
+    yield _told(room, prompts, done, only, mark) | _finished(room, done) | failed
 
 
 def _told(room: _Set, prompts: Prompts, done: Sequence[Comparison], only: bool, mark: bool) -> dict[Any, Any]:
     """How far it is."""
     said = " ".join(f"{note[0].upper()}{note[1:]}." for note in prompts.notes)
     words = f"{len(done):,} of {len(prompts.prompts):,} answered. {said}"
-    return {room.message: plain_markdown(words), room.table: views.set_html(done, only, mark, say.SET_NONE)}
+    table = views.set_html(done, only, mark, say.SET_NONE)
+    return {room.message: plain_markdown(words), room.table: table, room.done: tuple(done)}
 
 
 def _finished(room: _Set, done: Sequence[Comparison]) -> dict[Any, Any]:
-    made = [str(path) for path in _files(done)]
-    files = gr.update(value=made or None, visible=shown_if(made))
-    return {room.cancel: gr.update(interactive=False), room.done: tuple(done), room.files: files}
+    """The files, or why they can't be written."""
+    settled: dict[Any, Any] = {room.cancel: gr.update(interactive=False)}
+    try:
+        made = [str(path) for path in _files(done)]
+    except Exception as error:
+        return {**settled, room.files: gr.update(value=None, visible="hidden"), room.message: as_message(error)}
+    return {**settled, room.files: gr.update(value=made or None, visible=shown_if(made))}
 
 
 def _files(done: Sequence[Comparison]) -> list[Any]:
-    """The answers in every form that they can have."""
+    """The answers in every form that they can have: LLM Comparator shows two models that have answered."""
     if not done:
         return []
     folder, made = new_folder(), []
     for name, form in FILES:
-        try:
+        if form != "comparator" or any(len(one.by_column) > 1 for one in done):
             made += export_comparisons(done, folder / name, form)  # type: ignore[arg-type]
-        except (
-            UserError
-        ):  # LLM Comparator shows two models: where there is an answer by one only, there is no such file
-            continue
     return made
 
 
-def _look_again(room: _Set) -> None:
-    """The same answers, shown otherwise."""
+def _look_again(room: _Set, answered: Any) -> None:
+    """The same answers, shown as the boxes say: they can be ticked also while answers come."""
 
     def look(done: Sequence[Comparison], only: bool, mark: bool) -> Any:
         return views.set_html(done, only, mark, say.SET_NONE)
 
-    for box in (room.only, room.mark):
-        box.input(look, [room.done, room.only, room.mark], room.table, queue=False, **QUIET)
+    for event in (room.only.input, room.mark.input, answered.then):
+        event(look, [room.done, room.only, room.mark], room.table, queue=False, **QUIET)

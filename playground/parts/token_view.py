@@ -44,7 +44,7 @@ def _read(shared: Shared, now: Said, column: int) -> Any:
     run = _tuned(shared, now, column)
     answer = fold_equal(now.comparison.by_column[column])[0]
     label = now.comparison.by_column[column][0].label
-    changes = token_changes(run, answer.text, prompt=now.comparison.prompt, system=now.comparison.system)
+    changes = token_changes(run, answer.text, prompt=now.comparison.prompt, system=now.columns[column].system)
     return views.tokens_html(changes, label, run, _notes(now, column))
 
 
@@ -62,7 +62,7 @@ def _notes(now: Said, column: int) -> list[str]:
     asked, notes = now.columns[column], []
     if now.comparison.history:
         notes.append(say.TOKENS_NO_TURNS)
-    if asked.examples or asked.system is not None:
+    if asked.examples:
         notes.append(say.TOKENS_NO_EXAMPLES)
     if asked.strength != 1:
         notes.append(say.TOKENS_STRENGTH)

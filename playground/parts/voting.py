@@ -189,12 +189,14 @@ def _next(store: VoteStore, booth: _Booth, voter: str, said: str) -> dict[Any, A
 
 
 def rates_of(votes: Sequence[Vote]) -> list[WinRate]:
-    """How often each column that was voted on wins over the first one of its ballots, the most voted on first."""
+    """How often each column that was voted on wins over the first one of its ballots, the most voted on first; two
+    columns that stood in either order are one pair."""
     counts: dict[tuple[str, str], int] = {}
     for vote in votes:
         first, *others = [column.key for column in vote.ballot.columns]
         for other in others:
-            counts[first, other] = counts.get((first, other), 0) + 1
+            pair = (other, first) if (other, first) in counts else (first, other)
+            counts[pair] = counts.get(pair, 0) + 1
     pairs = sorted(counts, key=lambda pair: -counts[pair])[:MOST_RATES]
     return [win_rate(votes, other, first) for first, other in pairs]
 

@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 
 from playground import quick, views
-from playground.columns import MOST, find
+from playground.columns import MOST, asks_once, find
 from playground.english import compare as say
 from playground.jobs import Jobs
 from playground.parts import asking, columns, prompt_sets, token_view, voting
@@ -18,7 +18,7 @@ from playground.parts.events import PRIVATE, QUIET
 from playground.parts.shared import Shared
 from tunelab import Run, UserError, heldout_examples
 
-EXAMPLES = 12
+EXAMPLES, LOOKED_AT = 12, 60
 HELD_OUT = say.HELD_OUT
 
 
@@ -149,8 +149,9 @@ def _keep_examples_and_prompt_together(shared: Shared, room: asking.Asking, rows
     def runs_chosen(*values: Any) -> dict[Any, Any]:
         return {examples: fresh_examples(jobs, _runs(values)) | {"value": None}, reference: ""}
 
-    def fresh(*values: Any) -> Any:
-        return fresh_examples(jobs, _runs(values))
+    def fresh(choice: str | None, *values: Any) -> dict[str, Any]:
+        found = fresh_examples(jobs, _runs(values))
+        return found if choice in found["choices"] else {**found, "value": None}
 
     # not `input`, which a drop-down sends again when it is left, over what was written meanwhile
     examples.select(row_chosen, [examples, *editor.asked], [prompt, reference], **PRIVATE)
@@ -162,7 +163,7 @@ def _keep_examples_and_prompt_together(shared: Shared, room: asking.Asking, rows
     # examples come second: reading them can take a second, and nobody should wait for them
     # not queued: a page that is left meanwhile must not leave a stream behind
     for settled in stands:
-        settled.then(fresh, editor.asked, examples, queue=False, **QUIET)
+        settled.then(fresh, [examples, *editor.asked], examples, queue=False, **QUIET)
 
 
 def _runs(values: tuple[Any, ...]) -> list[str]:
@@ -207,10 +208,12 @@ def fresh_examples(jobs: Jobs, runs: list[str]) -> dict[str, Any]:
 
 def _examples_or_reason(run: Run) -> tuple[list[tuple[str, str]], str]:
     try:
-        rows = heldout_examples(run, EXAMPLES)
+        rows = heldout_examples(run, LOOKED_AT)
     except UserError as error:  # data that has changed or gone is no reason not to compare
         return [], f"None: {error}"
-    return [(row.prompt, row.answer) for row in rows], ""
+    # of a conversation the last question alone would be another one
+    found = [(row.prompt, row.answer) for row in rows if row.text is not None or asks_once(row)]
+    return found[:EXAMPLES], say.CONVERSATIONS if rows and not found else ""
 
 
 def _examples_of_first(jobs: Jobs, runs: list[str]) -> list[tuple[str, str]]:

@@ -20,6 +20,7 @@ from playground.parts import changes, measure_form, methods
 from playground.parts.events import PRIVATE, QUIET, by_name
 from playground.parts.live import live_html
 from playground.parts.shared import Shared
+from playground.views import plain_markdown
 from tunelab import Run, list_runs, read_report, report
 from tunelab.measure.measurement import Measurement
 
@@ -130,19 +131,29 @@ def _follow(room: _Room) -> None:
     """What is shown follows the run that is chosen and its report; how far a measurement is, is `live`."""
     shared, seen = room.shared, gr.State(None)
     steering = room.steering
-    buttons = [steering.measure, steering.go_on, steering.stop, steering.form["against"], room.to_compare]
+    against = steering.form["against"]
+    buttons = [steering.measure, steering.go_on, steering.stop, against, room.to_compare]
     buttons += [room.card.make, room.card.html, room.card.json, room.card.message]
     shows = [room.result, room.beside, room.changes.place]
 
-    def stand(run_id: str | None, before: Any) -> Iterator[dict[Any, Any]]:
+    def stand(run_id: str | None, before: Any, asked: list[str] | None) -> Iterator[dict[Any, Any]]:
         run = shared.jobs.find(run_id)
         sweep = shared.jobs.sweep_of(run) if run else None
         _far, state, reported = shared.jobs.measured(run)
-        now = [run_id, run.has_adapter if run else False, state, reported, sweep.signature() if sweep else None]
+        there = [run_id, run.has_adapter if run else False, state, reported, sweep.signature() if sweep else None]
+        others = views.run_choices(_others(shared, run))
+        now = [*there, others]
         if now == before:
             yield {seen: gr.skip()}
             return
-        yield {seen: now, **_buttons(room, run), room.result: views.result_html(shared.jobs, run)}
+        # Gradio refuses every press that sends a choice which is not there any more
+        kept = [identity for identity in asked or () if identity in [known for _label, known in others]]
+        change: dict[str, Any] = {} if kept == (asked or []) else {"value": kept}
+        beside = {against: gr.update(choices=others, **change)}
+        if before is not None and there == before[:-1]:
+            yield {seen: now, **beside}
+            return
+        yield {seen: now, **beside, **_buttons(room, run), room.result: views.result_html(shared.jobs, run)}
         yield {room.beside: views.beside_html(run, sweep)}
         if before is None or [now[0], now[3]] != [before[0], before[3]]:
             for html in changes.looks(run, views.Choice()):
@@ -150,9 +161,16 @@ def _follow(room: _Room) -> None:
 
     events = [shared.chosen.change, shared.refresh.click]
     outputs = [seen, *buttons, *shows]
-    gr.on(events, stand, [shared.chosen, seen], outputs, trigger_mode="always_last", concurrency_limit=8, **QUIET)
+    gr.on(
+        events, stand, [shared.chosen, seen, against], outputs, trigger_mode="always_last", concurrency_limit=8, **QUIET
+    )
     forgotten = [steering.message, room.seeds_message]
     shared.chosen.change(lambda: ("", ""), None, forgotten, queue=False, **QUIET)
+
+
+def _others(shared: Shared, run: Run | None) -> list[Run]:
+    """The runs that can be measured beside it."""
+    return [one for one in list_runs(shared.jobs.root) if one.has_adapter and (run is None or one.id != run.id)]
 
 
 def _buttons(room: _Room, run: Run | None) -> dict[Any, Any]:
@@ -162,7 +180,6 @@ def _buttons(room: _Room, run: Run | None) -> dict[Any, Any]:
     state = standing.state if standing else None
     ready, going = run is not None and run.readable and run.has_adapter, state in ("waiting", "measuring")
     measured = run is not None and read_report(run.path) is not None
-    others = [one for one in list_runs(room.shared.jobs.root) if one.has_adapter and (run is None or one.id != run.id)]
     return {
         steering.measure: gr.update(
             value=say.MEASURE_AGAIN if measured else say.MEASURE,
@@ -171,7 +188,6 @@ def _buttons(room: _Room, run: Run | None) -> dict[Any, Any]:
         ),
         steering.go_on: gr.update(visible=state in ("stopped", "failed", "lost")),
         steering.stop: gr.update(visible=going),
-        steering.form["against"]: gr.update(choices=views.run_choices(others)),
         room.to_compare: gr.update(interactive=ready, variant="primary" if measured else "secondary"),
         card.make: gr.update(interactive=run is not None and run.readable),
         card.html: gr.update(visible=False),
@@ -243,10 +259,15 @@ def _make_card(room: _Room) -> None:
     def make(run_id: str | None) -> Iterator[dict[Any, Any]]:
         yield {card.message: say.CARD_MAKING, card.make: gr.update(interactive=False)}
         try:
-            path = _card_file(shared.run(run_id))
+            run = shared.run(run_id)
+            path = _card_file(run)
             files = {card.html: gr.update(value=str(path), visible=True)}
             files[card.json] = gr.update(value=str(path.with_suffix(".json")), visible=True)
-            yield {card.message: say.CARD_DONE, card.make: gr.update(interactive=True), **files}
+            yield {
+                card.message: plain_markdown(say.CARD_DONE.format(name=run.name)),
+                card.make: gr.update(interactive=True),
+                **files,
+            }
         except Exception as error:
             yield {card.message: as_message(error), card.make: gr.update(interactive=True)}
 

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from playground.english import compare as say
 from playground.views.texts import plain_markdown
 from tunelab import Answer
 
 
-def answer_footer(answer: Answer) -> str:
-    """What stands under an answer, as Markdown."""
-    state = {None: "…", "end of turn": "ended by itself", "length": "cut at the length", "cancelled": "cancelled"}
-    speed = f"{answer.tokens} tokens in {answer.seconds:.1f} s" if answer.tokens else ""
-    facts = " · ".join(part for part in (speed, state[answer.stop_reason]) if part)
-    return f"{facts}  \n{plain_markdown(answer.provenance.text)}"
+def answer_footer(answers: Sequence[Answer]) -> str:
+    """What stands under a column's answers, one of each seed, as Markdown."""
+    tokens, seconds = sum(one.tokens for one in answers), max(one.seconds for one in answers)
+    ends = Counter(say.ENDED[one.stop_reason] for one in answers)
+    said = [end if len(answers) == 1 else f"{count} {end}" for end, count in ends.items()]
+    facts = [*([say.SPEED.format(tokens=f"{tokens:,}", seconds=seconds)] if tokens else []), *said]
+    first = answers[0].provenance
+    seeds = f"seeds {', '.join(str(one.seed) for one in answers)}"
+    whole = first if len(answers) == 1 else replace(first, decoding=f"{first.decoding.partition(', seed')[0]}, {seeds}")
+    return f"{' · '.join(facts)}  \n{plain_markdown(whole.text)}"

@@ -53,7 +53,7 @@ class Choice:
             order: Order = next((one for one in get_args(Order) if one == found.get("order")), "improved")
             rows = max(ROWS, min(MOST_ROWS, int(found.get("rows", ROWS))))
             return cls(str(found.get("metric", "")), filters, order, rows)
-        except (ValueError, TypeError, AttributeError):
+        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
             return cls()
 
     @property

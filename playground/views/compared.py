@@ -46,7 +46,9 @@ def answer_html(said: Comparison | None, column: int, view: View = "plain", empt
         label=answers[0].label,
         turns=turns,
         prompt=said.prompt if turns else None,
+        say=say,
         answers=shown,
+        copied="\n\n".join(one.text for one in folded) if said.done else "",
         several=several,
         done=said.done,
         empty="",
@@ -56,7 +58,7 @@ def answer_html(said: Comparison | None, column: int, view: View = "plain", empt
 def _differences(first: str, text: str, view: View) -> list[Piece]:
     diff = word_diff(first, text)
     if len(diff.pieces) <= 1 and first == text:
-        return [Piece("same", text)] if view == "diff" else [Piece("same", "= the same words as the first column")]
+        return [Piece("same", text)] if view == "diff" else [Piece("same", say.SAME_WORDS)]
     if view == "diff":
         return list(diff.pieces)
     return [piece if piece.kind != "same" else Piece("same", " … ") for piece in diff.pieces]
@@ -74,6 +76,7 @@ def tokens_html(changes: TokenChanges, label: str, run: Run, notes: Sequence[str
     return render(
         "playground",
         "token_changes.html",
+        say=say,
         sentence=_sentence(changes, label, run),
         tokens=tokens,
         rows=[(_shown(t.text), _number(t.base), _number(t.tuned), _number(t.change, True)) for t in changes.tokens],
@@ -84,28 +87,27 @@ def tokens_html(changes: TokenChanges, label: str, run: Run, notes: Sequence[str
 def _sentence(changes: TokenChanges, label: str, run: Run) -> str:
     base, tuned = changes.base, changes.tuned
     change = tuned - base
-    said = (
-        f"log p of the answer of {label}: the base gives it {_number(base)} nats, {run.name} {_number(tuned)} "
-        f"({changes.scored:,} tokens, its end included)."
-    )
+    given = {"label": label, "base": _number(base), "run": run.name, "tuned": _number(tuned)}
+    said = say.LIKELY.format(tokens=f"{changes.scored:,}", **given)
     if abs(change) < STEPS[0]:
-        return f"{said} Both find it as likely."
-    who = "tuned model" if change > 0 else "base"
-    whole = _times(abs(change))
-    return f"{said} The {who} finds it {whole} as likely: {_times(abs(change) / max(1, changes.scored))} a token."
+        return f"{said} {say.AS_LIKELY}"
+    times = {"whole": _times(abs(change)), "each": _times(abs(change) / max(1, changes.scored))}
+    return f"{said} {(say.TUNED_LIKELIER if change > 0 else say.BASE_LIKELIER).format(**times)}"
 
 
 def _times(nats: float) -> str:
     """e to the power of it, for people."""
     if nats > math.log(1e6):
-        return f"10^{nats / math.log(10):.0f} times"
-    return f"{math.exp(nats):,.{2 if nats < 2 else 0}f} times"
+        return f"10^{nats / math.log(10):.0f}"
+    return f"{math.exp(nats):,.{2 if nats < 2 else 0}f}"
 
 
 def _title(token: TokenChange) -> str:
     if token.change is None:
-        return "no probability: nothing stands before it"
-    return f"base {_number(token.base)}, tuned {_number(token.tuned)} nats, change {_number(token.change, True)}"
+        return say.NO_PROBABILITY
+    return say.TOKEN.format(
+        base=_number(token.base), tuned=_number(token.tuned), change=_number(token.change, signed=True)
+    )
 
 
 def _kind(change: float | None) -> str:
@@ -133,11 +135,11 @@ def set_html(said: Sequence[Comparison], only: bool, mark: bool, empty: str) -> 
         for place, one in shown[:MOST_ROWS]
     ]
     failed = sum(one.error is not None for one in said)
-    summary = f"{len(said):,} prompts; answers differ on {len(differing):,}" if said else ""
-    summary += f"; {failed:,} could not be answered" if failed else ""
-    if len(shown) > MOST_ROWS:
-        summary += f"; the first {MOST_ROWS} are shown here, the files have all"
-    return render("playground", "prompt_set.html", labels=labels, rows=rows, summary=summary, empty=empty)
+    parts = [say.SET_DIFFER.format(prompts=f"{len(said):,}", differing=f"{len(differing):,}")] if said else []
+    parts += [say.SET_FAILED.format(failed=f"{failed:,}")] if failed else []
+    parts += [say.SET_FIRST.format(most=MOST_ROWS)] if len(shown) > MOST_ROWS else []
+    summary = "; ".join(parts)
+    return render("playground", "prompt_set.html", labels=labels, rows=rows, summary=summary, empty=empty, say=say)
 
 
 def differs(one: Comparison) -> bool:
@@ -186,20 +188,21 @@ def _landed(run: Run) -> tuple[str, ...]:
         return ()
     seconds = sum(step.seconds for step in progress.steps)
     share = started.trainable_parameters / started.total_parameters
-    did = (
-        f"{run.name} learned in {progress.step} steps and {duration(seconds)}, {_rows_of_a_step(run)} rows a step out "
-        f"of {sum(started.train_rows):,}: an adapter of {started.trainable_parameters / 1e6:.1f} million numbers, "
-        f"{share:.1%} of the model, which itself stays as it was."
+    did = say.LANDED.format(
+        run=run.name,
+        steps=progress.step,
+        duration=duration(seconds),
+        rows=_rows_of_a_step(run),
+        of=f"{sum(started.train_rows):,}",
+        millions=f"{started.trainable_parameters / 1e6:.1f}",
+        share=f"{share:.1%}",
     )
     base, tuned = progress.base_loss, progress.heldout_loss
     if base is None or tuned is None:
         return (did,)
-    rows = sum(started.heldout_rows)
-    way = "fell" if tuned < base else "did not fall: it went"
-    return did, (
-        f"On {rows:,} rows that it never saw, its loss {way} from {base:.2f} (base) to {tuned:.2f} nats a token; "
-        "below, both answer one of them."
-    )
+    words = say.LANDED_FELL if tuned < base else say.LANDED_ROSE
+    rows = f"{sum(started.heldout_rows):,}"
+    return did, words.format(rows=rows, base=f"{base:.2f}", tuned=f"{tuned:.2f}")
 
 
 def _rows_of_a_step(run: Run) -> int:

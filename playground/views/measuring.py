@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from playground.english import measure as say
 from playground.views.ladders import ladder_html
+from playground.views.texts import without_flags
 from tunelab import Ladder, Run
 from tunelab.measure.markup import render
 from tunelab.measure.measurement import Measurement
@@ -22,7 +23,8 @@ def measuring_html(jobs: Jobs, run: Run | None) -> Markup:
     standing = Measurement(run).standing() if run else None
     if standing is None or standing.state == "done":
         standing = None
-    return render("playground", "measuring.html", standing=standing, say=say)
+    message = without_flags(standing.message) if standing else ""
+    return render("playground", "measuring.html", standing=standing, message=message, say=say)
 
 
 def series_html(jobs: Jobs, run: Run | None, asked: Sequence[str]) -> Markup:

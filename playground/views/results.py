@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from playground.english import measure as say
+from playground.views.texts import without_flags
 from tunelab import Run, Sweep, read_report
 from tunelab.errors import UserError
 from tunelab.measure.answered import rows_of
@@ -236,13 +237,8 @@ def beside_html(run: Run | None, sweep: Sweep | None) -> Markup:
         can_sweep=run.status == "finished" and not run.imported_from,
         seeds=_seeds(sweep) if sweep else None,
         drift=[line.strip() for line in drift],
-        limits=[_without_flags(line) for line in limits],
+        limits=[without_flags(line) for line in limits],
     )
-
-
-def _without_flags(line: str) -> str:
-    """A sentence that ends with a flag of the command line, for those who have a form."""
-    return line.replace("--max-new-tokens with a higher number reads", "A longer longest answer reads")
 
 
 @dataclass(frozen=True)

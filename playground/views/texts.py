@@ -5,6 +5,8 @@ from __future__ import annotations
 import html
 import time
 
+from playground.english import measure as say
+
 
 def duration(seconds: float) -> str:
     """Time for people: '40 s', '3 min 20 s'."""
@@ -27,6 +29,13 @@ def moment_of(seconds: float) -> str:
 def plain_markdown(text: str) -> str:
     """Text that Markdown shows as it is."""
     return html.escape("".join(f"\\{c}" if c in r"\`*_{}[]()#+!|~<>" else c for c in text), quote=False)
+
+
+def without_flags(sentence: str) -> str:
+    """What the library says with flags of its command line, for those who have a form."""
+    for flag, words in say.FLAGS.items():
+        sentence = sentence.replace(flag, words)
+    return sentence
 
 
 def counted(number: int, what: str) -> str:

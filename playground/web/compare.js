@@ -1,11 +1,16 @@
 // Votes by the number keys, while a ballot is in sight and nobody is writing; and copying an answer.
 (() => {
     const writes = (place) => place?.closest?.("input:not([type=radio]):not([type=checkbox]), textarea, select, [contenteditable=true]");
-    const inSight = (place) => place && place.offsetParent !== null;
+    const isShown = (place) => place && place.offsetParent !== null;
+    const isInView = (place) => {
+        const { top, bottom } = place.getBoundingClientRect();
+        return bottom > 0 && top < window.innerHeight;
+    };
 
     document.addEventListener("keydown", (event) => {
         if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || writes(event.target)) return;
-        const buttons = [...document.querySelectorAll("#vote-buttons button")].filter((one) => one.id !== "vote-skip" && inSight(one));
+        if (![...document.querySelectorAll("#ballot, #vote-buttons")].some((place) => isShown(place) && isInView(place))) return;
+        const buttons = [...document.querySelectorAll("#vote-buttons button")].filter((one) => one.id !== "vote-skip" && isShown(one));
         const pressed = buttons[Number(event.key) - 1];
         if (!pressed) return;
         event.preventDefault();
@@ -15,9 +20,8 @@
     document.addEventListener("click", async (event) => {
         const button = event.target.closest?.("[data-copy]");
         if (!button) return;
-        const text = [...button.parentElement.querySelectorAll(".last")].map((one) => one.textContent).join("\n\n");
         try {
-            await navigator.clipboard.writeText(text);
+            await navigator.clipboard.writeText(button.dataset.copy);
             button.textContent = "Copied";
         } catch {
             button.textContent = "Not allowed here";

@@ -22,9 +22,11 @@ from tunelab import (
     PrefixTuning,
     PromptTuning,
     UserError,
+    delete_run,
     finetune,
     fold_equal,
     load,
+    restore_run,
 )
 from tunelab.answer.columns import labels_of
 from tunelab.answer.talk import Talk
@@ -184,6 +186,22 @@ def test_a_set_of_prompts_that_is_cancelled_gives_only_complete_answers(comparer
             stop.set()
     assert 17 <= len(found) <= 32
     assert not any(answer.stop_reason == "cancelled" for one in found for answer in one.answers)
+
+
+@pytest.mark.parametrize("kind", ["lora", "ia3"])
+def test_a_run_that_is_deleted_while_a_set_is_answered_is_named_and_the_base_stays(comparer, runs, kind):
+    columns, prompts = [Column(), Column(runs[kind])], [row["prompt"] for row in ROWS] * 2
+    growing = comparer.batch(columns, prompts, max_new_tokens=LENGTH)
+    found, resident = [next(growing)], comparer._owner.resident
+    delete_run(runs[kind])
+    try:
+        found += growing
+    finally:
+        restore_run(runs[kind].id, runs[kind].root)
+    assert [one.error is None for one in found] == [place < 16 for place in range(32)]
+    assert f"Run {runs[kind].id} is not there any more" in found[-1].error
+    assert said(asked(comparer, columns, prompts[0])) == said(found[0])
+    assert comparer._owner.resident is resident
 
 
 def test_what_does_not_fit_is_refused_with_what_takes_the_room(comparer, runs):

@@ -8,7 +8,7 @@ import pytest
 
 from tests.browser.conftest import shot, text, wait_for_text
 from tests.train.test_loop import config
-from tunelab import VoteStore, finetune
+from tunelab import DataSpec, Stage, VoteStore, finetune
 
 HOSTILE = (
     "<img src=http://elsewhere.invalid/x onerror=alert(1)> ![a](http://elsewhere.invalid/y) $x$ ${alert(2)} {{value}}"
@@ -107,6 +107,30 @@ def test_columns_that_changed_begin_a_new_conversation(room):
     room.get_by_role("button", name="Send").click()
     wait_for_text(room, "compare-message", "Press Compare to begin a new one", 20)
     assert room.locator("#follow textarea").input_value() == "and now?"
+
+
+def test_what_was_chosen_of_a_run_does_not_stop_those_that_come_after_it(room, app, tiny):
+    """Gradio refuses every press that sends a choice that is not in its list any more."""
+    rows = [{"prompt": f"count {n}", "completion": f"{n} it is"} for n in range(24)]
+    first = config(tiny, steps=4, keep_adapters=True)
+    other = first.model_copy(
+        update={"stages": (Stage(data=DataSpec(rows=rows, heldout=4), training=first.stages[0].training),)}
+    )
+    for name, one in (("counting", other), ("plain", config(tiny, steps=2))):
+        finetune(one.model_copy(update={"name": name}), root=app.root)
+    room.locator("#who-1 input").click()
+    room.get_by_role("option", name=re.compile("^counting")).click()
+    room.locator("#more-1 > button, #more-1 .label-wrap").first.click()
+    room.locator("#columns .answering").nth(1).locator(".if-at input").click()
+    room.get_by_role("option", name="as it was at step 3").click()
+    room.locator("#examples input").click()
+    room.get_by_role("option", name=re.compile("^count")).first.click()
+    room.locator("#who-1 input").click()
+    room.get_by_role("option", name=re.compile("^plain")).click()
+    room.locator("#prompt textarea").press_sequentially("?")
+    ask(room, "say red")
+    assert "@" not in text(room, "provenance-1")
+    assert not room.locator("[data-testid=toast-body]").count()
 
 
 def test_the_tokens_of_an_answer_are_read_by_both(room):

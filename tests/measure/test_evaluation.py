@@ -31,9 +31,13 @@ from tunelab.cli import main
 from tunelab.data.batches import collate
 from tunelab.data.encode import encode_all
 from tunelab.losses import PlainLoss
+from tunelab.measure.answered import rows_of
+from tunelab.measure.evaluation import evaluate_all
 from tunelab.measure.known import Known, bases_folder, known_base
+from tunelab.measure.measured_run import MeasuredRun
 from tunelab.measure.metrics import ChrF
 from tunelab.measure.scoring import row_losses
+from tunelab.measure.settings import Measuring
 
 
 @pytest.mark.parametrize(
@@ -221,6 +225,22 @@ def test_a_report_goes_when_the_result_changes(tiny):
     assert read_report(run.path)
     run.roll_back(0)
     assert read_report(run.path) is None
+
+
+def test_rows_and_report_stay_of_one_measurement_where_the_next_one_fails(tiny, monkeypatch):
+    first, second = (finetune(config(tiny, LoRA(r=4), steps=2, seed=seed)) for seed in (0, 1))
+    report = evaluate(first, rows=4, **FEW)
+    rows, whole = rows_of(first), MeasuredRun.report
+
+    def fails(measured, *given):
+        if measured.run is second:
+            raise UserError("It stops in the middle.")
+        return whole(measured, *given)
+
+    monkeypatch.setattr(MeasuredRun, "report", fails)
+    with pytest.raises(UserError, match="in the middle"):
+        evaluate_all([first, second], Measuring(rows=2, **FEW))
+    assert (rows_of(first), read_report(first.path)) == (rows, report)
 
 
 def test_another_base_under_the_same_name_is_refused(tiny, tmp_path):

@@ -7,23 +7,26 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from pydantic import ValidationError
 
 from playground import views
 from playground.columns import Pick, columns_of, has_strength, problems, results_of, taught
 from playground.door import SESSION
 from playground.jobs import Jobs
 from playground.owners import Caller
-from playground.parts.asking import Cancels
+from playground.parts import asking, token_view
 from playground.parts.pacing import paced
 from playground.parts.voting import ballots_of, rates_of, vote_files, voter_of
 from playground.prompts import MOST_PROMPTS, read_prompts
+from playground.rooms.compare import fresh_examples
 from tests.helpers import ROWS
 from tests.measure.test_pages import NAME, Read
 from tests.measure.votes.test_store import answer
 from tests.measure.votes.voting import ballot, vote
 from tests.playground.test_jobs_and_views import until
 from tests.train.test_loop import config
-from tunelab import IA3, Comparer, Comparison, Run, UserError, finetune
+from tunelab import IA3, Column, Comparer, Comparison, DataSpec, Run, UserError, finetune
+from tunelab.errors import explain
 from tunelab.measure.changes.tokens import TokenChange, TokenChanges
 from tunelab.measure.votes import Shown
 from tunelab.run.trained import heldout_again
@@ -35,6 +38,9 @@ HOSTILE = [
     "$x$ ${alert(1)} {{value}}",
     "\u202e\x07",
 ]
+
+
+ANSWER = [{"role": "assistant", "content": "so it is"}]
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +95,25 @@ def test_examples_are_rows_that_were_trained_on_and_never_held_out(run):
         taught(run, 1000)
     with pytest.raises(UserError, match="Choose a run in another column"):
         columns_of([Pick(examples=3), Pick()], run.root)
+
+
+def test_held_out_conversations_are_no_examples_to_ask(tiny, root):
+    def held_out(*turns):
+        """The room's examples of a run whose rows have these turns before the answer."""
+        roles = ("user", "assistant", "user")
+        rows = [
+            {"messages": [*({"role": r, "content": f"{t} {n}"} for r, t in zip(roles, turns, strict=False)), *ANSWER]}
+            for n in range(12)
+        ]
+        data = DataSpec(rows=rows, heldout=4)
+        stages = (config(tiny, steps=1).stages[0].model_copy(update={"data": data}),)
+        run = finetune(config(tiny, steps=1).model_copy(update={"stages": stages}), root=root)
+        return fresh_examples(Jobs(root), [run.id])
+
+    assert len(held_out("say red")["choices"]) == 4
+    several = held_out("say red", "red", "and now")
+    assert several["choices"] == []
+    assert "several turns" in several["info"]
 
 
 def test_what_can_not_stand_together_is_said_beside_the_column_that_differs(run, tiny):
@@ -150,6 +175,34 @@ def test_equal_answers_of_several_seeds_are_shown_once():
     assert "seeds 3, 4, 5" in page.texts
 
 
+def test_what_is_copied_is_the_answer_however_it_is_shown():
+    one = said("the red house", "the blue house")
+    for view in ("plain", "diff", "only"):
+        assert Read(views.answer_html(one, 1, view)).every("data-copy") == ["the blue house"]
+
+
+def test_under_several_answers_stand_all_of_them():
+    group = said("a", "b", seeds=(3, 4)).by_column[0]
+    cut = replace(group[0], stop_reason="length", tokens=1000, seconds=2.0)
+    ended = replace(group[1], stop_reason="end of turn", tokens=234, seconds=1.0)
+    footer = views.answer_footer([cut, ended])
+    assert footer.startswith("1,234 tokens in 2.0 s · 1 cut at the length · 1 ended by itself")
+    assert "seeds 3, 4" in footer
+    assert "seeds" not in views.answer_footer([cut])
+
+
+def test_tokens_are_read_with_the_system_prompt_that_the_column_was_asked_with(monkeypatch):
+    read = []
+    monkeypatch.setattr(token_view, "token_changes", lambda run, text, **more: read.append(more["system"]))
+    monkeypatch.setattr(token_view, "_tuned", lambda *_: SimpleNamespace(name="run"))
+    monkeypatch.setattr(views, "tokens_html", lambda *_: "")
+    asked = Column(), Column(system=""), Column(system="Be brief.")
+    now = asking.Said((), "", asked, said("a", "b", "c"))
+    for column in range(3):
+        token_view._read(None, now, column)
+    assert read == [None, "", "Be brief."]
+
+
 def test_a_set_can_show_only_prompts_on_which_answers_differ():
     same, other = said("a", "a"), replace(said("a", "b"), prompt="Who?")
     failed = Comparison("Too long", None, (), True, error="too long")
@@ -188,6 +241,9 @@ def test_what_happened_is_told_with_the_runs_own_numbers(run):
     [
         ("one\n\n two \nthree, and four", ("one", "two", "three, and four")),
         ("id,prompt\n1,one\n2,two", ("one", "two")),
+        ("id;question\n1;one\n2;two", ("one", "two")),
+        (json.dumps([{"prompt": "one"}, {"prompt": "two"}], indent=2), ("one", "two")),
+        ("{{name}} is who?\n[1, 2] is what?", ("{{name}} is who?", "[1, 2] is what?")),
         ('{"question": "one"}\n{"question": "two"}', ("one", "two")),
         ("\n".join(HOSTILE[:4]), tuple(HOSTILE[:4])),
     ],
@@ -206,6 +262,11 @@ def test_prompts_are_read_as_they_were_written(written, prompts, tmp_path):
 
 def test_what_is_left_out_of_a_set_is_said(tmp_path):
     path = tmp_path / "set.jsonl"
+    path.write_text("\n".join(json.dumps({"instruction": text, "input": "x"}) for text in "ab"))
+    read = read_prompts("c", str(path))
+    assert read.prompts == ("a", "b")
+    assert "the column instruction is asked; not read: input" in read.notes
+    assert "the file is asked, not what is written beside it" in read.notes
     path.write_text("\n".join(json.dumps({"prompt": text}) for text in ["a", "a", "", "b"]))
     read = read_prompts("", str(path))
     assert read.prompts == ("a", "b")
@@ -246,6 +307,8 @@ def test_votes_say_who_wins_for_every_column_and_become_files(tmp_path, monkeypa
     first, second = rates_of(votes)
     assert (first.tuned, first.wins, first.losses, first.verdict) == ("x", 12, 0, "better")
     assert (second.tuned, second.losses) == ("y", 1)
+    turned = ballot("r", ("x", "base"))  # the columns stood in the other order
+    assert [(one.tuned, one.wins) for one in rates_of([*votes, vote(turned, "x")])] == [("x", 13), ("y", 0)]
     table, rows, pairs = vote_files(votes)
     assert table.read_text(encoding="utf-8-sig").count("\n") == 14
     assert len(rows.read_text().splitlines()) == 13
@@ -265,20 +328,6 @@ def test_a_page_hears_of_answers_at_most_so_often_and_of_the_last_one_always():
     heard = list(paced(iter(growing), every=100, clock=lambda: next(now)))
     assert heard == [growing[0], growing[-1]]
     assert list(paced(iter(growing), every=0)) == growing
-
-
-def test_a_page_waits_for_its_newest_question_and_for_no_other_pages():
-    cancels = Cancels()
-    one, other = SimpleNamespace(session_hash="one"), SimpleNamespace(session_hash="other")
-    first, elsewhere = cancels.begin(one), cancels.begin(other)
-    second = cancels.begin(one)
-    assert first.is_set()
-    assert cancels.is_replaced(one, first)
-    assert not cancels.is_replaced(one, second)
-    cancels.end(one)
-    assert second.is_set()
-    assert not cancels.is_replaced(one, second)  # cancelled, not replaced: what there is of it is shown
-    assert not elsewhere.is_set()
 
 
 # programs
@@ -303,8 +352,24 @@ def test_a_program_goes_on_with_a_conversation_of_its_columns(run, calls):
     assert all("1 earlier turn" in one["provenance"] for one in again["answers"])
     *_growing, last = calls["stream"]([], "and now?", "", 4, 0.0, 0, columns, first["continued"])
     assert [one["text"] for one in last["answers"]] == [one["text"] for one in again["answers"]]
-    with pytest.raises(UserError, match="A column has no runs"):
-        calls["compare"]([], "x", "", 4, 0.0, 0, [{"runs": "x"}], None)
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"columns": [{"runs": "x"}]}, "columns.0.runs = 'x': there is no such setting here"),
+        ({"columns": [{"strength": "strong"}]}, "columns.0.strength = 'strong'"),
+        ({"columns": [{"examples": [["a"]]}]}, "columns.0.examples.0.1"),
+        ({"columns": ["x"]}, "columns.0 = 'x'"),
+        ({"history": [[["a", "b", "c"]]]}, "history.0.0"),
+        ({"max_new_tokens": "many"}, "max_new_tokens = 'many'"),
+        ({"prompt": None}, "prompt"),
+    ],
+)
+def test_what_a_program_gives_and_can_not_be_is_named(calls, given, named):
+    with pytest.raises(ValidationError) as wrong:
+        calls["compare"](**{"runs": [], "prompt": "x", **given})
+    assert named in str(explain(wrong.value))
 
 
 def test_the_simple_call_is_base_and_runs(run, calls):

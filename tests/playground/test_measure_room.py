@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+from inspect import isgeneratorfunction
 
+import gradio as gr
 import pytest
 
 from playground import views
@@ -12,12 +14,14 @@ from playground.jobs import MEASURER, Jobs
 from playground.live import Looks
 from playground.owners import Caller
 from playground.parts import measure_form
+from playground.parts.shared import Shared
+from playground.rooms import measure
 from playground.views.changed import Choice
 from tests.measure.card.made import Read, finished, made_run, measured
 from tests.measure.changes.made import answered
-from tunelab import Run, UserError
+from tunelab import Run, UserError, delete_run
 from tunelab.measure.answered import write_rows
-from tunelab.measure.measurement import Measurement
+from tunelab.measure.measurement import Measurement, Standing
 from tunelab.measure.settings import Measuring
 from tunelab.run.reports import Counted, Memorisation, Safety
 
@@ -200,6 +204,32 @@ def test_a_choice_survives_its_button():
 # measuring
 
 
+def test_the_runs_that_can_be_measured_beside_it_are_those_that_are_there(jobs, run, tmp_path):
+    with gr.Blocks() as page:
+        given = gr.Tabs(), gr.State(None), gr.State(None), gr.Button()
+        measure.build(Shared(page, jobs, None, *given))
+    stand = next(one.fn for one in page.fns.values() if one.name == "stand" and isgeneratorfunction(one.fn))
+    against = next(one for one in page.blocks.values() if one.elem_id == "measure-against")
+
+    def there(before, asked):
+        """What is remembered of this look, what can be chosen, and what of it is not any more."""
+        first = next(stand(run.id, before, asked))
+        (seen,) = [value for component, value in first.items() if isinstance(component, gr.State)]
+        return seen, [identity for _label, identity in first[against]["choices"]], first[against].get("value"), first
+
+    other = finished(made_run(tmp_path, name="other"))
+    seen, choices, chosen, _first = there(None, None)
+    assert (choices, chosen) == ([other.id], None)
+    third = finished(made_run(tmp_path, name="third"))
+    seen, choices, chosen, first = there(seen, [other.id])
+    assert set(choices) == {other.id, third.id}
+    assert chosen is None
+    assert len(first) == 2  # nothing else of the page is touched
+    delete_run(other)
+    _seen, choices, chosen, _first = there(seen, [other.id, third.id])
+    assert choices == chosen == [third.id]
+
+
 def test_the_app_starts_the_process_that_measures_and_pages_hear_of_it(tmp_path, run):
     jobs = Jobs(tmp_path, measurer=(sys.executable, "-c", "import sys; print(sys.argv[1])"))
     before = jobs.moment()
@@ -220,13 +250,20 @@ def test_the_app_starts_the_process_that_measures_and_pages_hear_of_it(tmp_path,
     assert jobs.moment() != asked
 
 
+def test_what_went_wrong_is_told_in_the_words_of_the_form(run):
+    measurement = Measurement(run)
+    measurement.path.mkdir()
+    measurement._tell(Standing(state="failed", message="no labels. Measure by written answers: --by answer."))
+    text = Read(views.measuring_html(None, run)).text
+    assert "no labels. Choose written answers" in text
+    assert "--" not in text
+
+
 def test_the_program_that_measures_is_there():
     assert MEASURER[-1] == "tunelab.measure.measurement"
 
 
 def test_the_form_as_it_stands_measures_as_the_command_does_and_says_what_is_empty():
-    import gradio as gr
-
     with gr.Blocks():
         values = {name: widget.value for name, widget in measure_form.lay_out().items()}
     assert measure_form.settings(values) == Measuring()

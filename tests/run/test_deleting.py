@@ -11,8 +11,10 @@ from tests.train.test_loop import config
 from tunelab import Run, UserError, finetune, heldout_examples, list_runs
 from tunelab.run.deleting import delete_run, deleted_runs, empty_deleted, restore_run, run_bytes, runs_from
 from tunelab.run.events import Stopped
+from tunelab.run.heartbeat import Beating
 from tunelab.run.run import DELETED
 from tunelab.run.trained import known_rows
+from tunelab.run.turn import MEASURING
 
 
 @pytest.fixture
@@ -48,6 +50,17 @@ def test_a_deleted_run_is_in_no_list_and_comes_back_as_it_was(run):
     assert (back.id, back.labels.tags) == (run.id, ("good",))
     assert files_of(back) == before
     assert deleted_runs() == []
+
+
+def test_what_is_measured_is_refused(run):
+    measured = Beating(run.path / MEASURING)
+    measured.path.mkdir()
+    measured.beat()
+    with pytest.raises(UserError, match="is being measured"):
+        delete_run(run)
+    assert [one.id for one in list_runs()] == [run.id]
+    measured.end_beat()
+    delete_run(run)
 
 
 def test_what_trains_is_refused_and_what_waits_leaves_the_queue(run):

@@ -317,10 +317,11 @@ class Owner:
         return Talk(request.questions[place], self.resident.base, tell, failed)
 
     def _check_bases(self, request: Request) -> None:
-        """Refuse runs of other weights than those that are resident."""
+        """Refuse runs of other weights than those that are resident, and what was deleted since it was asked."""
         assert self.resident is not None
         runs: dict[str, Run] = {run.id: run for question in request.questions for run in question.runs}
         for run in runs.values():
+            run.check_result()
             run.check_base(self.resident.base.spec.repo_id, self.resident.base.sha256)
 
     def _say_swap(self, request: Request, spec: ModelSpec) -> None:

@@ -21,10 +21,17 @@ class Part:
 
 
 def result_of(talk: Talk, row: int) -> Result | None:
-    """What answers a row; None: the base, which a result at strength 0 is."""
+    """What answers a row; None: the base, which a result at strength 0 is.
+
+    Raises:
+        UserError: it is not there any more.
+    """
     column = talk.question.columns[talk.rows[row].column]
     run = column.opened_run
-    return None if run is None or column.strength == 0 else Result.of(run, column.strength)
+    if run is None or column.strength == 0:
+        return None
+    run.check_result()
+    return Result.of(run, column.strength)
 
 
 def in_turns(resident: Resident, parts: Sequence[Part]) -> Iterator[None]:

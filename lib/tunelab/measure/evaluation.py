@@ -29,6 +29,7 @@ from tunelab.run.run import Run
 
 if TYPE_CHECKING:
     from tunelab.data import Encoded, Example
+    from tunelab.measure.changes.rows import AnsweredRow
     from tunelab.measure.statistics import Measured as Judged
     from tunelab.spec import DataSpec
 
@@ -98,15 +99,16 @@ def evaluate_all(
     if picked.blocks:
         _check_same_tokens(runs)
     found: list[tuple[Report, Judged]] = []
+    answered: list[list[AnsweredRow]] = []
     for run in runs:
         measured = MeasuredRun(run, picked, task, settings, on_progress)
-        report = measured.report(pool, _flags(run, runs, number))
-        if report.answers_file:
-            write_rows(measured.answered_rows(), run.path / report.answers_file)
-        found.append((report, measured.judged()))
+        found.append((measured.report(pool, _flags(run, runs, number)), measured.judged()))
+        answered.append(measured.answered_rows())
         del measured  # before the next model is loaded
     reports = _with_verdicts(found)
-    for run, report in zip(runs, reports, strict=True):
+    for run, report, rows_of_run in zip(runs, reports, answered, strict=True):
+        if report.answers_file:  # only now: until there is a new report, the old one shows its own rows
+            write_rows(rows_of_run, run.path / report.answers_file)
         report.write(keep if keep and run is first else run.path / REPORT_FILE)
     return reports
 

@@ -32,6 +32,7 @@ from tunelab.run.turn import MEASURING, Turn, lock_of
 
 REQUEST_FILE, STANDING_FILE = "request.json", "standing.json"
 LOOK_SECONDS = 0.3
+LOST = "its process has ended and said nothing; often the machine has too little memory: close other programs"
 State = Literal["waiting", "measuring", "done", "stopped", "failed", "lost"]
 
 
@@ -116,7 +117,7 @@ class Measurement(Beating):
         except (OSError, ValidationError):
             return None
         if told.state in ("waiting", "measuring") and not self.is_alive:
-            return told.model_copy(update={"state": "lost", "message": "its process has ended without a word"})
+            return told.model_copy(update={"state": "lost", "message": LOST})
         return told
 
     def request_stop(self) -> None:

@@ -47,7 +47,7 @@ def delete_run(run: Run) -> Deleted:
     run.check_whole()
     if run.root.name == DELETED or not run.path.is_dir():
         raise UserError(f"Run {run.id} is not in the list of runs any more, so there is nothing to delete.")
-    _check_not_worked_on(run)
+    _check_idle(run)
     if needing := [one.id for one in runs_from(run) if one.status != "finished"]:
         raise UserError(
             f"Run {run.id} can't be deleted: {listed(needing, 3)} started from it and still "
@@ -60,9 +60,9 @@ def delete_run(run: Run) -> Deleted:
     (run.path / MARK_FILE).touch()
     run.path.rename(target)
     gone = Run(target)
-    if gone.is_alive:  # a process began on it meanwhile
+    if gone.is_alive or _is_measured(gone):  # a process began on it meanwhile
         _move_back(gone, run.path)
-        _check_not_worked_on(run)
+        _check_idle(run)
     return _deleted(gone)
 
 
@@ -130,13 +130,15 @@ def run_bytes(run: Run) -> int:
     return _bytes(run.path)
 
 
-def _check_not_worked_on(run: Run) -> None:
+def _check_idle(run: Run) -> None:
     if run.is_alive:
         raise UserError(f"Run {run.id} is training. Stop it first (`tunelab stop {run.id}`), then delete it.")
-    if Beating(run.path / MEASURING).is_alive:
-        raise UserError(
-            f"Run {run.id} is being measured. Wait until it is done, or stop it in Measure, then delete it."
-        )
+    if _is_measured(run):  # what measures would write into its old place
+        raise UserError(f"Run {run.id} is being measured. Wait for it, or stop it in Measure, then delete it.")
+
+
+def _is_measured(run: Run) -> bool:
+    return Beating(run.path / MEASURING).is_alive
 
 
 def _deleted(run: Run) -> Deleted:

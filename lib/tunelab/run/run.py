@@ -327,6 +327,8 @@ class Run(Requests):
         Raises:
             UserError: with how far it is.
         """
+        if not self.path.is_dir():
+            raise UserError(f"Run {self.id} is not there any more: it was deleted. Choose another one, or restore it.")
         if not self.has_adapter:
             raise UserError(
                 f"Run {self.id} has no adapter yet ({self.progress().message}). Choose a finished or stopped run."

@@ -74,6 +74,17 @@ def test_the_order_shown_is_that_of_the_shuffle_and_of_nothing_else(tmp_path_fac
     assert places[0] == places[1]
 
 
+@pytest.mark.parametrize("part", ["@40", "@stage2"])
+def test_a_run_as_it_was_at_some_time_is_voted_on_as_long_as_the_run_is_there(part):
+    made = run_on_disk("a run")
+    store = VoteStore(runs_root())
+    one = Ballot("Why?", (Column("base", "because"), Column("a run then", "so", f"{made.id}{part}")))
+    store.add(one)
+    assert store.next_for("v") == one
+    shutil.rmtree(made.path)
+    assert store.next_for("v") is None
+
+
 def test_what_a_voter_is_shown_names_neither_column_nor_run(tmp_path):
     made = run_on_disk("my secret run")
     store = VoteStore(runs_root())

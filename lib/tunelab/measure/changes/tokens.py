@@ -50,8 +50,8 @@ class TokenChanges:
 
 def token_changes(run: Run, text: str, *, prompt: str | None = None, system: str | None = None) -> TokenChanges:
     """log p of each token of a text under a run's base and under its result. With a `prompt` the text is the answer to
-    it, its end of turn included (`system` None: the run's own); without one it is plain text. Plain text longer than
-    the run's rows is read in blocks, an answer is cut there; the notes say so.
+    it, its end of turn included (`system` None: the run's own; "": none); without one it is plain text. Plain text
+    longer than the run's rows is read in blocks, an answer is cut there; the notes say so.
 
     Raises:
         UserError: the text has nothing to score, or the run has no adapter.
@@ -93,8 +93,8 @@ def _rows(run: Run, base: Base, text: str, prompt: str | None, system: str | Non
                 "begins anew, and its first token has no probability."
             )
     else:
-        system = system or run.config.stages[run.progress().stage].data.system
-        opening = [Message("system", system)] if system else []
+        system = run.config.stages[run.stage].data.system if system is None else system
+        opening = [Message("system", system)] if system and system.strip() else []
         turns = [*opening, Message("user", prompt), Message("assistant", text)]
         rows, notes = encode_all([Example(messages=tuple(turns))], base.tokenizer, longest)
     if not rows:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import secrets
 import sqlite3
 import time
@@ -23,6 +24,7 @@ from tunelab.run.run import runs_root
 
 FILE = "votes.sqlite"
 FORMAT = 1
+STEP = re.compile(r"@(stage)?\d+$")  # behind a run's id: its result as it was then
 PATIENCE_SECONDS = 30.0  # how long a write waits for others
 SCHEMA = """
 CREATE TABLE ballots (id TEXT PRIMARY KEY, content TEXT NOT NULL, time_unix_seconds REAL NOT NULL);
@@ -225,7 +227,11 @@ class VoteStore:
     def _deleted(self, ballot: Ballot) -> list[str]:
         """The runs of a ballot that are not there."""
         ids = [column.run_id for column in ballot.columns if column.run_id]
-        return [name for name in ids if not (self.root / name / "config.json").is_file()]
+        return [
+            name
+            for name in ids
+            if not any((self.root / run / "config.json").is_file() for run in (name, STEP.sub("", name)))
+        ]
 
     def _check_runs(self, ballot: Ballot) -> None:
         if deleted := self._deleted(ballot):
