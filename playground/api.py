@@ -15,10 +15,11 @@ import secrets
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from functools import wraps
-from inspect import isgeneratorfunction
+from inspect import isgeneratorfunction, signature
 from typing import Any
 
 import gradio as gr
+from pydantic import BaseModel, ConfigDict, Field, validate_call
 
 from playground.door import SESSION
 from playground.errors import words_for
@@ -146,46 +147,62 @@ def _asking(jobs: Jobs, comparer: Comparer) -> dict[str, tuple[Callable[..., Any
         history: list | None,
     ) -> Generator[Comparison, None, None]:
         decoding: dict[str, Any] = {"max_new_tokens": max_new_tokens, "temperature": temperature}
-        if columns:
-            made = [_column(jobs, one, system) for one in columns]
-            before = [tuple((asked, answered) for asked, answered in one) for one in history or ()]
-            yield from comparer.ask(made, prompt, history=before, seeds=(seed,), **decoding)
+        found = [_wanted(jobs, run) for run in runs]
+        described = _Described.model_validate({"columns": columns or (), "history": history or ()})
+        if found and described.columns:
+            raise UserError("runs and columns are given: columns name their runs themselves. Leave runs empty: [].")
+        if described.history and not described.columns:
+            raise UserError("history goes with columns, each of which has its own. Give columns in place of runs.")
+        if described.columns:
+            made = [_column(jobs, one, system) for one in described.columns]
+            yield from comparer.ask(made, prompt, history=described.history, seeds=(seed,), **decoding)
         else:
-            found = [_wanted(jobs, run) for run in runs]
             yield from comparer.stream(found, prompt, system=system or None, seed=seed, **decoding)
 
     more = {"concurrency_limit": AT_ONCE, "concurrency_id": "answers"}
     return {"compare": (compare, more), "stream": (stream, more)}
 
 
-def _column(jobs: Jobs, given: dict, system: str) -> Column:
+class _DescribedColumn(BaseModel):
+    """A column, as a program describes it."""
+
+    model_config = ConfigDict(extra="forbid")
+    run: str | None = None
+    system: str | None = None
+    examples: tuple[tuple[str, str], ...] = ()
+    strength: float = Field(1.0, allow_inf_nan=False)
+
+
+class _Described(BaseModel):
+    """Columns, and what each of them was asked and answered before."""
+
+    columns: tuple[_DescribedColumn, ...] = ()
+    history: tuple[tuple[tuple[str, str], ...], ...] = ()
+
+
+def _column(jobs: Jobs, given: _DescribedColumn, system: str) -> Column:
     """The column that a program describes."""
-    if unknown := set(given) - {"run", "system", "examples", "strength"}:
-        raise UserError(
-            f"A column has no {', '.join(sorted(map(str, unknown)))[:80]}: allowed are run, system, examples, strength."
-        )
-    run = str(given["run"]) if given.get("run") else None
-    if run:
-        _wanted(jobs, run.partition("@")[0])
-    said = given.get("system")
-    examples = tuple(tuple(pair) for pair in given.get("examples") or ())
-    return Column(run, system or None if said is None else str(said), examples, float(given.get("strength", 1.0)))
+    if given.run:
+        _wanted(jobs, given.run.partition("@")[0])
+    said = (system or None) if given.system is None else given.system
+    return Column(given.run or None, said, given.examples, given.strength)
 
 
 def _told(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A call whose failure is one sentence, never a traceback."""
+    """A call whose failure is one sentence, never a traceback; also where it is given anything but what it says."""
+    checked, named = validate_call(config={"arbitrary_types_allowed": True})(function), signature(function)
 
     @wraps(function)
-    def guarded(*values: Any, **named: Any) -> Any:
+    def guarded(*values: Any) -> Any:
         try:
-            return function(*values, **named)
+            return checked(**named.bind(*values).arguments)
         except Exception as error:
             raise gr.Error(words_for(error), print_exception=False) from None
 
     @wraps(function)
-    def growing(*values: Any, **named: Any) -> Iterator[Any]:
+    def growing(*values: Any) -> Iterator[Any]:
         try:
-            yield from function(*values, **named)
+            yield from checked(**named.bind(*values).arguments)
         except Exception as error:
             raise gr.Error(words_for(error), print_exception=False) from None
 

@@ -15,6 +15,7 @@ import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,7 @@ class Jobs(Measurings):
 
     def watch(self) -> None:
         """Start queued runs from now on, in a thread of its own."""
+        self._watched = next((run.id for run in list_runs(self.root) if run.is_alive), "")  # from before a restart
         threading.Thread(target=self._watch, daemon=True, name="queue").start()
 
     def end(self) -> None:
@@ -103,10 +105,14 @@ class Jobs(Measurings):
         if config.start_from:
             check_lineage(config, Run.open(config.start_from, self.root))
         run = Run.create(config, self.root)
-        self.owners.remember(run, caller)
-        if expected_seconds is not None:
-            expect(run, expected_seconds)
-        run.queue()
+        try:
+            self.owners.remember(run, caller)
+            if expected_seconds is not None:
+                expect(run, expected_seconds)
+            run.queue()
+        except OSError:  # a full disk: nobody would ever train it
+            shutil.rmtree(run.path, ignore_errors=True)
+            raise
         self.start_next()
         return run
 
@@ -195,9 +201,10 @@ class Jobs(Measurings):
         """Move the run out of every list; `restore` brings it back.
 
         Raises:
-            UserError: it trains, another run needs it, or it is somebody else's.
+            UserError: it is trained, measured or exported, another run needs it, or it is somebody else's.
         """
         self.owners.check(run, caller)
+        self.exports.check_idle(run)
         with self._lock:  # no worker is started for it meanwhile
             return delete_run(run)
 
@@ -258,10 +265,13 @@ class Jobs(Measurings):
 
     def find(self, run_id: str | None) -> Run | None:
         """The run of that id, if it is still there."""
-        if not run_id or run_id != Path(run_id).name or run_id.startswith("."):  # the browser may send anything
+        # the browser may send anything: a path, a folder that is none of a run, what no file can be called
+        if not run_id or run_id != Path(run_id).name or run_id.startswith("."):
             return None
         run = Run(self.root / run_id)
-        return run if run.path.is_dir() else None
+        with suppress(OSError):  # too long
+            return run if (run.path / "config.json").is_file() else None
+        return None
 
     def state(self) -> list[Any]:
         """What pages depend on beside the moment, cheap to read: as long as both are the same, nothing has changed."""

@@ -7,6 +7,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from pydantic import ValidationError
 
 from playground import views
 from playground.columns import Pick, columns_of, has_strength, problems, results_of, taught
@@ -303,7 +304,7 @@ def test_a_program_goes_on_with_a_conversation_of_its_columns(run, calls):
     assert all("1 earlier turn" in one["provenance"] for one in again["answers"])
     *_growing, last = calls["stream"]([], "and now?", "", 4, 0.0, 0, columns, first["continued"])
     assert [one["text"] for one in last["answers"]] == [one["text"] for one in again["answers"]]
-    with pytest.raises(UserError, match="A column has no runs"):
+    with pytest.raises(ValidationError, match=r"columns\.0\.runs"):
         calls["compare"]([], "x", "", 4, 0.0, 0, [{"runs": "x"}], None)
 
 

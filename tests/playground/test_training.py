@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import time
 
@@ -11,8 +12,8 @@ from playground import jobs as module
 from playground.jobs import Jobs
 from playground.owners import Caller
 from tests.train.test_loop import config
-from tunelab import Run, diagnose
-from tunelab.run.events import Stopped
+from tunelab import Run, diagnose, list_runs, worker
+from tunelab.run.events import Finished, Stopped
 
 ANNA = Caller(session="anna's")
 # a worker that notes which run it was started for, and then does as the code says
@@ -81,3 +82,38 @@ def test_the_queue_goes_on_after_a_failure(watched, monkeypatch, caplog):
     jobs.watch()
     until(lambda: (run.path / "begun").exists())
     assert caplog.text.count("the queue could not go on") == 1
+
+
+def test_of_two_workers_of_a_run_the_second_leaves_it_alone(tiny):
+    run = Run.create(config(tiny, steps=2))
+    run.queue()
+    with worker._alone(run) as first:
+        assert first
+        assert worker.main([str(run.path)]) == 0
+        assert (run.queued_ns is not None, list(run.events())) == (True, [])
+    assert worker.main([str(run.path)]) == 0
+    assert run.status == "finished"
+
+
+def test_an_app_that_starts_while_a_run_trains_says_when_that_is_nearly_done(monkeypatch):
+    monkeypatch.setattr(module, "POLL_SECONDS", 0.02)
+    run, heard = Run.create(config("starter")), []
+    run.beat()
+    jobs = Jobs(on_nearly_done=lambda run: heard.append(run.id))
+    jobs.watch()
+    run.append(Finished(step=4, seconds=1.0, heldout_loss=None, adapter="adapter", peak_memory_bytes=0))
+    run.end_beat()
+    until(lambda: heard == [run.id])
+    jobs.end()
+
+
+def test_a_run_that_a_full_disk_kept_out_of_the_queue_is_not_left_behind(monkeypatch):
+    jobs = Jobs()
+
+    def full(_run):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Run, "queue", full)
+    with pytest.raises(OSError, match="No space left"):
+        jobs.start(config("starter"), ANNA, expected_seconds=1.0)
+    assert list_runs() == []

@@ -11,6 +11,7 @@ from tests.train.test_loop import config
 from tunelab import Run, UserError, finetune, heldout_examples, list_runs
 from tunelab.run.deleting import delete_run, deleted_runs, empty_deleted, restore_run, run_bytes, runs_from
 from tunelab.run.events import Stopped
+from tunelab.run.heartbeat import Beating
 from tunelab.run.run import DELETED
 from tunelab.run.trained import known_rows
 
@@ -57,6 +58,12 @@ def test_what_trains_is_refused_and_what_waits_leaves_the_queue(run):
         delete_run(run)
     assert run.status == "running"
     run.end_beat()
+    measured = Beating(run.path / "measuring")
+    measured.path.mkdir()
+    measured.beat()
+    with pytest.raises(UserError, match=r"is being measured. Stop that"):
+        delete_run(run)
+    measured.end_beat()
     delete_run(run)
     assert not (restore_run(run.id).path / "queued").exists()
 

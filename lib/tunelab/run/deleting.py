@@ -19,9 +19,11 @@ from pathlib import Path
 
 from tunelab.errors import UserError, listed, shortened
 from tunelab.machine.files import write_atomically
+from tunelab.run.heartbeat import Beating
 from tunelab.run.labels import LABELS_FILE
 from tunelab.run.run import DELETED, Run, list_runs, runs_root
 from tunelab.run.trained import TRAINED_FILE
+from tunelab.run.turn import MEASURING
 
 MARK_FILE, EMPTIED_FILE = "deleted", "emptied"
 KEPT_FOR_OTHERS = {"config.json", "events.jsonl", TRAINED_FILE, LABELS_FILE, MARK_FILE, EMPTIED_FILE}
@@ -40,12 +42,12 @@ def delete_run(run: Run) -> Deleted:
     """The run, moved out of the list; `restore_run` brings it back. One that waits leaves the queue.
 
     Raises:
-        UserError: it is training, or another run still needs its result.
+        UserError: it is trained or measured, or another run still needs its result.
     """
     run.check_whole()
     if run.root.name == DELETED or not run.path.is_dir():
         raise UserError(f"Run {run.id} is not in the list of runs any more, so there is nothing to delete.")
-    _check_not_training(run)
+    _check_idle(run)
     if needing := [one.id for one in runs_from(run) if one.status != "finished"]:
         raise UserError(
             f"Run {run.id} can't be deleted: {listed(needing, 3)} started from it and still "
@@ -60,7 +62,7 @@ def delete_run(run: Run) -> Deleted:
     gone = Run(target)
     if gone.is_alive:  # a process began on it meanwhile
         _move_back(gone, run.path)
-        _check_not_training(run)
+        _check_idle(run)
     return _deleted(gone)
 
 
@@ -128,9 +130,11 @@ def run_bytes(run: Run) -> int:
     return _bytes(run.path)
 
 
-def _check_not_training(run: Run) -> None:
+def _check_idle(run: Run) -> None:
     if run.is_alive:
         raise UserError(f"Run {run.id} is training. Stop it first (`tunelab stop {run.id}`), then delete it.")
+    if Beating(run.path / MEASURING).is_alive:
+        raise UserError(f"Run {run.id} is being measured. Stop that, or wait until it is done, then delete it.")
 
 
 def _deleted(run: Run) -> Deleted:
