@@ -8,6 +8,7 @@ import argparse
 import os
 import secrets
 import shutil
+import signal
 import socket
 import sys
 import tempfile
@@ -16,6 +17,7 @@ import webbrowser
 from pathlib import Path
 
 from playground import loopback
+from tunelab.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR
 from tunelab.machine import libraries
 
 EVERYWHERE = "0.0.0.0"
@@ -24,17 +26,27 @@ EVERYWHERE = "0.0.0.0"
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m playground", description=__doc__)
     parser.add_argument("--runs", type=Path, help="where runs live (default: the user's data folder)")
-    parser.add_argument("--port", type=int, default=7860, help="the first port to try")
+    parser.add_argument("--port", type=port_number, default=7860, help="the first port to try")
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
     parser.add_argument("--lan", action="store_true", help="let this network in, by a password that is made and shown")
     options = parser.parse_args()
 
     uploads = tempfile.mkdtemp(prefix="playground-")
     prepare(uploads)
+    end_orderly()
     try:
         return serve(options.runs, options.port, open_browser=not options.no_browser, lan=options.lan)
+    except KeyboardInterrupt:  # before the page was up, or a second time
+        return EXIT_INTERRUPTED
     finally:
         shutil.rmtree(uploads, ignore_errors=True)
+
+
+def port_number(text: str) -> int:
+    """A port, of what stands on the command line; 0: any that is free."""
+    if text.isascii() and text.isdigit() and int(text) < 2**16:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is no port: allowed are 0 (any that is free) to 65535")
 
 
 def prepare(uploads: str) -> None:
@@ -45,6 +57,14 @@ def prepare(uploads: str) -> None:
     os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": uploads, "HF_HUB_DISABLE_TELEMETRY": "1"}
 
 
+def end_orderly() -> None:
+    """Have whoever ends this process, or closes its terminal, end it as Ctrl-C does: uploads are removed then."""
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:  # else nohup had it ignored
+            signal.signal(number, signal.default_int_handler)
+
+
 def serve(root: Path | None, port: int, open_browser: bool, lan: bool = False) -> int:
     """The exit code, once the page has been closed with Ctrl-C."""
     with loopback.without_proxies():
@@ -52,24 +72,27 @@ def serve(root: Path | None, port: int, open_browser: bool, lan: bool = False) -
     from playground.door import Door
     from playground.front import Front
     from playground.jobs import Jobs
-    from tunelab import Comparer, runs_root
+    from tunelab import Comparer, UserError, runs_root
 
     comparer = Comparer(runs_root(root))
     jobs = Jobs(root, on_nearly_done=comparer.prepare)
     try:
-        jobs.root.mkdir(parents=True, exist_ok=True)
+        key = jobs.owners.key  # makes the folder, and writes into it
+    except UserError as error:
+        print(error)
+        return EXIT_USER_ERROR
     except OSError as error:
         print(f"Runs can't be kept in {jobs.root}: {error.strerror}. Choose another folder with --runs DIR.")
-        return 2
+        return EXIT_USER_ERROR
     listener = server.listener(EVERYWHERE if lan else loopback.HOST, port)
     port, password = listener.getsockname()[1], new_password() if lan else None
     page = app.build(jobs, comparer)
     web = Front(server.application(page, jobs, look.look()), look.scripts())
-    running = server.Server(Door(web, jobs.owners.key, password), listener)
+    running = server.Server(Door(web, key, password), listener)
     try:
         running.start()
         jobs.watch()
-        url = f"http://{loopback.HOST}:{port}/?key={jobs.owners.key}"
+        url = f"http://{loopback.HOST}:{port}/?key={key}"
         print(greeting(url, jobs.root, port, password), flush=True)
         if open_browser:
             webbrowser.open(url)

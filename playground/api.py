@@ -15,11 +15,11 @@ import secrets
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from functools import wraps
-from inspect import isgeneratorfunction
+from inspect import isgeneratorfunction, signature
 from typing import Any
 
 import gradio as gr
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, validate_call
 
 from playground.door import SESSION
 from playground.errors import words_for
@@ -139,14 +139,16 @@ def _asking(jobs: Jobs, comparer: Comparer) -> dict[str, tuple[Callable[..., Any
 
     def asked(question: _Question) -> Generator[Comparison, None, None]:
         decoding: dict[str, Any] = {"max_new_tokens": question.max_new_tokens, "temperature": question.temperature}
+        found = [_wanted(jobs, run) for run in question.runs]
+        if found and question.columns:
+            raise UserError("runs and columns are given: columns name their runs themselves. Leave runs empty: [].")
+        if question.history and not question.columns:
+            raise UserError("history goes with columns, each of which has its own. Give columns in place of runs.")
         if question.columns:
             made = [_column(jobs, one, question.system) for one in question.columns]
             history = question.history or ()
             yield from comparer.ask(made, question.prompt, history=history, seeds=(question.seed,), **decoding)
-        elif question.history:
-            raise UserError("history is of columns: give the columns that began the conversation.")
         else:
-            found = [_wanted(jobs, run) for run in question.runs]
             system, seed = question.system or None, question.seed
             yield from comparer.stream(found, question.prompt, system=system, seed=seed, **decoding)
 
@@ -161,7 +163,7 @@ class _Given(BaseModel):
     run: str | None = None
     system: str | None = None
     examples: tuple[tuple[str, str], ...] = ()
-    strength: float = 1.0
+    strength: float = Field(1.0, allow_inf_nan=False)
 
 
 class _Question(BaseModel):
@@ -194,19 +196,20 @@ def _column(jobs: Jobs, given: _Given, system: str | None) -> Column:
 
 
 def _told(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A call whose failure is one sentence, never a traceback."""
+    """A call whose failure is one sentence, never a traceback; also where it is given anything but what it says."""
+    checked, named = validate_call(config={"arbitrary_types_allowed": True})(function), signature(function)
 
     @wraps(function)
-    def guarded(*values: Any, **named: Any) -> Any:
+    def guarded(*values: Any) -> Any:
         try:
-            return function(*values, **named)
+            return checked(**named.bind(*values).arguments)
         except Exception as error:
             raise gr.Error(words_for(error), print_exception=False) from None
 
     @wraps(function)
-    def growing(*values: Any, **named: Any) -> Iterator[Any]:
+    def growing(*values: Any) -> Iterator[Any]:
         try:
-            yield from function(*values, **named)
+            yield from checked(**named.bind(*values).arguments)
         except Exception as error:
             raise gr.Error(words_for(error), print_exception=False) from None
 

@@ -13,6 +13,7 @@ from playground.english import runs as say_runs
 from playground.errors import shown
 from playground.jobs import Jobs
 from playground.material import Material
+from playground.owners import Caller
 from playground.parts.changes import Asked
 from playground.parts.events import PRIVATE, QUIET, shown_if
 from playground.parts.hidden import hidden
@@ -116,8 +117,8 @@ def _open(page: gr.Blocks, shared: Shared, head: _Head) -> None:
 
     def attach(request: gr.Request) -> dict[Any, Any]:
         run = _run_to_show(shared.jobs, request.query_params.get("run"))
-        waiting = run and run.status in ("running", "queued") and quick.is_quick(run)
-        return {shared.chosen: run.id if run else None, head.awaited: run.id if run and waiting else None}
+        awaited = _is_awaited(shared.jobs, run, shared.caller(request)) if run else False
+        return {shared.chosen: run.id if run else None, head.awaited: run.id if run and awaited else None}
 
     page.load(attach, None, [shared.chosen, head.awaited], **QUIET)
 
@@ -239,6 +240,13 @@ def _lead_on_from_runs(shared: Shared, rooms: _Rooms) -> None:
     kept.again.click(
         train_again, shared.chosen, [shared.tabs, *filled, shared.material, training.before, kept.message], **PRIVATE
     )
+
+
+def _is_awaited(jobs: Jobs, run: Run, caller: Caller) -> bool:
+    """Whether the caller's page goes to Compare when the run is done: nobody is taken away from his work by what
+    another one has started."""
+    is_his = jobs.owners.whose(run, caller) == "yours"
+    return is_his and run.status in ("running", "queued") and quick.is_quick(run)
 
 
 def _run_to_show(jobs: Jobs, run_id: str | None) -> Run | None:

@@ -3,6 +3,8 @@
 - Each browser gets a session cookie: a run belongs to the session that started it (`owners`).
 - The address that the terminal prints carries the server's key; whoever opens it is known as who runs the server.
 - On this machine alone, only names of this machine are answered, so that no page of elsewhere can pose as this one.
+- What a page of elsewhere has a browser ask for is refused, but for following a link: it could come with what the
+  browser knows of this one (W3C Fetch Metadata).
 - In a network (`--lan`) nobody gets in without the password, and who guesses has to wait.
 """
 
@@ -18,7 +20,7 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
 from http.cookies import CookieError, SimpleCookie
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import parse_qsl, urlencode
 
 SESSION = "playground_session"
@@ -39,23 +41,29 @@ class Throttle:
     """How long somebody has to wait who gave wrong passwords."""
 
     clock: Callable[[], float] = time.monotonic
-    _wrong: dict[str, tuple[int, float]] = field(default_factory=dict)  # tries, and until when nothing is heard
+    # tries, until when nothing is heard, and what was tried last
+    _wrong: dict[str, tuple[int, float, bytes]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def seconds_to_wait(self, who: str) -> float:
         with self._lock:
-            return max(0.0, self._wrong.get(who, (0, 0.0))[1] - self.clock())
+            return max(0.0, self._wrong.get(who, (0, 0.0, b""))[1] - self.clock())
 
-    def wrong(self, who: str) -> None:
-        """Count a wrong password."""
+    def wrong(self, who: str, password: str) -> None:
+        """Count a wrong password. The same one again is no further guess: a page that was open while the server started
+        again goes on with the one it knows."""
+        tried = hashlib.sha256(password.encode()).digest()
         with self._lock:
             now = self.clock()
             self._wrong = {k: v for k, v in self._wrong.items() if v[1] + FORGOTTEN_AFTER_SECONDS > now}
-            tries = self._wrong.get(who, (0, 0.0))[0] + 1
+            before, _until, last = self._wrong.get(who, (0, 0.0, b""))
+            if hmac.compare_digest(tried, last):
+                return
+            tries = before + 1
             beyond = tries - FREE_TRIES
             # the exponent is bounded: 2 ** 2000 is no float
             pause = min(LONGEST_WAIT_SECONDS, WAIT_SECONDS * 2 ** min(beyond, 10)) if beyond >= 0 else 0.0
-            self._wrong[who] = (tries, now + pause)
+            self._wrong[who] = (tries, now + pause, tried)
 
     def right(self, who: str) -> None:
         with self._lock:
@@ -82,14 +90,15 @@ class Door:
         elif refusal := self._refusal(scope):
             await _answer(scope, receive, send, *refusal)
         elif shown := self._key_in_address(scope):
-            await _answer(
-                scope, receive, send, 303, "", [(b"location", shown), _cookie(key_cookie(str(self.key)), str(self.key))]
-            )
+            known = _cookie(key_cookie(str(self.key)), str(self.key), "Strict")
+            await _answer(scope, receive, send, 303, "", [(b"location", shown), known])
         else:
             await self.inside(scope, receive, self._with_session(scope, send))
 
     def _refusal(self, scope: Scope) -> tuple[int, str, Headers] | None:
         """Status, words and headers for who may not come in."""
+        if _is_sent_from_elsewhere(scope):
+            return 403, "Another page asks for this. Open the playground in a tab of its own.", []
         if self.password is not None:
             return self._password_refusal(scope, self.password)
         host = _header(scope, b"host")
@@ -108,7 +117,7 @@ class Door:
             self.throttle.right(who)
             return None
         if given is not None:
-            self.throttle.wrong(who)
+            self.throttle.wrong(who, given)
         asked = [(b"www-authenticate", b'Basic realm="Fine-tuning Playground", charset="UTF-8"')]
         said = "The password is needed: it stands in the terminal the playground runs in. Any user name will do."
         return 401, said, asked
@@ -128,7 +137,8 @@ class Door:
         """`send`, which gives a browser its session if it has none."""
         if scope["type"] != "http" or cookies(scope).get(SESSION):
             return send
-        new = _cookie(SESSION, secrets.token_urlsafe(24))
+        # sent along by links of elsewhere: whoever follows one would be given another session, and lose his runs
+        new = _cookie(SESSION, secrets.token_urlsafe(24), "Lax")
 
         async def sending(message: Any) -> None:
             if message["type"] == "http.response.start":
@@ -151,6 +161,15 @@ def cookies(scope: Scope) -> dict[str, str]:
         return {}
 
 
+def _is_sent_from_elsewhere(scope: Scope) -> bool:
+    """Whether a browser sends it for a page that is not this server's."""
+    if site := _header(scope, b"sec-fetch-site"):
+        follows_link = _header(scope, b"sec-fetch-mode") == "navigate" and scope.get("method") in ("GET", "HEAD")
+        return site not in ("same-origin", "none") and not follows_link
+    origin = _header(scope, b"origin")  # in a network without TLS browsers say no more than this
+    return bool(origin) and origin.partition("://")[2] != _header(scope, b"host")
+
+
 def _header(scope: Scope, name: bytes) -> str:
     return next((value for key, value in scope["headers"] if key == name), b"").decode("latin-1")
 
@@ -166,9 +185,10 @@ def _password_of(scope: Scope) -> str | None:
         return ""
 
 
-def _cookie(name: str, value: str) -> tuple[bytes, bytes]:
-    """The header that sets a cookie scripts can't read and other sites can't send, for a year."""
-    return b"set-cookie", f"{name}={value}; Path=/; Max-Age=31536000; HttpOnly; SameSite=Strict".encode()
+def _cookie(name: str, value: str, same_site: Literal["Strict", "Lax"]) -> tuple[bytes, bytes]:
+    """The header that sets a cookie scripts can't read and pages of other sites can't send, for a year; with "Lax"
+    their links can."""
+    return b"set-cookie", f"{name}={value}; Path=/; Max-Age=31536000; HttpOnly; SameSite={same_site}".encode()
 
 
 async def _answer(scope: Scope, receive: Receive, send: Send, status: int, words: str, headers: Headers) -> None:

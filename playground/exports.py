@@ -3,6 +3,7 @@ as its result is the one it was made from.
 
     RUN_DIR/exports/VERSION/gguf-q8_0.gguf    what was made; VERSION follows from the result
     RUN_DIR/exports/VERSION/gguf-q8_0.log     what its process says
+    RUN_DIR/exports/VERSION/gguf-q8_0.pid     which process that is: it outlives the app, and one that starts finds it
 
 Knows nothing of the page.
 """
@@ -14,19 +15,24 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
+
+import psutil
 
 from tunelab import ModelSpec, Run, UserError
 from tunelab.export.gguf_file import check_family
 from tunelab.export.merged import check_mergeable
+from tunelab.machine.files import write_atomically
 
 FOLDER = "exports"
 MAKER = (sys.executable, "-m", "tunelab.cli")
 LAST_WORDS_BYTES = 4000
+SAME_SECONDS = 2.0  # when a process began, told twice: a number is given to another one later
 INTERRUPTED = "It was interrupted. Press the button to make it again."
 KILLED = "Its process was ended by the system, as happens when memory runs out. Close other programs, then try again."
 
@@ -67,13 +73,31 @@ class Made:
         return sum(one.stat().st_size for one in self.path.rglob("*") if one.is_file())
 
 
+class _Process(Protocol):
+    def poll(self) -> int | None: ...
+
+
+class _Found:
+    """A process that an app from before has started."""
+
+    def __init__(self, process: psutil.Process) -> None:
+        self._process = process
+
+    def poll(self) -> int | None:
+        """None while it runs; how it ended is known to its parent alone."""
+        with suppress(psutil.NoSuchProcess):
+            if self._process.is_running() and self._process.status() != psutil.STATUS_ZOMBIE:
+                return None
+        return 1
+
+
 class Exports:
     """The exports of the runs of one root."""
 
     def __init__(self, root: Path, maker: Sequence[str] = MAKER) -> None:
         self.root, self.maker = root, tuple(maker)
         self._lock = threading.Lock()
-        self._making: dict[Path, subprocess.Popen[bytes]] = {}  # by the log
+        self._making: dict[Path, _Process] = dict(_going_on(self.root))  # by the log
         self._codes: dict[Path, int] = {}
 
     def make(self, run: Run, kind: str) -> None:
@@ -87,20 +111,21 @@ class Exports:
         if reason := self.refusal(run, kind):
             raise UserError(reason)
         with self._lock:
-            self._check_free(self.root)
+            self.check_idle()
             folder = self._folder(run, kind)
             self._clear(run, kind, folder)
             folder.mkdir(parents=True, exist_ok=True)
             self._start(run, kind, folder)
 
-    def check_free(self, run: Run) -> None:
-        """Refuse a run of which something is being made.
+    def check_idle(self, run: Run | None = None) -> None:
+        """Refuse what can't be done while something is made, of this run or of any.
 
         Raises:
-            UserError: what.
+            UserError: with what is being made.
         """
-        with self._lock:
-            self._check_free(run.path)
+        for log in list(self._making):  # one that has ended leaves them
+            if (run is None or log.is_relative_to(run.path)) and self._alive(log):
+                raise UserError(f"{log.stem} of {log.parents[2].name} is being made. Wait until it is done.")
 
     def all(self, run: Run) -> list[Made]:
         """How each export of the run stands."""
@@ -146,11 +171,6 @@ class Exports:
             sorted(map(str, self._codes)),
         ]
 
-    def _check_free(self, folder: Path) -> None:
-        busy = next((log for log in list(self._making) if folder in log.parents and self._alive(log)), None)
-        if busy:
-            raise UserError(f"{busy.stem} of {busy.parents[2].name} is being made. Wait until it is done.")
-
     def _start(self, run: Run, kind: str, folder: Path) -> None:
         out, log_path = folder / f"{kind}{KINDS[kind].suffix}", folder / f"{kind}.log"
         name, *more = KINDS[kind].command
@@ -158,9 +178,13 @@ class Exports:
         command = [*gently, *self.maker, name, run.id, *more, "--out", str(out), "--runs", str(run.root)]
         self._codes.pop(log_path, None)
         with open(log_path, "wb") as log:
-            self._making[log_path] = subprocess.Popen(
+            process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
+        self._making[log_path] = process
+        with suppress(psutil.NoSuchProcess):  # it has ended already
+            noted = f"{process.pid} {psutil.Process(process.pid).create_time()}"
+            write_atomically(log_path.with_suffix(".pid"), noted)
 
     def _alive(self, log: Path) -> bool:
         process = self._making.get(log)
@@ -180,10 +204,21 @@ class Exports:
     def _clear(run: Run, kind: str, folder: Path) -> None:
         """Remove what was made from an earlier result, and this one if it is made again."""
         for old in (run.path / FOLDER).glob("*"):
-            for path in (old / f"{kind}{KINDS[kind].suffix}", old / f"{kind}.json", old / f"{kind}.log"):
+            for end in (KINDS[kind].suffix, ".json", ".log", ".pid"):
+                path = old / f"{kind}{end}"
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
             if old != folder and not any(old.iterdir()):
                 old.rmdir()
+
+
+def _going_on(root: Path) -> Iterator[tuple[Path, _Process]]:
+    """What is being made, by its log, by processes that an app from before has started."""
+    for path in root.glob(f"*/{FOLDER}/*/*.pid"):
+        with suppress(OSError, ValueError, psutil.Error):
+            number, began = path.read_text(encoding="utf-8").split()
+            process = psutil.Process(int(number))
+            if abs(process.create_time() - float(began)) < SAME_SECONDS:
+                yield path.with_suffix(".log"), _Found(process)
 
 
 @lru_cache(maxsize=64)

@@ -12,18 +12,19 @@ import hashlib
 import logging
 import secrets
 import shutil
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from playground.exports import Exports
-from playground.measurings import CLIMBER, MEASURER, Measurings, spawn
+from playground.measurings import CLIMBER, MEASURER, Measurings
 from playground.owners import Caller
 from playground.sources import check_config, check_model
+from playground.training import Training
 from tunelab import (
     Deleted,
     ModelSpec,
@@ -40,7 +41,6 @@ from tunelab import (
 from tunelab.chain import check_lineage
 from tunelab.errors import UserError
 from tunelab.run.deleting import find_deleted
-from tunelab.run.process import note_exit
 from tunelab.run.run import DELETED
 from tunelab.run.waiting import expect, seconds_left
 from tunelab.train.forecast import seconds_text
@@ -80,15 +80,14 @@ class Jobs(Measurings):
         """`on_nearly_done` hears once of each run that has a tenth of its steps left, or has finished before that was
         seen; in the thread that watches."""
         super().__init__(root, climber, measurer)
-        self.worker = tuple(worker)
         self.exports = Exports(self.root)
-        self._process: subprocess.Popen[bytes] | None = None
-        self._trained: Run | None = None  # by that process
+        self._training = Training(worker)
         self._on_nearly_done, self._watched, self._said = on_nearly_done, "", ""
         self._ended = threading.Event()
 
     def watch(self) -> None:
         """Start queued runs from now on, in a thread of its own."""
+        self._watched = next((run.id for run in list_runs(self.root) if run.is_alive), "")  # from before a restart
         threading.Thread(target=self._watch, daemon=True, name="queue").start()
 
     def end(self) -> None:
@@ -106,10 +105,14 @@ class Jobs(Measurings):
         if config.start_from:
             check_lineage(config, Run.open(config.start_from, self.root))
         run = Run.create(config, self.root)
-        self.owners.remember(run, caller)
-        if expected_seconds is not None:
-            expect(run, expected_seconds)
-        run.queue()
+        try:
+            self.owners.remember(run, caller)
+            if expected_seconds is not None:
+                expect(run, expected_seconds)
+            run.queue()
+        except OSError:  # a full disk: nobody would ever train it
+            shutil.rmtree(run.path, ignore_errors=True)
+            raise
         self.start_next()
         return run
 
@@ -198,10 +201,10 @@ class Jobs(Measurings):
         """Move the run out of every list; `restore` brings it back.
 
         Raises:
-            UserError: it trains, is measured or exported, another run needs it, or it is somebody else's.
+            UserError: it is trained, measured or exported, another run needs it, or it is somebody else's.
         """
         self.owners.check(run, caller)
-        self.exports.check_free(run)  # its process would make the folder anew
+        self.exports.check_idle(run)  # its process would make the folder anew
         with self._lock:  # no worker is started for it meanwhile
             return delete_run(run)
 
@@ -262,10 +265,13 @@ class Jobs(Measurings):
 
     def find(self, run_id: str | None) -> Run | None:
         """The run of that id, if it is still there."""
-        if not run_id or run_id != Path(run_id).name or run_id.startswith("."):  # the browser may send anything
+        # the browser may send anything: a path, a folder that is none of a run, what no file can be called
+        if not run_id or run_id != Path(run_id).name or run_id.startswith("."):
             return None
         run = Run(self.root / run_id)
-        return run if run.path.is_dir() else None
+        with suppress(OSError):  # too long
+            return run if (run.path / "config.json").is_file() else None
+        return None
 
     def state(self) -> list[Any]:
         """What pages depend on beside the moment, cheap to read: as long as both are the same, nothing has changed."""
@@ -292,27 +298,10 @@ class Jobs(Measurings):
     def start_next(self) -> None:
         """Start a worker for the oldest queued run, unless one trains."""
         with self._lock:
-            if self._trains():
+            if self._training.goes_on() or any(run.is_alive for run in list_runs(self.root)):
                 return
-            if any(run.is_alive for run in list_runs(self.root)):
-                return
-            waiting = self.queued()
-            if waiting:
-                run = waiting[0]
-                self._process = spawn([*self.worker, str(run.path)], run.path / "worker.log")
-                self._trained = run
-
-    def _trains(self) -> bool:
-        """Whether the worker that was started last still runs; of one that has ended, how is noted in its run."""
-        if self._process is None:
-            return False
-        code = self._process.poll()
-        if code is not None and self._trained:
-            note_exit(self._trained.path, code)
-            if code < 0:
-                self._trained.end_beat()  # whoever beat is gone
-            self._trained = None
-        return code is None
+            if waiting := self.queued():
+                self._training.start(waiting[0])
 
     def keep_upload(self, upload: str) -> str:
         """An upload's copy beside the runs, named by its content: the browser's own vanishes with the session."""
@@ -332,13 +321,20 @@ class Jobs(Measurings):
         return str(kept)
 
     def _watch(self) -> None:
+        failure = ""
         while not self._ended.wait(POLL_SECONDS):
-            self.start_next()
-            self._look_ahead()
+            try:
+                self.start_next()
+                self._look_ahead()
+                failure = ""
+            except Exception as error:  # a run that vanished, a full disk: whoever waits is not to wait for ever
+                if repr(error) != failure:  # once, not twice a second
+                    log.exception("the queue could not go on; it tries again")
+                failure = repr(error)
 
     def _look_ahead(self) -> None:
         """Say of the run that trains that it is nearly done. Costs a file's size where nothing is new."""
-        run = self._trained or self.find(self._watched)
+        run = self._training.run or self.find(self._watched)
         if run is None or run.id == self._said:
             return
         self._watched = run.id

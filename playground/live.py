@@ -23,6 +23,7 @@ from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 
 from playground import views
+from playground.errors import words_for
 
 if TYPE_CHECKING:
     from playground.jobs import Jobs
@@ -93,10 +94,17 @@ class Looks:
         key = _digest(self.jobs.state_of(run_id)) if name in self.of_run else self._state
         made, hash_, html = self._made.get((run_id, name), ("", "", ""))
         if made != key:
-            html = str(self._render(self.jobs.find(run_id), name))
+            html = self._rendered(self.jobs.find(run_id), name)
             hash_ = _digest(html)
             self._made[run_id, name] = (key, hash_, html)
         return hash_, html
+
+    def _rendered(self, run: Run | None, name: str) -> str:
+        """The HTML of a part; one that can't be made, as of a run with a damaged report, says so in its own place."""
+        try:
+            return str(self._render(run, name))
+        except Exception as error:
+            return str(views.problem_html(words_for(error)))
 
     def _render(self, run: Run | None, name: str) -> str:
         if part := self.of_run.get(name) or self.of_all.get(name):

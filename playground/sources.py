@@ -7,6 +7,7 @@ whoever opens the page could have any file of this machine shown to them as rows
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def check_data(data: DataSpec, owners: Owners, caller: Caller) -> None:
         UserError: with what to do instead.
     """
     for name in _named(data):
-        if _is_file(name) and not _is_inside(Path(name), owners.root) and not owners.runs_server(caller):
+        if _is_file(name) and not _is_inside(_at_home(name), owners.root) and not owners.runs_server(caller):
             raise UserError(
                 f"{name[:120]!r} is a file on the server's machine. Only whoever runs the server can read those: "
                 "upload your file, or open the address that the server's terminal printed."
@@ -62,17 +63,22 @@ def _named(data: DataSpec) -> Iterator[str]:
 
 def _is_file(name: str) -> bool:
     """Whether a name can be that of a file: one that is there, or is written as a path."""
-    path = Path(name).expanduser()
     try:
+        path = _at_home(name)
         return path.is_absolute() or ".." in path.parts or name.startswith("~") or path.exists()
     except (OSError, ValueError):  # too long, or with characters no path has: then it is none
         return False
 
 
+def _at_home(name: str) -> Path:
+    """The path; also where its '~somebody' has no home, of which `Path.expanduser` makes an error."""
+    return Path(os.path.expanduser(name))
+
+
 def _is_inside(path: Path, root: Path) -> bool:
     """Whether a file, links followed, lies where the page's own files lie."""
     try:
-        real = path.expanduser().resolve()
+        real = path.resolve()
     except (OSError, ValueError):
         return False
     return any(real.is_relative_to((root / folder).resolve()) for folder in FOLDERS)

@@ -86,7 +86,7 @@ class ModelSpec(Spec):
         """What the base's answers depend on, by setting. Specs that agree in it stand on the same base, whatever their
         device and the length of their rows. `keep_dequantized` is part of it for int8 alone: NF4 weights kept unpacked
         are the values that the packed ones stand for, while packed int8 rounds activations too."""
-        folder = Path(self.repo_id).expanduser()
+        folder = Path(os.path.expanduser(self.repo_id))  # `Path.expanduser` fails at a name that has no home
         repo_id = str(folder.resolve()) if os.path.isdir(folder) else self.repo_id
         names = ("revision", "quantization", "dtype", *(["keep_dequantized"] if self.quantization == "int8" else []))
         return {"repo_id": repo_id} | {name: getattr(self, name) for name in names}

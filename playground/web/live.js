@@ -59,6 +59,7 @@
             asked = shown.join();
             const query = new URLSearchParams({ run, key, have: shown.map((name) => `${name}:${have[name] ?? ""}`).join(",") });
             const answer = await fetch(`live?${query}`);
+            if (!answer.ok) throw new Error(answer.statusText); // what is shown is not up to date then
             failures = 0;
             offline(false);
             if (answer.status === 200) {

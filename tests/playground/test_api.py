@@ -3,6 +3,8 @@ deleted and asked; nobody changes what is another's."""
 
 from __future__ import annotations
 
+import json
+import re
 import time
 
 import pytest
@@ -10,6 +12,7 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 
 from playground import loopback
+from playground.errors import UNEXPECTED
 from playground.owners import Caller
 from tests.helpers import ROWS
 from tests.train.test_loop import config
@@ -110,20 +113,53 @@ def test_what_changes_a_run_takes_its_token(client, served, finished, tiny):
     assert run.id not in [one["run"] for one in client.predict(api_name="/runs")]
 
 
-WRONG = {
-    "/run": (["../../etc"], "no run"),
-    "/start": ([{"model": {"repo_id": "starter"}}], "technique"),
-    "/stop": (["none", ""], "no run"),
-    "/compare": ([[], "hello"], "No run|no run|base"),
-}
+RUN = "the run that has finished"  # in its place
+WRONG = [
+    ("/run", ["../../etc"], "no run"),
+    ("/run", [5], "run = 5"),
+    ("/run", [None], "run: "),
+    ("/run", ["x" * 5000], "no run"),
+    ("/start", [{"model": {"repo_id": "starter"}}], "technique"),
+    ("/start", [[1]], "config"),
+    ("/start", ["config", 5], "token = 5"),
+    ("/stop", ["none", ""], "no run"),
+    ("/stop", [{"run": RUN}, ""], "run: "),
+    ("/resume", [[RUN], ""], "run: "),
+    ("/delete", ["uploads", ""], "no run"),
+    ("/measure", [RUN, ["rows"]], "settings"),
+    ("/compare", [[], "hello"], "No run is chosen"),
+    ("/compare", [RUN, "hello"], "runs = "),
+    ("/compare", [None, "hello"], "runs: "),
+    ("/compare", [[5], "hello"], "runs.0 = 5"),
+    ("/compare", [[RUN], None], "prompt: "),
+    ("/compare", [[RUN], "  "], "prompt is empty"),
+    ("/compare", [[RUN] * 9, "hello"], "9 runs"),
+    ("/compare", [[RUN], "hello", "", "many"], "max_new_tokens = 'many'"),
+    ("/compare", [[RUN], "hello", "", 10**9], "max_new_tokens"),
+    ("/compare", [[RUN], "hello", "", 4, -1], "temperature = -1"),
+    ("/compare", [[RUN], "hello", "", 4, 0, 2**80], "seed"),
+    ("/compare", [[RUN], "hello", "", 4, 0, 0, [{"run": RUN}]], "Leave runs empty"),
+    ("/compare", [[RUN], "hello", "", 4, 0, 0, None, [[["a", "b"]]]], "history goes with columns"),
+    ("/compare", [[], "hello", "", 4, 0, 0, ["x"]], "columns.0"),
+    ("/compare", [[], "hello", "", 4, 0, 0, [{"x": 1}]], "columns.0.x"),
+    ("/compare", [[], "hello", "", 4, 0, 0, [{"run": "../../etc"}]], "no run"),
+    ("/compare", [[], "hello", "", 4, 0, 0, [{"run": RUN, "strength": "much"}]], "columns.0.strength = 'much'"),
+    ("/compare", [[], "hello", "", 4, 0, 0, [{"run": RUN, "strength": 9}]], "strength = 9"),
+    ("/compare", [[], "hello", "", 4, 0, 0, [{"run": RUN, "examples": [["a"]]}]], "columns.0.examples.0"),
+    ("/compare", [[], "hello", "", 4, 0, 0, [{"run": RUN}] * 9], "9 columns"),
+    ("/compare", [[], "hello", "", 4, 0, 0, [{"run": RUN}], [["a"]]], "history.0.0"),
+    ("/compare", [[], "hello", "", 4, 0, 0, [{"run": RUN}], [[], []]], "2 histories for 1 columns"),
+    ("/stream", [[RUN], "hello", "", "many"], "max_new_tokens = 'many'"),
+]
 
 
-@pytest.mark.parametrize("call", WRONG)
-def test_what_is_wrong_is_one_sentence(client, call):
-    arguments, words = WRONG[call]
-    with pytest.raises(AppError, match=words) as refused:
+@pytest.mark.parametrize(("call", "arguments", "words"), WRONG)
+def test_what_is_wrong_is_one_sentence_that_names_it(client, finished, call, arguments, words):
+    arguments = json.loads(json.dumps(arguments).replace(RUN, finished[0]))
+    with pytest.raises(AppError, match=re.escape(words)) as refused:
         client.predict(*arguments, api_name=call)
     assert "Traceback" not in str(refused.value)
+    assert UNEXPECTED not in str(refused.value)
     assert len(str(refused.value)) <= 400
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from playground import live
+from playground.errors import UNEXPECTED
 from playground.jobs import Jobs
 from playground.live import Looks
 from tests.train.test_loop import config
-from tunelab import Run
+from tunelab import Run, UserError
 from tunelab.run.events import StepDone
 
 EVERY = [*live.OF_RUN, *live.OF_ALL]
@@ -43,6 +44,21 @@ def test_nothing_is_sent_while_nothing_is_new_and_then_only_what_changed(run):
     assert set(second["parts"]) == {"steps"}
     assert second["moment"] == first["moment"]
     assert "hidden" not in rendered
+
+
+def test_a_part_that_can_not_be_made_says_so_in_its_place_and_the_others_are_there(run, caplog):
+    def refuse(jobs, run):
+        raise UserError("its report is damaged: <b>measure again</b>")
+
+    def fail(jobs, run):
+        raise KeyError("x")
+
+    parts = {"refused": refuse, "failed": fail, "fine": lambda jobs, run: run.name}
+    looked = Looks(Jobs(run.root), parts).look(run.id, "", dict.fromkeys(parts, ""))["parts"]
+    assert looked["fine"][1] == run.name
+    assert "its report is damaged: &lt;b&gt;measure again" in looked["refused"][1]
+    assert UNEXPECTED in looked["failed"][1]
+    assert "KeyError: 'x'" in caplog.text  # in the terminal
 
 
 def test_pages_that_look_at_the_same_time_share_what_was_made(run):

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from playground.app import _is_awaited
 from playground.jobs import Jobs
 from playground.owners import KEY_FILE, OWNER_FILE, Caller, Owners
+from playground.quick import quick_config
 from tests.measure.test_ladder import config as ladder_config
 from tests.train.test_loop import config
 from tunelab import Run, UserError, list_runs
@@ -160,8 +162,18 @@ def test_a_ladder_is_its_starters_too(jobs):
 
 def test_the_browser_names_no_folder_but_a_runs(jobs, run):
     jobs.delete(run, ANNA)
-    for name in ("", ".", "..", ".deleted", f".deleted/{run.id}", f"../runs/.deleted/{run.id}", str(run.path), "\0"):
+    (jobs.root / "uploads").mkdir()
+    names = ["", ".", "..", ".deleted", f".deleted/{run.id}", f"../runs/.deleted/{run.id}", str(run.path), "\0"]
+    for name in (*names, "uploads", "x" * 300, "é" * 200, "\ud800"):
         assert jobs.find(name) is None
+
+
+def test_a_page_waits_for_its_own_quick_adapter_alone(jobs, run):
+    made = jobs.start(quick_config(), ANNA)
+    assert [_is_awaited(jobs, made, who) for who in (ANNA, BEN, Caller())] == [True, False, False]
+    assert not _is_awaited(jobs, run, ANNA)  # is no quick adapter
+    jobs.stop(made, ANNA)
+    assert not _is_awaited(jobs, made, ANNA)
 
 
 def wait_since(*runs):

@@ -332,8 +332,25 @@ def test_one_export_is_made_at_a_time(trained):
     until(lambda: slow.one(trained, "merged").words == "loading")
     with pytest.raises(UserError, match=r"merged of .* is being made"):
         slow.make(trained, "card")
+    restarted = Jobs(trained.root)
+    assert restarted.exports.one(trained, "merged").words == "loading"
+    with pytest.raises(UserError, match=r"merged of .* is being made"):
+        restarted.exports.make(trained, "card")
+    with pytest.raises(UserError, match=r"merged of .* is being made"):
+        restarted.delete(trained, Caller.server())  # its process would write into a folder that is gone
     (process,) = slow._making.values()
     process.kill()
+    until(lambda: restarted.exports.one(trained, "merged").status == "failed")
+    assert Exports(trained.root).one(trained, "merged").words == exports.INTERRUPTED
+
+
+def test_one_that_has_ended_unseen_is_not_in_the_way_of_the_next(trained):
+    made_by = Exports(trained.root, (sys.executable, "-c", MAKES))
+    made_by.make(trained, "card")
+    (process,) = made_by._making.values()
+    process.wait()
+    made_by.make(trained, "card")
+    until(lambda: made_by.one(trained, "card").status == "made")
 
 
 def test_what_cannot_be_exported_is_told_before_it_is_tried(jobs, trained, tiny):

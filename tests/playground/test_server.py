@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import socket
+import subprocess
+import sys
 
 import pytest
 from fastapi import FastAPI
@@ -13,9 +16,10 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.testclient import TestClient
 
 from playground import server
-from playground.__main__ import greeting, new_password
+from playground.__main__ import greeting, main, new_password, serve
 from playground.front import Front
 from playground.look import scripts
+from playground.owners import KEY_FILE
 
 INSIDE = FastAPI()
 INSIDE.add_middleware(GZipMiddleware, minimum_size=1)
@@ -81,6 +85,49 @@ def test_where_no_port_is_free_it_says_what_to_do(monkeypatch):
     monkeypatch.setattr(socket.socket, "bind", refuse)
     with pytest.raises(SystemExit, match=r"No free port from 7860 to 7959. Give another one with --port"):
         server.listener("127.0.0.1", 7860)
+
+
+@pytest.mark.parametrize("port", ["-1", "65536", "many", "٣", "1.5"])
+def test_what_is_no_port_is_refused_with_what_is(port, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["playground", f"--port={port}"])
+    with pytest.raises(SystemExit) as refused:
+        main()
+    assert refused.value.code == 2
+    assert f"'{port}' is no port: allowed are 0 (any that is free) to 65535" in capsys.readouterr().err
+
+
+def test_a_folder_that_can_keep_no_runs_is_told_in_a_sentence(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / KEY_FILE).write_text("short")
+    for folder, words in (("file", "Choose another folder with --runs DIR"), ("damaged", "holds no key")):
+        assert serve(tmp_path / folder, 0, open_browser=False) == 2
+        assert words in capsys.readouterr().out
+
+
+ENDS = """
+import os, signal, time
+from playground.__main__ import end_orderly
+for name in {ignored}: signal.signal(getattr(signal, name), signal.SIG_IGN)
+end_orderly()
+try:
+    os.kill(os.getpid(), signal.{number})
+    time.sleep({seconds})
+    print("goes on")
+finally:
+    print("tidied up")
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows knows no such signals")
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGHUP"])
+def test_who_is_ended_tidies_up_and_who_ignores_it_goes_on(number):
+    code = ENDS.format(number=number, ignored=[], seconds=60)
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert ended.stdout == "tidied up\n"
+    code = ENDS.format(number=number, ignored=[number], seconds=0)
+    ignoring = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert ignoring.stdout == "goes on\ntidied up\n"
 
 
 def test_a_server_answers_until_it_is_stopped():

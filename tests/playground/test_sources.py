@@ -41,6 +41,7 @@ def reading(secret):
         "a model": asked(model=ModelSpec(repo_id=str(secret.parent))),
         "by way of another folder": asked(DataSpec(source=f"{secret.parent}/runs/uploads/../../secret.csv")),
         "at home": asked(DataSpec(source="~/secret.csv")),
+        "at nobody's home": asked(DataSpec(source="~nobody-of-this-name/secret.csv")),
         "from here": asked(DataSpec(source="../secret.csv")),
     }
 

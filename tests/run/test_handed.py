@@ -64,3 +64,15 @@ def test_a_name_that_is_none_is_refused(tmp_path, name):
 def test_what_are_no_rows_is_refused(tmp_path, rows):
     with pytest.raises(UserError, match="rows"):
         hand_over(rows, "mine", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "[" * 9000, '{"name": "mine"}', '{"name": "../mine", "rows": 1, "columns": []}', "\xff"]
+)
+def test_what_is_damaged_hides_nothing_else_and_can_be_handed_over_again(tmp_path, content):
+    sound, damaged = hand_over(ROWS, "sound", tmp_path), hand_over(ROWS, "mine", tmp_path)
+    (damaged.path.parent / "handed.json").write_bytes(content.encode("latin-1"))
+    assert list_handed(tmp_path) == [sound]
+    assert {one.name for one in (hand_over(ROWS, "mine", tmp_path), *list_handed(tmp_path))} == {"mine", "sound"}
+    damaged.path.unlink()
+    assert list_handed(tmp_path) == [sound]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,15 +64,21 @@ def hand_over(rows: Any, name: str, root: str | Path | None = None) -> Handed:
 
 
 def list_handed(root: str | Path | None = None) -> list[Handed]:
-    """What was handed over, the newest first."""
-    folders = [path.parent for path in (runs_root(root) / "handed").glob(f"*/{ABOUT}")]
-    return sorted(map(_read, folders), key=lambda one: (-one.seconds, one.name))
+    """What was handed over, the newest first. What is damaged is left out: it is there again when it is handed over
+    again."""
+    found: list[Handed] = []
+    for path in (runs_root(root) / "handed").glob(f"*/{ABOUT}"):
+        with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
+            found.append(_read(path.parent))
+    return sorted((one for one in found if one.path.is_file()), key=lambda one: (-one.seconds, one.name))
 
 
 def _read(folder: Path) -> Handed:
     about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
     made = (folder / ABOUT).stat().st_mtime
     name = str(about["name"])
+    if not NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is no name of rows")
     return Handed(name, folder / f"{name}.jsonl", int(about["rows"]), tuple(map(str, about["columns"])), made)
 
 
