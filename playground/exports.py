@@ -32,6 +32,7 @@ from tunelab.machine.files import write_atomically
 FOLDER = "exports"
 MAKER = (sys.executable, "-m", "tunelab.cli")
 LAST_WORDS_BYTES = 4000
+SAYS = "tunelab: "  # how a process begins to say why it failed
 SAME_SECONDS = 2.0  # when a process began, told twice: a number is given to another one later
 INTERRUPTED = "It was interrupted. Press the button to make it again."
 KILLED = "Its process was ended by the system, as happens when memory runs out. Close other programs, then try again."
@@ -141,10 +142,10 @@ class Exports:
             return Made(kind, "made", path=path)
         if not log.exists():
             return Made(kind, "none")
-        code = self._codes.get(log)
-        if code is None:
+        code, said = self._codes.get(log), _last_line(log)
+        if code is None and not said.startswith(SAYS):
             return Made(kind, "failed", INTERRUPTED)
-        return Made(kind, "failed", KILLED if code < 0 else _last_line(log).removeprefix("tunelab: "))
+        return Made(kind, "failed", KILLED if code is not None and code < 0 else said.removeprefix(SAYS))
 
     def refusal(self, run: Run, kind: str) -> str | None:
         """Why it can't be made of this run, as far as that is known before; None: it may be possible."""

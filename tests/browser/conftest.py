@@ -119,6 +119,15 @@ def wait_for_text(page: Page, element: str, wanted: str, seconds: float = 180) -
     )
 
 
+def wait_for_words(page: Page, element: str, words: str, seconds: float = 20) -> None:
+    """Until the words stand in the element, in capitals or not."""
+    page.wait_for_function(
+        "([id, words]) => document.getElementById(id)?.innerText.toLowerCase().includes(words)",
+        arg=[element, words.lower()],
+        timeout=seconds * PATIENCE * 1000,
+    )
+
+
 def upload(page: Page, path: Path, element: str = "file", tab: str | None = None) -> None:
     """Choose a file on a tab, until its name stands there. An app that has just started, on a machine that does other
     work too, may leave its first page half alive: it is loaded again then, as people do."""

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.browser.conftest import shot, text, wait_for_text
+from tests.browser.conftest import shot, text, wait_for_text, wait_for_words
 from tests.train.test_loop import config
 from tunelab import DataSpec, Stage, VoteStore, finetune
 
@@ -62,9 +62,9 @@ def test_three_columns_answer_and_differences_are_marked(room, runs):
     room.get_by_label("number input for Strength").last.fill("0.5")
     room.get_by_label("number input for Strength").last.press("Tab")
     ask(room, "say red", 3)
-    assert "adapter off" in text(room, "provenance-0")
-    assert runs[1].id in text(room, "provenance-1")
-    assert f"{runs[0].id} on × 0.5" in text(room, "provenance-2")
+    wait_for_words(room, "provenance-0", "adapter off")
+    wait_for_words(room, "provenance-1", runs[1].id)
+    wait_for_words(room, "provenance-2", f"{runs[0].id} on × 0.5")
     base, tuned = (room.locator(f"#answer-{n} .last").inner_text() for n in (0, 1))
     assert base != tuned
     room.get_by_label("differences", exact=True).check()

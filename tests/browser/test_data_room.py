@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from tests.browser.conftest import PATIENCE, shot, text, wait_for_text
+from tests.browser.conftest import PATIENCE, shot, text, wait_for_text, wait_for_words
 from tests.conftest import REPOSITORY
 from tests.helpers import ROWS
 
@@ -57,13 +57,13 @@ def test_a_file_with_unknown_columns_is_mended_by_a_press_and_stands_in_train(ro
     give(room, tickets(tmp_path / "tickets.csv"))
     wait_for_text(room, "data-trouble-prompt", "no columns to learn from were recognised.*'Nachricht', 'Sorte'")
     assert room.locator("#train-on-this").is_disabled()
-    assert "What is wrong stands on the left" in text(room, "data-summary")
+    wait_for_words(room, "data-summary", "What is wrong stands on the left")
     shot(room, "data-trouble")
     room.locator("#data-trouble-prompt button").click()
     wait_until_ready(room, "56\\s*to train on · 6\\s*held out · measured by accuracy")
-    assert "2 rows left out, as they can't be read: line 18, line 42" in text(room, "data-summary")
+    wait_for_words(room, "data-summary", "2 rows left out, as they can't be read: line 18, line 42")
     assert room.locator("#data-trouble-prompt .trouble").count() == 0
-    assert EVIL in text(room, "data-rows")
+    wait_for_words(room, "data-rows", EVIL)
     assert room.locator("#data-rows img").count() == 0
     shot(room, "data-rows")
     room.locator("#train-on-this").click()

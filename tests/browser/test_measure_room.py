@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.browser.conftest import enter, shot, text, wait_for_text
+from tests.browser.conftest import enter, shot, text, wait_for_text, wait_for_words
 from tests.helpers import ROWS
 from tests.train.test_loop import config
 from tunelab import DataSpec, Stage, TrainConfig, evaluate, finetune, read_report
@@ -50,7 +50,7 @@ def test_one_press_measures_to_a_verdict_and_bars_choose_rows(page, app, run):
     wait_for_text(page, "result", "Who answers", 300)
     report = read_report(run.path)
     assert report.rows == 24
-    assert report.sentence.split(": ")[0].lower() in text(page, "result").lower()
+    wait_for_words(page, "result", report.sentence.split(": ")[0])
     page.locator("#changed article").first.wait_for()
     wait_for_text(page, "changed", "all 24 rows", 60)
     shot(page, "measured")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 
-from tests.browser.conftest import shot, text, wait_for_text
+from tests.browser.conftest import shot, text, wait_for_text, wait_for_words
 from tunelab import list_runs, read_report
 
 
@@ -49,7 +49,7 @@ def test_from_a_file_with_unknown_columns_to_a_verdict(page, app, tiny, tmp_path
     press("#measure")
     wait_for_text(page, "result", "Who answers", 300)
     (run,) = list_runs(app.root)
-    assert read_report(run.path).sentence.split(": ")[0].lower() in text(page, "result").lower()
+    wait_for_words(page, "result", read_report(run.path).sentence.split(": ")[0])
     assert len(pressed) == 6
     shot(page, "own-verdict")
 

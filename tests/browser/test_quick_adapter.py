@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from playground.quick import quick_config
-from tests.browser.conftest import shot, text, wait_for_text
+from tests.browser.conftest import shot, text, wait_for_text, wait_for_words
 from tunelab import list_runs, read_data
 
 
@@ -68,7 +68,7 @@ def test_compare_streams_both_answers_and_says_where_they_come_from(page, app):
     assert base
     assert tuned
     assert base != tuned
-    assert "quick-adapter" in text(page, "provenance-1")
+    wait_for_words(page, "provenance-1", "quick-adapter")
     shot(page, "compare")
 
 

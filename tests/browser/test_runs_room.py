@@ -10,7 +10,7 @@ import zipfile
 import pytest
 
 from playground.owners import KEY_FILE
-from tests.browser.conftest import PATIENCE, shot, text, upload, wait_for_text
+from tests.browser.conftest import PATIENCE, shot, text, upload, wait_for_text, wait_for_words
 from tests.train.test_loop import config
 from tunelab import LoRA, Run, export_adapter, finetune, list_runs
 from tunelab.run.events import Failed
@@ -170,7 +170,7 @@ def test_a_run_becomes_the_form_again_with_its_settings(room, runs):
     assert drawer.get_by_label("Name").first.input_value() == "second"
     assert drawer.get_by_label("Steps", exact=True).first.input_value() == str(two.config.stages[0].training.steps)
     assert drawer.get_by_label("LoRA rank", exact=True).first.input_value() == "8"
-    assert "rows in memory" in text(room, "material")
+    wait_for_words(room, "material", "rows in memory")
 
 
 def taken(room, run, what):

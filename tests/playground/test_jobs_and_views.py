@@ -27,7 +27,7 @@ from tunelab.measure.pages import ladder_page
 SERVER = Caller.server()
 
 
-def until(condition, seconds=60):
+def until(condition, seconds=180):
     end = time.time() + seconds
     while not condition():
         assert time.time() < end, "waited too long"
