@@ -246,17 +246,23 @@ def _stream(
             shown = _shown(room, last, view) if last.answers else {}
             if shown and written:
                 written, shown[room.talk.message] = False, ""
-            yield {room.message: plain_markdown(last.note or ""), **shown}
-        yield {room.buttons.cancel: gr.update(interactive=False), **_settled(room, turn, last)}
+            yield {
+                room.message: plain_markdown(last.note or ""),
+                room.buttons.cancel: gr.update(interactive=True),
+                **shown,
+            }
+        yield {room.buttons.cancel: gr.update(interactive=False), **_settled(room, turn, last, view)}
     finally:
         cancels.over(page, asked)
 
 
-def _settled(room: Asking, turn: _Turn, last: Comparison | None) -> dict[Any, Any]:
-    """The conversation as it stands after an answer."""
+def _settled(room: Asking, turn: _Turn, last: Comparison | None, view: views.View) -> dict[Any, Any]:
+    """The conversation as it stands after an answer. Says again what it shows: a page that is busy may miss an update
+    that another one follows at once (see `repeating`)."""
     if last is None or not last.answers:
         return {}
-    return {room.talk.said: Said(turn.picks, turn.system, turn.columns, last)}
+    said = Said(turn.picks, turn.system, turn.columns, last)
+    return {room.message: plain_markdown(last.note or ""), room.talk.said: said, **_shown(room, last, view)}
 
 
 def _shown(room: Asking, said: Comparison | None, view: views.View) -> dict[Any, Any]:

@@ -16,6 +16,7 @@ from playground.parts import columns
 from playground.parts.asking import AT_ONCE, Decoding, settings
 from playground.parts.events import PRIVATE, QUIET, shown_if
 from playground.parts.files import new_folder
+from playground.parts.repeating import repeating
 from playground.parts.shared import Shared
 from playground.parts.waiting import Asked, Cancels
 from playground.prompts import Prompts, read_prompts
@@ -74,6 +75,7 @@ def _answer(shared: Shared, editor: columns.Editor, decoding: Decoding, room: _S
     """The event of answering, which comes to its end."""
     cancels = Cancels()
 
+    @repeating
     def answer(
         page: gr.Request, written: str, upload: str | None, only: bool, mark: bool, system: str, *values: Any
     ) -> Iterator[dict[Any, Any]]:

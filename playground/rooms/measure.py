@@ -19,6 +19,7 @@ from playground.errors import as_message, shown
 from playground.parts import changes, measure_form, methods
 from playground.parts.events import PRIVATE, QUIET, by_name
 from playground.parts.live import live_html
+from playground.parts.repeating import repeating
 from playground.parts.shared import Shared
 from playground.views import plain_markdown
 from tunelab import Run, list_runs, read_report, report
@@ -136,6 +137,7 @@ def _follow(room: _Room) -> None:
     buttons += [room.card.make, room.card.html, room.card.json, room.card.message]
     shows = [room.result, room.beside, room.changes.place]
 
+    @repeating
     def stand(run_id: str | None, before: Any, asked: list[str] | None) -> Iterator[dict[Any, Any]]:
         run = shared.jobs.find(run_id)
         sweep = shared.jobs.sweep_of(run) if run else None
@@ -256,6 +258,7 @@ def _make_card(room: _Room) -> None:
     """The run's card as files to take along."""
     shared, card = room.shared, room.card
 
+    @repeating
     def make(run_id: str | None) -> Iterator[dict[Any, Any]]:
         yield {card.message: say.CARD_MAKING, card.make: gr.update(interactive=False)}
         try:

@@ -16,6 +16,7 @@ from playground.errors import shown, words_for
 from playground.material import Material
 from playground.parts.events import PRIVATE, QUIET, by_name, shown_if
 from playground.parts.live import live_html
+from playground.parts.repeating import repeating
 from playground.parts.shared import Shared
 from playground.parts.steering import Steering, steer
 from playground.sources import check_config
@@ -145,6 +146,7 @@ def _foresee(room: _Room) -> None:
     """What training will take follows the form and the data in hand as they change."""
     order, shared = room.order, room.shared
 
+    @repeating
     def foresee(
         request: gr.Request, material: Material, before: tuple[Stage, ...], *values: Any
     ) -> Iterator[dict[Any, Any]]:
