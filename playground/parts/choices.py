@@ -1,10 +1,25 @@
-"""The choice of a model and of rows."""
+"""The choice of a model, of rows, and of what there is at the moment."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import gradio as gr
 
 from tunelab import ModelSpec
+
+
+class OfTheMoment(gr.Dropdown):
+    """A drop-down whose choices change while a page is open. A choice that is gone counts as none, for the page may
+    send it before it hears of that; Gradio's own drop-down refuses the whole press then."""
+
+    is_template = True  # the page shows it as the drop-down that it is
+
+    def preprocess(self, payload: Any) -> Any:
+        there = [value for _label, value in self.choices]
+        if isinstance(payload, list):
+            return super().preprocess([one for one in payload if one in there])
+        return super().preprocess(payload if payload in there else "" if "" in there else None)
 
 
 def model_choice(label: str, info: str | None = None) -> gr.Dropdown:

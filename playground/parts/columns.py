@@ -23,6 +23,7 @@ from playground.columns import (
     results_of,
 )
 from playground.english import compare as say
+from playground.parts.choices import OfTheMoment
 from playground.parts.events import PRIVATE, QUIET
 from playground.parts.shared import Shared
 
@@ -81,7 +82,7 @@ def lay_out(number: int) -> Card:
             min_width=160,
         )
     with gr.Accordion(say.MORE, open=False, elem_id=f"more-{number}", elem_classes="more"):
-        at = gr.Dropdown([("its result", "")], value="", label=say.AT, info=say.AT_HELP, elem_classes="if-at")
+        at = OfTheMoment([("its result", "")], value="", label=say.AT, info=say.AT_HELP, elem_classes="if-at")
         kinds = [(words, name) for name, words in say.SYSTEMS.items()]
         system = gr.Dropdown(kinds, value="trained", label=say.SYSTEM_KIND, info=say.SYSTEM_KIND_HELP)
         words = gr.Textbox(label=say.SYSTEM_WORDS, info=say.SYSTEM_WORDS_HELP, lines=2, elem_classes="if-words")

@@ -16,6 +16,7 @@ from playground.errors import shown
 from playground.jobs import Jobs
 from playground.material import Material
 from playground.parts import choices as parts
+from playground.parts.choices import OfTheMoment
 from playground.parts.events import PRIVATE, QUIET, by_name, shown_if
 from playground.parts.shared import Shared
 from tunelab import Ladder, LadderConfig, ModelSpec, list_ladders
@@ -57,7 +58,7 @@ def _lay_out(shared: Shared) -> _Part:
                 stop = gr.Button(say.LADDER_STOP, elem_id="stop-ladder", interactive=False, min_width=100)
                 resume = gr.Button(say.LADDER_RESUME, elem_id="resume-ladder", interactive=False, min_width=100)
             message = gr.Markdown("", elem_id="ladder-message", elem_classes="message")
-    chosen = gr.Dropdown([], label=say.LADDERS, info=say.LADDERS_HELP, elem_id="ladders", visible="hidden")
+    chosen = OfTheMoment([], label=say.LADDERS, info=say.LADDERS_HELP, elem_id="ladders", visible="hidden")
     shared.material.change(views.material_html, shared.material, material, queue=False, **QUIET)
     return _Part(shared.jobs, form, start, stop, resume, message, chosen, gr.HTML("", elem_id="ladder-result"))
 

@@ -14,6 +14,7 @@ from playground.columns import MOST, asks_once, find
 from playground.english import compare as say
 from playground.jobs import Jobs
 from playground.parts import asking, columns, prompt_sets, token_view, voting
+from playground.parts.choices import OfTheMoment
 from playground.parts.events import PRIVATE, QUIET
 from playground.parts.shared import Shared
 from tunelab import Run, UserError, heldout_examples
@@ -109,7 +110,7 @@ def _lay_out_landed() -> _Landed:
 
 
 def _lay_out_rows() -> _Rows:
-    examples = gr.Dropdown([], value=None, label=say.EXAMPLES, info=say.HELD_OUT, elem_id="examples")
+    examples = OfTheMoment([], value=None, label=say.EXAMPLES, info=say.HELD_OUT, elem_id="examples")
     # the style sheet hides it while it is empty: Gradio forgets `visible` of what stands in a room not yet opened
     reference = gr.Textbox(
         label=say.REFERENCE, interactive=False, placeholder=" ", elem_id="reference", lines=1, max_lines=4

@@ -1,6 +1,6 @@
 """The app as people start it, and a real browser looking at it.
 
-`TUNELAB_SHOTS=DIR` keeps screenshots, for people to look at.
+`TUNELAB_SHOTS=DIR` keeps screenshots, for people to look at. `TUNELAB_PATIENCE=0.3` gives up sooner.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from tests.conftest import REPOSITORY
 
 ARGUMENTS = ["--disable-background-networking", "--disable-gpu", "--disable-dev-shm-usage"]
 
-PATIENCE = 3  # times the seconds that a wait names: a slow or busy machine is not wrong
+PATIENCE = float(
+    os.environ.get("TUNELAB_PATIENCE", 3)
+)  # times the seconds that a wait names: a slow or busy machine is not wrong
 
 
 # files Gradio's page asks for and does not need; requests that end because a test leaves the page

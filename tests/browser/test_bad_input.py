@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from playwright.sync_api import expect
+
 from tests.browser.conftest import text, wait_for_text
 from tunelab import Run, list_runs
 
@@ -13,7 +15,7 @@ def test_a_wrong_setting_is_named_and_the_form_keeps_what_was_written(page, app)
     before = len(list_runs(app.root))
     page.get_by_role("button", name="Start training").click()
     wait_for_text(page, "train-message", "learning_rate", 180)
-    assert page.locator("#drawer").get_by_label("Name").input_value() == "my careful run"
+    expect(page.locator("#drawer").get_by_label("Name")).to_have_value("my careful run")
     assert len(list_runs(app.root)) == before
 
 
@@ -23,7 +25,7 @@ def test_a_number_that_cannot_be_is_named_and_no_other_is_taken_for_it(page, app
     for written, said in (("0", "steps = 0: "), ("2.6", "steps = 2.6: "), ("", "Steps is empty")):
         steps.fill(written)
         wait_for_text(page, "forecast", said, 60)
-        assert page.locator("#start").is_disabled()
+        expect(page.locator("#start")).to_be_disabled()
     steps.fill("3")
     page.locator("#start:not([disabled])").wait_for()
 
@@ -32,7 +34,7 @@ def test_a_hub_model_without_a_network_is_explained(page, app):
     page.get_by_label("Model", exact=True).fill("someone/some-model")
     page.get_by_label("Model", exact=True).press("Enter")
     wait_for_text(page, "forecast", "Hub can't be reached", 180)
-    assert page.locator("#start").is_disabled()
+    expect(page.locator("#start")).to_be_disabled()
 
 
 def test_a_run_of_another_version_is_listed_and_hurts_nobody(page, app):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from playwright.sync_api import expect
 
 from tests.browser.conftest import shot, text, wait_for_text, wait_for_words
 from tests.train.test_loop import config
@@ -75,7 +76,7 @@ def test_three_columns_answer_and_differences_are_marked(room, runs):
     room.locator("#more-1 > button, #more-1 .label-wrap").first.click()
     room.locator("#remove-1").click()
     room.wait_for_function("document.querySelector('#who-1 input').value.startsWith('tiny 1')")
-    assert not room.locator("#who-2").is_visible()
+    expect(room.locator("#who-2")).to_be_hidden()
 
 
 def test_a_conversation_goes_on_in_every_column_until_a_new_one_begins(room):
@@ -89,12 +90,12 @@ def test_a_conversation_goes_on_in_every_column_until_a_new_one_begins(room):
         asked = room.locator(f"#answer-{column} .asked").all_inner_texts()
         assert asked == [HOSTILE, f"And now? {HOSTILE}"]
         assert room.locator(f"#answer-{column} .answered").first.inner_text() == first[column]
-    assert room.locator("#follow textarea").input_value() == ""
+    expect(room.locator("#follow textarea")).to_have_value("")
     assert not room.locator("#columns img").count()
     shot(room, "conversation")
     room.get_by_role("button", name="New conversation").click()
     wait_for_text(room, "answer-0", "^Its answer appears here", 20)
-    assert not room.locator("#follow").is_visible()
+    expect(room.locator("#follow")).to_be_hidden()
     ask(room, "say red")
     assert "earlier turn" not in text(room, "provenance-1")
 
@@ -106,7 +107,7 @@ def test_columns_that_changed_begin_a_new_conversation(room):
     room.locator("#follow textarea").fill("and now?")
     room.get_by_role("button", name="Send").click()
     wait_for_text(room, "compare-message", "Press Compare to begin a new one", 20)
-    assert room.locator("#follow textarea").input_value() == "and now?"
+    expect(room.locator("#follow textarea")).to_have_value("and now?")
 
 
 def test_what_was_chosen_of_a_run_does_not_stop_those_that_come_after_it(room, app, tiny):
@@ -149,7 +150,7 @@ def test_a_set_of_prompts_is_answered_told_and_exported(room):
     room.get_by_role("button", name="Answer them all").click()
     wait_for_text(room, "set-message", r"4 of 4 answered.*1 prompt was there already", 120)
     rows = room.locator("#set-table tbody tr")
-    assert rows.count() == 4
+    expect(rows).to_have_count(4)
     assert rows.nth(1).locator("td").nth(1).inner_text() == HOSTILE
     assert "positions" in rows.nth(2).inner_text()
     for name in ("answers.csv", "answers.jsonl", "llm-comparator.json"):

@@ -6,6 +6,7 @@ import csv
 import json
 
 import pytest
+from playwright.sync_api import expect
 
 from tests.browser.conftest import PATIENCE, shot, text, wait_for_text, wait_for_words
 from tests.conftest import REPOSITORY
@@ -56,15 +57,15 @@ def test_a_file_with_unknown_columns_is_mended_by_a_press_and_stands_in_train(ro
     room.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
     give(room, tickets(tmp_path / "tickets.csv"))
     wait_for_text(room, "data-trouble-prompt", "no columns to learn from were recognised.*'Nachricht', 'Sorte'")
-    assert room.locator("#train-on-this").is_disabled()
+    expect(room.locator("#train-on-this")).to_be_disabled()
     wait_for_words(room, "data-summary", "What is wrong stands on the left")
     shot(room, "data-trouble")
     room.locator("#data-trouble-prompt button").click()
     wait_until_ready(room, "56\\s*to train on · 6\\s*held out · measured by accuracy")
     wait_for_words(room, "data-summary", "2 rows left out, as they can't be read: line 18, line 42")
-    assert room.locator("#data-trouble-prompt .trouble").count() == 0
+    expect(room.locator("#data-trouble-prompt .trouble")).to_have_count(0)
     wait_for_words(room, "data-rows", EVIL)
-    assert room.locator("#data-rows img").count() == 0
+    expect(room.locator("#data-rows img")).to_have_count(0)
     shot(room, "data-rows")
     room.locator("#train-on-this").click()
     wait_for_text(room, "material", "tickets.csv · 56 rows to train on, 6 held out")
@@ -80,7 +81,7 @@ def test_a_wrong_column_is_told_beside_its_drop_down_with_the_nearest(room, app,
     wait_for_text(room, "data-trouble-completion", "there is no column 'anwser'.*'question', 'answer'.*Use “answer”")
     room.locator("#data-trouble-completion button").click()
     wait_until_ready(room, "to train on")
-    assert field.input_value() == "answer"
+    expect(field).to_have_value("answer")
 
 
 def test_a_card_mends_what_was_found_and_its_fix_can_be_undone(room, app, tmp_path, starter):
@@ -117,7 +118,7 @@ def test_a_choice_that_cannot_be_is_told_beside_it_where_it_can_be_seen(room, ap
     limit = room.locator("#data-limit input")
     limit.fill("0")
     wait_for_text(room, "data-trouble-limit", "limit = 0")
-    assert room.locator("#train-on-this").is_disabled()
+    expect(room.locator("#train-on-this")).to_be_disabled()
     limit.fill("20")
     wait_until_ready(room, "20\\s*to train on")
     room.locator("#data-heldout-part .label-wrap").first.click()
@@ -150,7 +151,7 @@ def test_a_data_set_of_the_hub_without_a_network_is_explained_beside_its_source(
     room.locator("#data-hub textarea, #data-hub input").fill("someone/rows")
     room.locator("#data-fetch").click()
     wait_for_text(room, "data-trouble-source", "can't be had from the Hugging Face Hub")
-    assert room.locator("#train-on-this").is_disabled()
+    expect(room.locator("#train-on-this")).to_be_disabled()
 
 
 @pytest.mark.parametrize(
@@ -172,7 +173,7 @@ def test_a_wrong_file_is_explained(room, app, tmp_path, name, content, where, me
 def test_the_first_visit_leads_to_a_file_of_ones_own_and_train_leads_back(page, app):
     page.get_by_role("button", name="Begin with my data").click()
     page.locator("#data-panel-file").wait_for()
-    assert page.locator("#data-kind").get_by_role("radio", name="File").is_checked()
+    expect(page.locator("#data-kind").get_by_role("radio", name="File")).to_be_checked()
     page.get_by_role("tab", name="Train", exact=True).click()
     page.locator("#change-data").click()
     page.locator("#data-kind").wait_for()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import gradio as gr
 import pytest
+from playwright.sync_api import expect
 
 from playground.look import look
 from playground.rooms import learn
@@ -57,7 +58,7 @@ def test_a_hostile_notebook_runs_nothing_and_asks_nothing_of_the_network(room, t
     page.wait_for_timeout(1500)
     shot(page, "learn-hostile")
     assert outside == []
-    assert page.locator("#notebook-page").locator("script, iframe, form, style, [onerror], [onload]").count() == 0
+    expect(page.locator("#notebook-page").locator("script, iframe, form, style, [onerror], [onload]")).to_have_count(0)
     addresses = (
         page.locator("#notebook-page")
         .locator("[href], [src]")
@@ -70,7 +71,7 @@ def test_a_notebook_is_read_with_its_formulas_and_the_command_that_runs_it(room)
     page, outside = room()
     page.locator("#open-03_lora_from_scratch").click()
     page.locator("#notebook-page .katex").first.wait_for()
-    assert page.locator("#notebook-page .katex-error").count() == 0
+    expect(page.locator("#notebook-page .katex-error")).to_have_count(0)
     assert page.locator("#notebook-page .highlight").count() > 20
     command = page.locator("#notebook-command").locator("input, textarea")
     assert command.input_value().endswith("jupyter lab notebooks/03_lora_from_scratch.ipynb")
@@ -84,9 +85,9 @@ def test_a_term_explains_itself_to_the_keyboard_and_the_glossary_is_searched(roo
     page, _outside = room()
     term = page.locator("#notebook-list .term", has_text="adapter").first
     tip = term.get_by_role("tooltip", include_hidden=True)
-    assert not tip.is_visible()
+    expect(tip).to_be_hidden()
     term.focus()
-    assert tip.is_visible()
+    expect(tip).to_be_visible()
     page.get_by_role("tab", name="Glossary").click()
     page.locator("#glossary-search").locator("input, textarea").fill("double quant")
     page.wait_for_function("document.querySelectorAll('#glossary-words dt').length === 1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from playwright.sync_api import expect
 
 from tests.browser.conftest import enter, shot, text, wait_for_text, wait_for_words
 from tests.helpers import ROWS
@@ -62,13 +63,13 @@ def test_one_press_measures_to_a_verdict_and_bars_choose_rows(page, app, run):
     left = int(text(page, "changed").split(" of 24 rows")[0].split()[-1])
     assert 0 < left < 24
     pressed = page.locator('#changed section[aria-label="Label"] button[aria-pressed="true"]')
-    assert pressed.count() == 1
+    expect(pressed).to_have_count(1)
     page.wait_for_function("document.activeElement?.getAttribute('aria-pressed') === 'true'")  # it keeps the focus
     shot(page, "measure-filtered")
     page.locator("#changed .chip").first.click()
     wait_for_text(page, "changed", "all 24 rows", 60)
     assert page.title() != "1"
-    assert page.locator("#changed img, #result img, #beside img").count() == 0
+    expect(page.locator("#changed img, #result img, #beside img")).to_have_count(0)
 
 
 def test_it_is_found_again_and_a_row_is_asked_by_hand(page, app, measured):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import re
 
+from playwright.sync_api import expect
+
 from tests.browser.conftest import shot, text, wait_for_text, wait_for_words
 from tunelab import list_runs, read_report
 
@@ -66,7 +68,7 @@ def test_a_training_is_found_after_a_reload_stopped_and_gone_on_with(page, app, 
     wait_for_text(page, "status", "stopped at step")
     stopped = int(re.search(r"stopped at step (\d+)", text(page, "status"))[1])
     assert run.has_adapter
-    assert page.locator("#to-compare").is_enabled()
+    expect(page.locator("#to-compare")).to_be_enabled()
     page.locator("#resume:not([disabled])").click()
     wait_for_text(page, "status", r"training.*step\s+\d+ of 900000")
     assert run.progress().step >= stopped

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from playwright.sync_api import expect
+
 from playground.quick import quick_config
 from tests.browser.conftest import shot, text, wait_for_text, wait_for_words
 from tunelab import list_runs, read_data
@@ -16,7 +18,7 @@ def test_one_press_trains_survives_a_reload_and_lands_in_compare(page, app, star
     assert re.search(r"held-out loss\s+\d\.\d+ \(base \d\.\d+\)", text(page, "status"))
     chart = page.locator("#loss-chart svg")
     assert "held-out" in chart.get_attribute("aria-label")
-    assert chart.locator("polyline").count() == 3
+    expect(chart.locator("polyline")).to_have_count(3)
     (run,) = list_runs(app.root)
     page.wait_for_url(f"**?run={run.id}")
 
@@ -43,10 +45,10 @@ def test_one_press_trains_survives_a_reload_and_lands_in_compare(page, app, star
         wait_for_text(page, f"provenance-{column}", "ended by itself|cut at the length", 180)
     data = read_data(quick_config().stages[0].data)
     asked = data.heldout[0]
-    assert page.locator("#prompt textarea").input_value() == asked.prompt
-    assert page.locator("#examples input").input_value() == asked.prompt
-    assert page.locator("#reference textarea").input_value() == asked.answer
-    assert page.locator("#reference textarea").is_visible()
+    expect(page.locator("#prompt textarea")).to_have_value(asked.prompt)
+    expect(page.locator("#examples input")).to_have_value(asked.prompt)
+    expect(page.locator("#reference textarea")).to_have_value(asked.answer)
+    expect(page.locator("#reference textarea")).to_be_visible()
     assert re.search(rf"in 60 steps .* out of {len(data.train):,}: .* 200 rows that it never saw", text(page, "landed"))
     page.get_by_role("button", name="Now with my data").wait_for()
     shot(page, "landed")

@@ -8,6 +8,7 @@ import sys
 import zipfile
 
 import pytest
+from playwright.sync_api import expect
 
 from playground.owners import KEY_FILE
 from tests.browser.conftest import PATIENCE, shot, text, upload, wait_for_text, wait_for_words
@@ -69,7 +70,7 @@ def test_a_run_is_named_tagged_and_found_and_what_it_is_called_stays_text(room, 
     wait_for_text(room, "runs", r"<img src=x onerror=alert\(1\)> \*\*b\*\* \[x\]\(y\) \$z\$", 20)
     assert one.labels.tags == ("good", "<b>bold</b>")
     assert one.labels.note == "<script>alert(2)</script>"
-    assert room.locator("#runs img, #runs b, #one-run img").count() == 0
+    expect(room.locator("#runs img, #runs b, #one-run img")).to_have_count(0)
     wait_for_text(room, "chosen-run", "<img src=x", 20)
     room.locator("#runs-search input, #runs-search textarea").first.press_sequentially("tag:good status:finished")
     wait_for_text(room, "runs", "1 of 3 runs fit", 20)
@@ -86,7 +87,7 @@ def test_a_name_that_is_too_long_is_told_and_another_run_keeps_its_own(room, run
     field.press("Enter")
     wait_for_text(room, "labels-message", "80 characters, 60 at most", 20)
     choose(room, two)
-    assert field.input_value() == "second"
+    expect(field).to_have_value("second")
     assert [run.name for run in (one, two)] == ["first", "second"]
 
 
@@ -106,7 +107,7 @@ def test_two_runs_that_are_picked_show_their_curves_and_what_they_differ_in(room
     assert "A " in room.locator("#picked .chart-values").inner_text()
     assert {"r", "seed"} <= set(room.locator("#picked table.differences tbody th").all_inner_texts())
     shot(room, "runs-picked")
-    assert room.get_by_label("Pick second to compare").is_checked()
+    expect(room.get_by_label("Pick second to compare")).to_be_checked()
     room.get_by_role("button", name="Compare their answers").click()
     for number, run in enumerate((one, two), 1):
         named = f"document.querySelector('#who-{number} input')?.value.startsWith('{run.name} ')"
@@ -114,7 +115,7 @@ def test_two_runs_that_are_picked_show_their_curves_and_what_they_differ_in(room
     room.get_by_role("tab", name="Runs", exact=True).click()
     room.get_by_role("button", name="Take second away").click()
     wait_for_text(room, "picked", "One run is picked", 20)
-    assert not room.get_by_label("Pick second to compare").is_checked()
+    expect(room.get_by_label("Pick second to compare")).not_to_be_checked()
 
 
 def test_a_second_press_deletes_and_undo_brings_it_back(room, app, runs):
@@ -167,9 +168,9 @@ def test_a_run_becomes_the_form_again_with_its_settings(room, runs):
     room.wait_for_function("document.querySelector('#technique input:checked')?.value === 'lora'")
     room.get_by_text("All settings").click()
     drawer = room.locator("#drawer")
-    assert drawer.get_by_label("Name").first.input_value() == "second"
-    assert drawer.get_by_label("Steps", exact=True).first.input_value() == str(two.config.stages[0].training.steps)
-    assert drawer.get_by_label("LoRA rank", exact=True).first.input_value() == "8"
+    expect(drawer.get_by_label("Name").first).to_have_value("second")
+    expect(drawer.get_by_label("Steps", exact=True).first).to_have_value(str(two.config.stages[0].training.steps))
+    expect(drawer.get_by_label("LoRA rank", exact=True).first).to_have_value("8")
     wait_for_words(room, "material", "rows in memory")
 
 
