@@ -98,14 +98,13 @@ def test_no_stage_keeps_the_joined_weights_or_the_rows_of_the_one_before(tiny, m
     from tunelab.train import memory
 
     made, alive, caches = [], [], []
-    stack, cache = structure._stack, llama.FrozenCache
+    join, cache = structure.Linears.join, llama.FrozenCache
 
-    def watched_stack(*arguments):
-        stacked = stack(*arguments)
+    def watched_join(stacked):
+        join(stacked)
         if stacked.joined().device.type == "cpu":  # the forecast makes them of shapes alone
             made.append(weakref.ref(stacked.joined()))
             alive.append(sum(matrix() is not None for matrix in made))
-        return stacked
 
     def watched_cache():
         caches.append(cache())
@@ -121,7 +120,7 @@ def test_no_stage_keeps_the_joined_weights_or_the_rows_of_the_one_before(tiny, m
     ]  # fmt: skip
     run = Run.create(asked.model_copy(update={"stages": tuple(stages)}))
     monkeypatch.setattr(memory, "_seconds", lambda *_asked: {})  # which trains small models of its own
-    monkeypatch.setattr(structure, "_stack", watched_stack)
+    monkeypatch.setattr(structure.Linears, "join", watched_join)
     monkeypatch.setattr(llama, "FrozenCache", watched_cache)
     list(train_run(run))
     assert run.status == "finished"

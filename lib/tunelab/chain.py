@@ -479,6 +479,8 @@ class _Chain:
         if self.loss is not None and settings == self.loss_settings:
             self.loss.forget_rows()  # those of the stage before
             return
+        if self.loss is not None:
+            self.loss.release()
         self.loss = None
         self.loss, self.loss_settings = choose_loss(self.model, self.config.technique, training), settings
 
