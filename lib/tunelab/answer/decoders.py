@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from tunelab.answer.generation import Decoder, PlainDecoder
 from tunelab.fast.decode import Factors, FastDecoder
 from tunelab.fast.llama import FastLlama
+from tunelab.fast.probe import check
 from tunelab.fast.structure import Unsupported
 from tunelab.machine import hardware
 from tunelab.techniques import LoRA, Technique
@@ -189,9 +190,9 @@ class Resident:
             size = sum(p.numel() for p in base.model.parameters()) * base.dtype.itemsize
             spacious = base.spec.keep_dequantized is not False and hardware.affords(size, base.device)
             try:
+                check(base.model, to_decode=True)
                 llama = FastLlama(base.model, packed=spacious)
-                if llama.rows_alone:
-                    self._llama = llama if llama.packed else llama.join()
+                self._llama = llama if llama.packed else llama.join()
             except Unsupported:
                 self._llama = None
             self._knows_llama = True

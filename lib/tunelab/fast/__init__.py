@@ -3,7 +3,7 @@
 Each is switchable and tested for parity with the plain one; a model they do not know is computed by the plain one.
 
     linear, layout ──> attention, norm, gate ──> blocks ──> head ──> structure, reading, frozen
-        ──> llama (trains, scores), decode (answers)
+        ──> llama (trains, scores), decode (answers) ──> probe (whether both compute what the model's own code does)
 
 Shapes: N tokens (the flat rows of a batch), C hidden size, F intermediate size of the MLP, H query heads, K key heads,
 D head size, R sum of the ranks of stacked adapters, O sum of their output sizes, V vocabulary.
@@ -34,12 +34,14 @@ def choose_loss(model: Any, technique: Technique, training: TrainConfig | None =
     """The loss to train or score with: the fast one if it is asked for and computes this model, this technique and
     these settings, else the plain one, which says why."""
     from tunelab.fast.llama import FastLoss
+    from tunelab.fast.probe import check
     from tunelab.fast.structure import Unsupported
 
     training = training or TrainConfig()
     if settings := _why_not(technique, training):
         return PlainLoss(model, training.neftune_alpha, why_plain=settings)
     try:
+        check(model)
         return FastLoss(model, training.cache_frozen)
     except Unsupported as reason:
         return PlainLoss(model, why_plain=str(reason))
