@@ -7,6 +7,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tests.architectures import GROUPED
 from tests.fast.test_architectures import adapted, every_family, tiny
 from tunelab import IA3, LoRA, TrainConfig
 from tunelab.fast import choose_loss, probe, reading
@@ -90,6 +91,19 @@ def test_an_architecture_is_probed_once_and_a_proven_one_never(monkeypatch, tmp_
     for name in ("qwen3", "qwen3", "llama", "gemma"):
         choose_loss(adapted(tiny(name)), LoRA())
     assert [kind.__name__ for kind, _config in asked] == ["Qwen3ForCausalLM", "GemmaForCausalLM"]
+
+
+@pytest.mark.parametrize("kind", ["Helium", "Ernie4_5"])
+def test_parts_of_llama_that_other_code_calls_go_the_plain_way(kind):
+    """Both turn neighbours where Llama turns halves, which their modules don't show."""
+    import transformers
+
+    sizes = GROUPED | {"vocab_size": 300, "head_dim": 16, "pad_token_id": None}
+    model = transformers.AutoModelForCausalLM.from_config(getattr(transformers, f"{kind}Config")(**sizes))
+    loss = choose_loss(model.requires_grad_(False), LoRA())
+    assert read(model)
+    assert isinstance(loss, PlainLoss)
+    assert f"{kind}ForCausalLM: on a small copy, losses" in loss.why_plain
 
 
 def test_a_window_that_only_the_configuration_knows_is_not_taken_for_one():
