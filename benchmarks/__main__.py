@@ -20,6 +20,7 @@ NAMES = (
     "quickstart",
     "train_speed",
     "time_to_loss",
+    "families",
     "switches",
     "generation",
     "page_cost",

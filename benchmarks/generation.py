@@ -46,7 +46,7 @@ def measure(options: argparse.Namespace) -> Iterator[Figure]:
         "base": ours([None]),
         "tuned": ours([factors]),
         "pair": ours([None, factors]),
-        "pair, plain weights": ours([None, factors], FastLlama(base.model)),
+        "pair, plain weights": ours([None, factors], FastLlama(base.model).join()),
         "int8": ours([None], _in_int8(FastLlama(base.model, packed=True))),
         "transformers": lambda: _generate(stock, ids),
         "transformers+peft": lambda: _generate(tuned, ids),

@@ -36,6 +36,7 @@ class Side:
         self,
         name: str,
         *,
+        model: str = "starter",
         quantization: str = "nf4",
         dtype: str = "bfloat16",
         words: int = 0,
@@ -44,7 +45,8 @@ class Side:
         settings: dict[str, dict[str, Any]] | None = None,
     ) -> None:
         """`settings`: fields of ours that differ from the defaults, for "model", "technique" and "training"."""
-        command = [sys.executable, "-m", "benchmarks.sides", name, "--quantization", quantization, "--dtype", dtype]
+        command = [sys.executable, "-m", "benchmarks.sides", name, "--model", model]
+        command += ["--quantization", quantization, "--dtype", dtype]
         command += ["--words", str(words), "--seed", str(seed), "--rows", str(rows)]
         command += ["--settings", json.dumps(settings or {})]
         self.name = name
@@ -75,6 +77,7 @@ class Side:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sides")
     parser.add_argument("name", choices=SIDES)
+    parser.add_argument("--model", default="starter", help="the starter, or a folder")
     parser.add_argument("--quantization", default="nf4", choices=("nf4", "none"))
     parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"))
     parser.add_argument("--words", type=int, default=0, help="lengthen each answer to this many words; 0: as it is")
@@ -174,7 +177,7 @@ def _ours(options: argparse.Namespace) -> Iterator[Any]:
     )
     base = load(
         ModelSpec(
-            repo_id="starter",
+            repo_id=options.model,
             quantization=options.quantization,
             dtype=options.dtype,
             max_length=1024,
@@ -225,7 +228,7 @@ def _trl(options: argparse.Namespace) -> Iterator[Any]:
     floor = hardware.resident_bytes()
     torch.set_num_threads(hardware.physical_cores())
     tuned = options.name == "trl-tuned"
-    spec = ModelSpec(repo_id="starter", quantization=options.quantization)
+    spec = ModelSpec(repo_id=options.model, quantization=options.quantization)
     dtype = getattr(torch, options.dtype)
     loading: dict[str, Any] = {"dtype": dtype}
     if tuned:

@@ -12,6 +12,7 @@ import pytest
 from tests.helpers import ROWS, tiny_llama
 from tests.techniques.test_invariants import config, until
 from tunelab import (
+    IA3,
     BottleneckAdapter,
     DataSpec,
     FullFineTuning,
@@ -23,9 +24,11 @@ from tunelab import (
     UserError,
     compare,
     finetune,
+    report,
     train_run,
 )
 from tunelab.cli import main
+from tunelab.measure.card.page import page_of
 from tunelab.measure.charts import loss_chart
 
 TEXT = Stage(
@@ -92,20 +95,32 @@ def test_a_run_starts_from_anothers_result_and_says_so(tiny, technique):
     assert second.progress().evaluations[0].base_loss == pytest.approx(fresh.progress().evaluations[0].base_loss)
 
 
+PATHS = [(LoRA(r=4), ""), (IA3(), "the technique is IA³"), (LoRA(r=4, lora_dropout=0.1), "dropout of the adapter")]
+
+
+@pytest.mark.parametrize(("technique", "why"), PATHS, ids=[why or "fast" for _technique, why in PATHS])
+def test_a_run_and_its_card_say_by_which_path_it_is_computed_and_why_not_by_the_fast_one(tiny, technique, why):
+    run = finetune(config(tiny, technique, steps=1))
+    started = run.progress().started
+    assert (started.fast, started.why_plain) == (not why, why)
+    said = [note for note in started.notes if "fast path" in note]
+    assert said == ([f"computed by the model's own code, not by the fast path: {why}"] if why else [])
+    assert (f", plain computation ({why}), " if why else ", fast computation, ") in page_of(report(run))
+
+
 @pytest.mark.parametrize("differing", [{}, {"cache_frozen": False}, {"neftune_alpha": 5.0}], ids=str)
 def test_no_stage_keeps_the_joined_weights_or_the_rows_of_the_one_before(tiny, monkeypatch, differing):
     from tunelab.fast import llama, structure
     from tunelab.train import memory
 
     made, alive, caches = [], [], []
-    stack, cache = structure._stack, llama.FrozenCache
+    join, cache = structure.Linears.join, llama.FrozenCache
 
-    def watched_stack(*arguments):
-        stacked = stack(*arguments)
+    def watched_join(stacked):
+        join(stacked)
         if stacked.joined().device.type == "cpu":  # the forecast makes them of shapes alone
             made.append(weakref.ref(stacked.joined()))
             alive.append(sum(matrix() is not None for matrix in made))
-        return stacked
 
     def watched_cache():
         caches.append(cache())
@@ -121,7 +136,7 @@ def test_no_stage_keeps_the_joined_weights_or_the_rows_of_the_one_before(tiny, m
     ]  # fmt: skip
     run = Run.create(asked.model_copy(update={"stages": tuple(stages)}))
     monkeypatch.setattr(memory, "_seconds", lambda *_asked: {})  # which trains small models of its own
-    monkeypatch.setattr(structure, "_stack", watched_stack)
+    monkeypatch.setattr(structure.Linears, "join", watched_join)
     monkeypatch.setattr(llama, "FrozenCache", watched_cache)
     list(train_run(run))
     assert run.status == "finished"

@@ -387,6 +387,8 @@ class _Chain:
         from tunelab.train.checkpoints import trained_parameters
 
         self._choose_loss(self.stages[0].training)
+        if self.loss.why_plain and self.stages[0].training.fast:
+            self.notes.append(f"computed by the model's own code, not by the fast path: {self.loss.why_plain}")
         if kept := self._kept():
             each = sum(p.numel() * p.element_size() for p in trained_parameters(self.model).values())
             self.notes.append(
@@ -479,6 +481,8 @@ class _Chain:
         if self.loss is not None and settings == self.loss_settings:
             self.loss.forget_rows()  # those of the stage before
             return
+        if self.loss is not None:
+            self.loss.release()
         self.loss = None
         self.loss, self.loss_settings = choose_loss(self.model, self.config.technique, training), settings
 
@@ -517,6 +521,7 @@ class _Chain:
             quantization=self.config.model.quantization,
             attention=self.loss.attention,
             fast=self.loss.fast,
+            why_plain=self.loss.why_plain,
             threads=torch.get_num_threads(),
             base_sha256=self.base.sha256,
             trainable_parameters=self.config.technique.trainable_parameters(self.model),

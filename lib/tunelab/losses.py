@@ -26,6 +26,7 @@ class Loss(Protocol):
     """What the training loop needs: a sum, so that any window of batches can be normalised by its scored tokens."""
 
     fast: bool
+    why_plain: str  # why it is the plain one; empty where it is fast, or nothing else was asked for
     attention: str
     model: Any
 
@@ -42,14 +43,17 @@ class Loss(Protocol):
     def forget_rows(self) -> None:
         """Drop what is kept of rows that were seen, for others come now."""
 
+    def release(self) -> None:
+        """Leave the model as it was found, if it was changed to compute with it."""
+
 
 class PlainLoss:
     """The model's own forward, eager and readable. `neftune_alpha`: noise on the embeddings in training mode."""
 
     fast = False
 
-    def __init__(self, model: Any, neftune_alpha: float = 0.0) -> None:
-        self.model, self.neftune_alpha = model, neftune_alpha
+    def __init__(self, model: Any, neftune_alpha: float = 0.0, why_plain: str = "") -> None:
+        self.model, self.neftune_alpha, self.why_plain = model, neftune_alpha, why_plain
         self.attention = str(model.config._attn_implementation)
         self._head_is_last: bool | None = None  # None: not looked at yet
 
@@ -84,6 +88,9 @@ class PlainLoss:
 
     def forget_rows(self) -> None:
         pass  # nothing is kept
+
+    def release(self) -> None:
+        pass  # nothing was changed
 
 
 class Objective:

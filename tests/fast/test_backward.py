@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn import functional
 
 from tunelab.fast.attention import attend, attend_backward, attention, attention_backward, rotate_, signed
-from tunelab.fast.blocks import AttentionBlock, AttentionPart, MLPBlock, MLPPart, swiglu, swiglu_backward
-from tunelab.fast.head import HEAD_CHUNK, Head, Norm, ScoredHead
+from tunelab.fast.blocks import Around, AttentionBlock, AttentionPart, MLPBlock, MLPPart
+from tunelab.fast.gate import ACTIVATIONS, SILU, gated, gated_backward
+from tunelab.fast.head import HEAD_CHUNK, Finish, Head, Norm, ScoredHead
 from tunelab.fast.layout import Heads, Layout, Mask
 from tunelab.fast.linear import Stack
+from tunelab.fast.norm import RMS, HeadNorms
 
 EPSILON = 1e-5
 SHARDED = Layout(prefix=7, rows=3, length=5)  # shards of 3 tokens, the last with 2 of padding
@@ -40,13 +44,29 @@ def plain_norm(x, weight):
     return x * (x.square().mean(-1, keepdim=True) + EPSILON).rsqrt() * weight.to(x.dtype)
 
 
-def plain_swiglu(gate_up):
+PLAIN_ACTIVATIONS = {
+    "silu": lambda x: x * torch.sigmoid(x),
+    "gelu": lambda x: x * (1 + torch.erf(x / 2**0.5)) / 2,
+    "gelu by tanh": lambda x: x * (1 + torch.tanh((2 / torch.pi) ** 0.5 * (x + 0.044715 * x**3))) / 2,
+}
+activations = pytest.mark.parametrize("activation", ACTIVATIONS, ids=lambda one: one.name)
+
+
+def plain_gated(gate_up, activation=SILU):
     gate, up = gate_up.chunk(2, dim=-1)
-    return gate * torch.sigmoid(gate) * up
+    return PLAIN_ACTIVATIONS[activation.name](gate) * up
 
 
-def plain_linear(x, weight, a, b):
+def plain_around(x, f, around):
+    """x + multiplier · norm_out(f(norm_in(x)))."""
+    normed = x if around.norm_in is None else plain_norm(x, around.norm_in.weight)
+    y = f(normed)
+    return x + around.multiplier * (y if around.norm_out is None else plain_norm(y, around.norm_out.weight))
+
+
+def plain_linear(x, weight, a, b, bias=None):
     y = x @ weight.to(x.dtype).T
+    y = y if bias is None else y + bias.to(x.dtype)
     return y if a is None else y + x @ a.to(x.dtype).T @ b.to(x.dtype).T
 
 
@@ -58,7 +78,7 @@ def plain_rotation(x, angle):
     return torch.cat((turned.real, turned.imag), dim=-1)
 
 
-def plain_attention(qkv, layout=SHARDED, heads=HEADS):
+def plain_attention(qkv, layout=SHARDED, heads=HEADS, window=None):
     """Every text by itself, with the whole prefix before its own tokens; the key of a group repeated for its queries.
     Flat rows as `layout` has them, those of padding zero."""
     shards, own = layout.parts(qkv)
@@ -67,8 +87,10 @@ def plain_attention(qkv, layout=SHARDED, heads=HEADS):
         sequence = torch.cat((prefix, text))
         q, k, v = (part.transpose(0, 1) for part in heads.split(sequence))
         k, v = (part.repeat_interleave(heads.per_group, 0) for part in (k, v))
-        scores = q @ k.transpose(1, 2) / heads.size**0.5
+        scores = q @ k.transpose(1, 2) * (heads.scaling or heads.size**-0.5)
+        scores = scores if heads.cap is None else heads.cap * torch.tanh(scores / heads.cap)
         causal = torch.ones(len(sequence), len(sequence), dtype=torch.bool).tril()
+        causal = causal if window is None else causal.triu(1 - window)
         out.append((scores.masked_fill(~causal, float("-inf")).softmax(-1) @ v).transpose(0, 1).flatten(1))
     of_prefix = functional.pad(out[0][: layout.prefix], (0, 0, 0, layout.sharded - layout.prefix))
     of_prefix = of_prefix.unflatten(0, (layout.rows, layout.shard))
@@ -97,11 +119,39 @@ def test_norm_gives_the_gradient_of_its_formula():
         assert close(torch.autograd.grad(y, leaf, dy)[0], dx)
 
 
-def test_swiglu_gives_the_gradient_of_its_formula():
+@activations
+def test_a_gated_unit_gives_the_gradient_of_its_formula(activation):
     gate_up, dy = 3 * random(5, 64), random(5, 32, seed=1)
-    y, (expected,) = by_autograd(plain_swiglu, dy, gate_up)
-    assert close(swiglu(gate_up), y)
-    assert close(swiglu_backward(dy, gate_up, functional.silu(gate_up[:, :32])), expected)
+    y, (expected,) = by_autograd(lambda x: plain_gated(x, activation), dy, gate_up)
+    assert close(gated(gate_up, activation), y)
+    assert close(gated_backward(dy, gate_up, activation.of(gate_up[:, :32], None), activation), expected)
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["each head", "all at once"])
+def test_norms_of_queries_and_keys_give_the_gradients_of_their_formula(whole):
+    norms = head_norms(whole)
+    qkv, dy = (random(5, (HEADS.queries + 2 * HEADS.keys) * HEADS.size, seed=seed) for seed in (0, 1))
+    y, (expected,) = by_autograd(lambda qkv: plain_head_norms(qkv, norms), dy, qkv)
+    assert close(norms(qkv, HEADS), y)
+    norms.backward_(dy, qkv, HEADS)
+    assert close(dy, expected)
+
+
+def head_norms(whole):
+    """HeadNorms with random weights, one near zero: what is divided by it would be lost."""
+    sizes = (HEADS.queries * HEADS.size, HEADS.keys * HEADS.size) if whole else (HEADS.size, HEADS.size)
+    weights = [1 + 0.3 * random(size, seed=seed) for seed, size in zip((20, 21), sizes, strict=True)]
+    weights[0][1] = 1e-9
+    return HeadNorms(*(RMS(weight, EPSILON) for weight in weights), whole=whole)
+
+
+def plain_head_norms(qkv, norms, heads=HEADS):
+    q, k, v = heads.split(qkv)
+    flat = [part.flatten(1) if norms.whole else part for part in (q, k)]
+    normed = [
+        plain_norm(x, rms.weight).reshape(len(x), -1) for x, rms in zip(flat, (norms.queries, norms.keys), strict=True)
+    ]
+    return torch.cat((*normed, v.flatten(1)), dim=1)
 
 
 def test_the_gradient_of_a_rotation_is_the_rotation_back():
@@ -134,7 +184,10 @@ def test_a_stack_gives_the_gradients_of_x_and_of_its_adapters(rank):
     adapters = [a, b] if rank else []
     y, (dx, *of_adapters) = by_autograd(lambda x, a=None, b=None: plain_linear(x, weight, a, b), dy, x, *adapters)
     assert close(layers.forward(buffer), y)
-    assert close(layers.forward(buffer, residual=dy), y + dy)
+    assert close(layers.forward(buffer, residual=dy, alpha=0.5), 0.5 * y + dy)
+    biased = replace(layers, bias=random(24, seed=7))
+    assert close(biased.forward(buffer), y + biased.bias)
+    assert close(biased.forward(buffer, residual=dy, alpha=0.5), 0.5 * (y + biased.bias) + dy)
     ours, *of_ours = layers.backward(dy, x, layers.low_rank(buffer))
     assert close(ours, dx)
     none, *again = layers.backward(dy, x, layers.low_rank(buffer), needs_dx=False)
@@ -147,49 +200,62 @@ def test_a_stack_gives_the_gradients_of_x_and_of_its_adapters(rank):
 # attention
 
 
-def test_attention_gives_the_gradients_through_its_softmax():
+@pytest.mark.parametrize("cap", [None, 1.5])
+def test_attention_gives_the_gradients_through_its_softmax(cap):
     q, k, v, do = (random(2, 4, 8, seed=seed) for seed in range(4))
     hides = torch.full((4, 4), float("-inf")).triu_(1)
 
     def plain(q, k, v):
-        return ((q @ k.transpose(1, 2) / 8**0.5 + hides.double()).softmax(-1)) @ v
+        scores = q @ k.transpose(1, 2) * 0.4
+        scores = scores if cap is None else cap * torch.tanh(scores / cap)
+        return ((scores + hides.double()).softmax(-1)) @ v
 
     o, expected = by_autograd(plain, do, q, k, v)
-    ours, weights = attend(q, k, v, Mask(hides, None))
+    ours, weights = attend(q, k, v, Mask(hides, None), 0.4, cap)
     assert close(ours, o)
-    for got, theirs in zip(attend_backward(do, q, k, v, weights), expected, strict=True):
+    for got, theirs in zip(attend_backward(do, q, k, v, weights, 0.4, cap), expected, strict=True):
         assert close(got, theirs)
 
 
 @pytest.mark.parametrize("layout", [SHARDED, Layout(6, 3, 4), Layout(0, 3, 5), Layout(0, 1, 9)], ids=str)
 @pytest.mark.parametrize("keeps", [True, False], ids=["kept", "again"])
-def test_attention_over_a_sharded_prefix_is_that_of_every_text_by_itself(layout, keeps, monkeypatch):
+@pytest.mark.parametrize("window", [None, 1, 4, 8])
+def test_attention_over_a_sharded_prefix_is_that_of_every_text_by_itself(layout, keeps, window, monkeypatch):
     monkeypatch.setattr(Layout, "keeps_weights", lambda self, heads: keeps)
-    qkv = random(layout.tokens, (HEADS.queries + 2 * HEADS.keys) * HEADS.size)
-    dy = without_padding(random(layout.tokens, HEADS.queries * HEADS.size, seed=1), layout)
-    y, (expected,) = by_autograd(lambda qkv: plain_attention(qkv, layout), dy, qkv)
-    mask, out = layout.mask(HEADS.per_group, qkv), torch.empty_like(dy)
-    kept = attention(qkv, HEADS, layout, mask, out=out)
+    heads = replace(HEADS, scaling=0.3, cap=2.0) if window == 4 else HEADS
+    qkv = random(layout.tokens, (heads.queries + 2 * heads.keys) * heads.size)
+    dy = without_padding(random(layout.tokens, heads.queries * heads.size, seed=1), layout)
+    y, (expected,) = by_autograd(lambda qkv: plain_attention(qkv, layout, heads, window), dy, qkv)
+    mask, out = layout.mask(heads.per_group, qkv, window), torch.empty_like(dy)
+    kept = attention(qkv, heads, layout, mask, out=out)
     assert close(without_padding(out, layout), y)
     assert len(kept) == (4 if keeps else 1)
-    assert close(attention_backward(dy, kept, HEADS, layout, mask), expected)
+    assert close(attention_backward(dy, kept, heads, layout, mask), expected)
+    assert close(attention_backward(dy, (qkv, *kept[3:]), heads, layout, mask), expected)
 
 
 # the sublayers
 
 
 RANKS = pytest.mark.parametrize("ranks", [(4, 2), (4, 0), (0, 2), (0, 0)], ids=str)
+NORM_IN, NORM_OUT = (RMS(1 + 0.3 * random(16, seed=seed), EPSILON) for seed in (10, 13))
+AROUND = pytest.mark.parametrize(
+    "around",
+    [Around(NORM_IN), Around(None, NORM_OUT), Around(NORM_IN, NORM_OUT, 0.3), Around(NORM_IN, multiplier=0.3)],
+    ids=["before", "behind", "both", "before, less"],
+)
 TRAINED_BELOW = pytest.mark.parametrize("below", [True, False], ids=["trained below", "lowest"])
 
 
-def check_block(block, part, plain, x, dy, *stacks, below):
+def check_block(block, part, plain, x, dy, *stacks, below, bias=()):
     """A sublayer against its plain formula: value where dy asks for it, gradients of x, if there is something to train
-    `below`, and of both stacks' A and B. `stacks`: W, A and B of each."""
+    `below`, and of both stacks' A and B. `stacks`: W, A and B of each; `bias`: of the first."""
     matrices = [m for _, *pair in stacks for m in pair if m is not None]
 
     def formula(x, *adapters):
         rest = iter(adapters)
-        return plain(x, *([weight, *(m if m is None else next(rest) for m in pair)] for weight, *pair in stacks))
+        first, *others = [[weight, *(m if m is None else next(rest) for m in pair)] for weight, *pair in stacks]
+        return plain(x, [*first, *bias], *others)
 
     expected, gradients = by_autograd(formula, dy, x, *matrices)
     given = [m if m is None else m.clone().requires_grad_() for m in part.matrices]
@@ -206,53 +272,84 @@ def check_block(block, part, plain, x, dy, *stacks, below):
 
 @RANKS
 @TRAINED_BELOW
-def test_the_mlp_sublayer_gives_the_gradients_of_its_formula(ranks, below):
+@AROUND
+def test_the_mlp_sublayer_gives_the_gradients_of_its_formula(ranks, below, around):
     gate_up, *first = stack(16, 48, ranks[0])
     down, *second = stack(24, 16, ranks[1], seed=5)
-    weight = 1 + 0.3 * random(16, seed=10)
+    activation = SILU if around.norm_out is None else ACTIVATIONS[1]
 
     def plain(x, first, second):
-        return x + plain_linear(plain_swiglu(plain_linear(plain_norm(x, weight), *first)), *second)
+        def inside(x):
+            return plain_linear(plain_gated(plain_linear(x, *first), activation), *second)
+
+        return plain_around(x, inside, around)
 
     x, dy = random(5, 16, seed=11), random(5, 16, seed=12)
-    check_block(MLPBlock, MLPPart(weight, EPSILON, gate_up, down), plain, x, dy, first, second, below=below)
+    check_block(MLPBlock, MLPPart(around, gate_up, down, activation), plain, x, dy, first, second, below=below)
 
 
 @RANKS
 @TRAINED_BELOW
-def test_the_attention_sublayer_gives_the_gradients_of_its_formula(ranks, below):
+@AROUND
+def test_the_attention_sublayer_gives_the_gradients_of_its_formula(ranks, below, around):
+    check_attention_block(ranks, below, around, "plain")
+
+
+@pytest.mark.parametrize("kind", ["bias", "normed heads", "normed whole", "half turned", "not turned"])
+@pytest.mark.parametrize("keeps", [True, False], ids=["kept", "again"])
+def test_what_stands_between_projections_and_attention_has_its_gradients(kind, keeps, monkeypatch):
+    monkeypatch.setattr(Layout, "keeps_weights", lambda self, heads: keeps)
+    check_attention_block((4, 2), True, Around(NORM_IN, NORM_OUT, 0.3), kind)
+
+
+def check_attention_block(ranks, below, around, kind):
     layout, heads, n = SHARDED, HEADS, HEADS.queries + HEADS.keys
     qkv, *first = stack(16, (heads.queries + 2 * heads.keys) * heads.size, ranks[0])
     out, *second = stack(heads.queries * heads.size, 16, ranks[1], seed=5)
-    weight = 1 + 0.3 * random(16, seed=10)
-    angle = layout.positions[:, None, None] * torch.tensor([1.0, 0.5, 0.2, 0.1])  # (N, 1, D / 2)
+    if kind == "bias":
+        qkv, first = replace(qkv, bias=random(len(first[0]), seed=14)), [*first, random(len(first[0]), seed=14)]
+    norms = head_norms(kind == "normed whole") if "normed" in kind else None
+    width = 4 if kind == "half turned" else heads.size
+    angle = layout.positions[:, None, None] * torch.tensor([1.0, 0.5, 0.2, 0.1])[: width // 2]  # (N, 1, D / 2)
 
     def plain(x, first, second):
-        parts = plain_linear(plain_norm(x, weight), *first).unflatten(1, (-1, heads.size))
-        turned = torch.cat((plain_rotation(parts[:, :n], angle), parts[:, n:]), dim=1)
-        return x + plain_linear(plain_attention(turned.flatten(1), layout), *second)
+        def inside(x):
+            made = plain_linear(x, *first)
+            made = made if norms is None else plain_head_norms(made, norms)
+            parts = made.unflatten(1, (-1, heads.size))
+            if kind != "not turned":
+                turned = torch.cat((plain_rotation(parts[:, :n, :width], angle), parts[:, :n, width:]), dim=2)
+                parts = torch.cat((turned, parts[:, n:]), dim=1)
+            return plain_linear(plain_attention(parts.flatten(1), layout), *second)
+
+        return plain_around(x, inside, around)
 
     both = torch.cat((angle, angle), dim=-1)
-    rotation = (both.cos(), signed(both.sin()))
+    rotation = None if kind == "not turned" else (both.cos(), signed(both.sin()))
     x, dy = random(layout.tokens, 16, seed=11), without_padding(random(layout.tokens, 16, seed=12))
     mask = layout.mask(heads.per_group, x)
-    part = AttentionPart(weight, EPSILON, qkv, out, heads, layout, rotation, mask)
-    check_block(AttentionBlock, part, plain, x, dy, first, second, below=below)
+    part = AttentionPart(around, qkv, out, heads, layout, rotation, mask, norms)
+    check_block(AttentionBlock, part, plain, x, dy, first[:3], second, below=below, bias=first[3:])
 
 
 # the head
 
 
 @pytest.mark.parametrize("count", [5, HEAD_CHUNK, 2 * HEAD_CHUNK + 40])
-def test_the_head_gives_cross_entropy_and_its_gradient_in_whole_and_part_chunks(count):
+@pytest.mark.parametrize("finish", [None, Finish(4.0), Finish(cap=3.0), Finish(2.0, 3.0)], ids=str)
+def test_the_head_gives_cross_entropy_and_its_gradient_in_whole_and_part_chunks(count, finish):
     matrix, x = random(50, 16, seed=1), random(count + 7, 16)
     targets = torch.randint(50, (count,), generator=torch.Generator().manual_seed(2))
     leaf = x.clone().requires_grad_()
-    loss = ScoredHead.apply(leaf, Head(matrix), targets)
+    loss = ScoredHead.apply(leaf, Head(matrix, finish), targets)
     (ours,) = torch.autograd.grad(loss, leaf, torch.tensor(0.25))
 
     def plain(x):
-        return functional.cross_entropy(x[:count] @ matrix.double().T, targets, reduction="sum")
+        logits = x[:count] @ matrix.double().T
+        if finish is not None:
+            logits = logits / finish.divisor
+            logits = logits if finish.cap is None else finish.cap * torch.tanh(logits / finish.cap)
+        return functional.cross_entropy(logits, targets, reduction="sum")
 
     expected, (theirs,) = by_autograd(plain, torch.tensor(0.25), x)
     assert loss.item() == pytest.approx(float(expected), rel=1e-6)

@@ -11,11 +11,11 @@ from tunelab.data.batches import collate
 from tunelab.data.encode import Encoded
 from tunelab.fast import choose_loss
 from tunelab.fast.attention import rotate_, signed
-from tunelab.fast.blocks import norm
 from tunelab.fast.decode import FastDecoder
 from tunelab.fast.layout import Layout, shared_prefix
 from tunelab.fast.linear import Adapters, Joined
 from tunelab.fast.llama import FastLlama, FastLoss
+from tunelab.fast.norm import norm
 from tunelab.fast.weights import Packed, can_pack
 from tunelab.losses import PlainLoss
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from tunelab.answer.generation import Decoder, PlainDecoder
 from tunelab.fast.decode import Factors, FastDecoder
 from tunelab.fast.llama import FastLlama
+from tunelab.fast.probe import check
 from tunelab.fast.structure import Unsupported
 from tunelab.machine import hardware
 from tunelab.techniques import LoRA, Technique
@@ -80,7 +81,8 @@ class Resident:
     def measured(cls, base: Base, result: Result, model: Any, llama: FastLlama | None) -> Resident:
         """A base whose result is attached already, as `model`; `llama`: how both compute their losses, if fast."""
         resident = cls(base)
-        resident._attached, resident._llama, resident._knows_llama = (result, model), llama, True
+        resident._attached, resident._knows_llama = (result, model), True
+        resident._llama = llama if llama is not None and llama.rows_alone else None
         return resident
 
     def passes(self, results: Sequence[Result], columns: Collection[int] | None = None) -> Iterator[Pass]:
@@ -188,7 +190,9 @@ class Resident:
             size = sum(p.numel() for p in base.model.parameters()) * base.dtype.itemsize
             spacious = base.spec.keep_dequantized is not False and hardware.affords(size, base.device)
             try:
-                self._llama = FastLlama(base.model, packed=spacious)
+                check(base.model, to_decode=True)
+                llama = FastLlama(base.model, packed=spacious)
+                self._llama = llama if llama.packed else llama.join()
             except Unsupported:
                 self._llama = None
             self._knows_llama = True
@@ -217,7 +221,7 @@ class Resident:
 def while_training(model: Any, technique: Technique, llama: FastLlama | None, tuned: bool) -> Pass:
     """How a model that is being trained answers now, with its adapter as it is, or without it; `llama`: how it computes
     its losses, if fast."""
-    if llama is not None and isinstance(technique, LoRA):
+    if llama is not None and llama.rows_alone and isinstance(technique, LoRA):
         factors = technique.factors_of(model) if tuned else None
         return Pass([0], lambda rows, capacity: [FastDecoder(llama, [factors] * rows, capacity)], padded=True)
     around = nullcontext if tuned else lambda: technique.off(model)

@@ -1,8 +1,9 @@
-"""Faster computations of what `PlainLoss` and `generate()` compute, for the models they are written for.
+"""Faster computations of what `PlainLoss` and `generate()` compute, for the decoders whose parts they know.
 
 Each is switchable and tested for parity with the plain one; a model they do not know is computed by the plain one.
 
-    linear, layout ──> attention ──> blocks ──> head ──> structure, frozen ──> llama (trains, scores), decode (answers)
+    linear, layout ──> attention, norm, gate ──> blocks ──> head ──> structure, reading, frozen
+        ──> llama (trains, scores), decode (answers) ──> probe (whether both compute what the model's own code does)
 
 Shapes: N tokens (the flat rows of a batch), C hidden size, F intermediate size of the MLP, H query heads, K key heads,
 D head size, R sum of the ranks of stacked adapters, O sum of their output sizes, V vocabulary.
@@ -31,15 +32,27 @@ def loss_settings(training: TrainConfig) -> tuple[Any, ...]:
 
 def choose_loss(model: Any, technique: Technique, training: TrainConfig | None = None) -> Loss:
     """The loss to train or score with: the fast one if it is asked for and computes this model, this technique and
-    these settings, else the plain one."""
+    these settings, else the plain one, which says why."""
     from tunelab.fast.llama import FastLoss
+    from tunelab.fast.probe import check
     from tunelab.fast.structure import Unsupported
 
     training = training or TrainConfig()
-    recomputed = training.gradient_checkpointing is True
-    if not training.fast or not technique.rows_can_differ or training.neftune_alpha or recomputed:
-        return PlainLoss(model, training.neftune_alpha)
+    if settings := _why_not(technique, training):
+        return PlainLoss(model, training.neftune_alpha, why_plain=settings)
     try:
+        check(model)
         return FastLoss(model, training.cache_frozen)
-    except Unsupported:
-        return PlainLoss(model)
+    except Unsupported as reason:
+        return PlainLoss(model, why_plain=str(reason))
+
+
+def _why_not(technique: Technique, training: TrainConfig) -> str:
+    """The setting that the fast path does not compute; nothing where there is none."""
+    if not training.fast:
+        return "fast = false"
+    if not technique.rows_can_differ:
+        return f"the technique is {'DoRA' if getattr(technique, 'use_dora', False) else technique.title}"
+    if training.neftune_alpha:
+        return f"neftune_alpha = {training.neftune_alpha:g}"
+    return "gradient_checkpointing = true" if training.gradient_checkpointing is True else ""

@@ -42,38 +42,55 @@ def softmax(scores: Tensor) -> Tensor:
     return scores
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Mask) -> tuple[Tensor, Tensor]:
-    """Mixed values o (G, M, D) and attention weights P (G, M, S) of packed q (G, M, D), k and v (G, S, D):
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, mask: Mask, scale: float, cap: float | None = None
+) -> tuple[Tensor, Tensor]:
+    """Mixed values o (G, M, D) and attention weights P (G, M, S) of packed q (G, M, D), k and v (G, S, D), with the
+    scale c, most often 1 / √D, and with a cap m, if there is one:
 
-        S = q kᵀ / √D + mask        scores; the mask is 0 or -inf
-        P = softmax(S)              over each row
+        S = c q kᵀ                  scores
+        S' = m · tanh(S / m)        or S itself
+        P = softmax(S' + mask)      over each row; the mask is 0 or -inf
         o = P v
 
-    Source: Vaswani et al. 2017, section 3.2.1.
+    Source: Vaswani et al. 2017, section 3.2.1; the cap: Gemma Team 2024 (Gemma 2), section 2.
     """
-    scores = torch.baddbmm(mask.everywhere, q, k.transpose(1, 2), alpha=q.shape[-1] ** -0.5)
+    if cap is None:
+        scores = torch.baddbmm(mask.everywhere, q, k.transpose(1, 2), alpha=scale)
+    else:
+        scores = _tanh_of_scores(q, k, scale / cap).mul_(cap).add_(mask.everywhere)
     mask.add_within(scores)
     weights = softmax(scores)
     return torch.bmm(weights, v), weights
 
 
-def attend_backward(d_o: Tensor, q: Tensor, k: Tensor, v: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _tanh_of_scores(q: Tensor, k: Tensor, scale: float) -> Tensor:
+    return torch.bmm(q, k.transpose(1, 2)).mul_(scale).tanh_()
+
+
+def attend_backward(
+    d_o: Tensor, q: Tensor, k: Tensor, v: Tensor, weights: Tensor, scale: float, cap: float | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of the packed q, k and v that `attend` was given, from do (G, M, D) and P:
 
         dv = Pᵀ do
         dP = do vᵀ
-        dS = P · (dP - rowsum(P · dP))
-        dq = dS k / √D
-        dk = dSᵀ q / √D
+        dS' = P · (dP - rowsum(P · dP))
+        dS = dS' · (1 - tanh²(S / m))       or dS' itself
+        dq = c dS k
+        dk = c dSᵀ q
 
-    The softmax of a row: ∂P_j/∂S_i = P_j (1[i = j] - P_i), so dS_i = Σ_j dP_j ∂P_j/∂S_i = P_i (dP_i - Σ_j P_j dP_j).
+    The softmax of a row: ∂P_j/∂S'_i = P_j (1[i = j] - P_i), so dS'_i = Σ_j dP_j ∂P_j/∂S'_i = P_i (dP_i - Σ_j P_j dP_j).
     Where the mask hides a key, P is 0, and dS with it: the backward needs no mask.
 
     Source: Dao et al. 2022, appendix B.2, without its tiles.
     """
     d_v = torch.bmm(weights.transpose(1, 2), d_o)
     d_weights = torch.bmm(d_o, v.transpose(1, 2))
-    d_scores = torch._softmax_backward_data(d_weights, weights, -1, weights.dtype).mul_(q.shape[-1] ** -0.5)
+    d_scores = torch._softmax_backward_data(d_weights, weights, -1, weights.dtype)
+    if cap is not None:
+        d_scores.mul_(_tanh_of_scores(q, k, scale / cap).square_().neg_().add_(1))
+    d_scores.mul_(scale)
     return torch.bmm(d_scores, k), torch.bmm(d_scores.transpose(1, 2), q), d_v
 
 
@@ -81,20 +98,21 @@ def attention(qkv: Tensor, heads: Heads, layout: Layout, mask: Mask, out: Tensor
     """Mixed values of rotated qkv (N, (H + 2K) · D), into `out` (N, H · D). Gives what the backward needs: packed q, k
     and v and the weights, or qkv alone (`Layout.keeps_weights`)."""
     q, k, v = heads.pack(qkv, layout)
-    values, weights = attend(q, k, v, mask)
+    values, weights = attend(q, k, v, mask, heads.scale, heads.cap)
     heads.unpack_queries(values, layout.rows, out=out.unflatten(1, (heads.queries, heads.size)))
     return (q, k, v, weights) if layout.keeps_weights(heads) else (qkv,)
 
 
 def attention_backward(d: Tensor, kept: Sequence[Tensor], heads: Heads, layout: Layout, mask: Mask) -> Tensor:
-    """Gradient of rotated qkv (N, (H + 2K) · D), from that of the mixed values (N, H · D)."""
-    if len(kept) == 1:
-        q, k, v = heads.pack(kept[0], layout)
-        weights = attend(q, k, v, mask)[1]
-    else:
+    """Gradient of rotated qkv (N, (H + 2K) · D), from that of the mixed values (N, H · D). `kept`: what `attention`
+    gave, or qkv and the weights."""
+    if len(kept) == 4:
         q, k, v, weights = kept
+    else:
+        q, k, v = heads.pack(kept[0], layout)
+        weights = kept[1] if len(kept) == 2 else attend(q, k, v, mask, heads.scale, heads.cap)[1]
     d = heads.pack_queries(d.unflatten(1, (heads.queries, heads.size)), layout.rows)
-    of_q, of_k, of_v = attend_backward(d, q, k, v, weights)
+    of_q, of_k, of_v = attend_backward(d, q, k, v, weights, heads.scale, heads.cap)
     d_qkv = d.new_empty(layout.tokens, (heads.queries + 2 * heads.keys) * heads.size)
     d_q, d_k, d_v = heads.split(d_qkv)
     heads.unpack_queries(of_q, layout.rows, out=d_q)

@@ -1,132 +1,139 @@
-"""The two sublayers of a Llama layer, each as one differentiable function with the backward it deserves.
+"""The two sublayers of a decoder layer, each as one differentiable function with the backward it deserves.
 
 The base is frozen, so no weight gradient is computed for it, and each sublayer keeps only what its backward can't
-cheaply make again: 12 to 14 KB per token and layer of a 135M model in bf16, a third of what autograd keeps. The
+cheaply make again: 12 to 14 KB per token and layer of a 135M Llama in bf16, a third of what autograd keeps. The
 forwards are built from plain functions with a backward twin beside them. Each is tested against the plain formula.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.nn import functional
 
 from tunelab.fast.attention import attention, attention_backward, rotate_
+from tunelab.fast.gate import SILU, Activation, gated, gated_backward
 from tunelab.fast.layout import Heads, Layout, Mask
 from tunelab.fast.linear import Stack
+from tunelab.fast.norm import RMS, HeadNorms, norm, norm_backward, normalised
 
 
-def norm(x: Tensor, weight: Tensor, epsilon: float, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """y (N, C) and r (N, 1) of x (N, C), in fp32 inside, with g (C) the weight:
+@dataclass(frozen=True)
+class Around:
+    """What stands around a sublayer f: x + multiplier · norm_out(f(norm_in(x))), where either norm may be missing."""
 
-        r = 1 / √(mean(x · x) + epsilon)        the inverse of the root mean square of each row
-        y = g · x̂   with x̂ = r · x
+    norm_in: RMS | None
+    norm_out: RMS | None = None
+    multiplier: float = 1.0
 
-    Source: Zhang and Sennrich 2019, section 4, equation 4; epsilon as in Llama.
-    """
-    wide = x.float()
-    inverse = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(epsilon).rsqrt_()
-    y = torch.empty_like(x) if out is None else out
-    if wide is x:  # fp32: `float()` made no copy that could be overwritten
-        return torch.mul(x, inverse, out=y).mul_(weight), inverse
-    return y.copy_(wide.mul_(inverse)).mul_(weight), inverse
+    def enter(self, x: Tensor, stack: Stack) -> tuple[Tensor, Tensor | None]:
+        """What the first stack takes, with norm_in(x) in it, and that norm's r."""
+        buffer, place = stack.input_buffer(x)
+        if self.norm_in is None:
+            place.copy_(x)
+            return buffer, None
+        return buffer, norm(x, self.norm_in.weight, self.norm_in.epsilon, out=place)[1]
 
+    def leave(self, x: Tensor, stack: Stack, buffer: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The sublayer's result from what its last stack takes, and what `leave_backward` needs."""
+        if self.norm_out is None:
+            return stack.forward(buffer, residual=x, alpha=self.multiplier), ()
+        y = stack.forward(buffer)
+        normed, inverse = norm(y, self.norm_out.weight, self.norm_out.epsilon)
+        return torch.add(x, normed, alpha=self.multiplier), (y, inverse)
 
-def normalised(x: Tensor, inverse: Tensor) -> Tensor:
-    """x̂ = r · x (N, C) in fp32, from the r that `norm` gave."""
-    return x * inverse if x.dtype == torch.float32 else x.float().mul_(inverse)
+    def leave_backward(self, dy: Tensor, kept: Sequence[Tensor]) -> Tensor:
+        """Gradient of what the last stack gave."""
+        d = dy if self.multiplier == 1 else dy * self.multiplier
+        if self.norm_out is None:
+            return d
+        y, inverse = kept
+        return norm_backward(d, normalised(y, inverse), self.norm_out.weight, inverse)
 
-
-def norm_backward(dy: Tensor, x_hat: Tensor, weight: Tensor, inverse: Tensor) -> Tensor:
-    """Gradient of the x that `norm` was given, in dy's dtype:
-
-        dx̂ = g · dy
-        dx = r · (dx̂ - x̂ · mean(dx̂ · x̂))
-
-    For x̂ = r · x, and r falls with x: ∂r/∂x_j = -r³ x_j / C = -r² x̂_j / C. So dx_j = r dx̂_j + Σ_i dx̂_i x_i ∂r/∂x_j,
-    in which r x_i is x̂_i. g is frozen.
-    """
-    d_x_hat = (dy * weight).float()
-    minus_mean = torch.linalg.vecdot(d_x_hat, x_hat)[:, None].div_(-dy.shape[-1])
-    return d_x_hat.addcmul_(x_hat, minus_mean).mul_(inverse).to(dy.dtype)
-
-
-def swiglu(gate_up: Tensor, out: Tensor | None = None) -> Tensor:
-    """y = silu(a) · b (N, F) of gate a and up b, stacked (N, 2F), with silu(a) = a σ(a).
-
-    Source: Shazeer 2020, section 2, equation 6, without biases.
-    """
-    gate, up = gate_up.chunk(2, dim=-1)
-    return (functional.silu(gate) if out is None else torch.ops.aten.silu.out(gate, out=out)).mul_(up)
-
-
-def swiglu_backward(dy: Tensor, gate_up: Tensor, silu: Tensor) -> Tensor:
-    """Gradient of the gate a and up b that `swiglu` was given, stacked (N, 2F), from dy (N, F):
-
-        da = dy · b · silu'(a)   with silu'(a) = σ(a) (1 + a (1 - σ(a)))
-        db = dy · silu(a)
-
-    by the product rule, and σ' = σ (1 - σ). `silu` is silu(a) (N, F).
-    """
-    gate, up = gate_up.chunk(2, dim=-1)
-    both = torch.empty_like(gate_up)
-    d_gate, d_up = both.chunk(2, dim=-1)
-    torch.ops.aten.silu_backward.grad_input(dy * up, gate, grad_input=d_gate)
-    torch.mul(dy, silu, out=d_up)
-    return both
+    @property
+    def kept(self) -> int:
+        """How many tensors `leave` keeps."""
+        return 0 if self.norm_out is None else 2
 
 
 @dataclass
 class AttentionPart:
     """What the first sublayer of a layer computes with, in this step."""
 
-    norm_weight: Tensor
-    epsilon: float
+    around: Around
     qkv: Stack
     out: Stack
     heads: Heads
     layout: Layout
-    rotation: tuple[Tensor, Tensor]  # cos and signed sin (N, 1, D)
+    rotation: tuple[Tensor, Tensor] | None  # cos and signed sin (N, 1, D or less); None: without positions
     mask: Mask
+    head_norms: HeadNorms | None = None
 
     @property
     def matrices(self) -> tuple[Tensor | None, ...]:
         """The adapters', in the order of their gradients."""
         return self.qkv.matrices + self.out.matrices
 
+    def turned(self, qkv: Tensor) -> Tensor:
+        """qkv as it is asked: normed, which is a copy, and rotated in place."""
+        if self.head_norms is not None:
+            qkv = self.head_norms(qkv, self.heads)
+        if self.rotation is not None:
+            rotate_(self._rotated(qkv, self.rotation[0]), *self.rotation)
+        return qkv
+
+    def turned_backward_(self, d_qkv: Tensor, qkv: Tensor) -> Tensor:
+        """Makes the gradient of what `turned` was given out of that of what it gave, in place."""
+        if self.rotation is not None:
+            cos, sin = self.rotation
+            rotate_(self._rotated(d_qkv, cos), cos, -sin)
+        if self.head_norms is not None:
+            self.head_norms.backward_(d_qkv, qkv, self.heads)
+        return d_qkv
+
+    def _rotated(self, qkv: Tensor, cos: Tensor) -> Tensor:
+        """The part of queries and keys that is rotated (N, H + K, D or less): a view."""
+        both = qkv.view(qkv.shape[0], -1, self.heads.size)[:, : self.heads.queries + self.heads.keys]
+        return both[..., : cos.shape[-1]]
+
 
 class AttentionBlock(Function):
-    """x + out(attention(rotate(qkv(norm(x))))) for x (N, C); apply to (x, part, *part.matrices).
+    """x + out(attention(turned(qkv(norm(x))))) for x (N, C), with what is `around` it; apply to (x, part,
+    *part.matrices).
 
-    The backward is that of each part in turn, from the last; the residual adds dy to dx as it is.
+    The backward is that of each part in turn, from the last; the residual adds dy to dx as it is. With norms of queries
+    and keys, qkv is kept as it was before them, and what attention needs is made of it again.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, part: AttentionPart, *matrices: Tensor | None) -> Tensor:
-        normed, place = part.qkv.input_buffer(x)
-        _, inverse = norm(x, part.norm_weight, part.epsilon, out=place)
+        normed, inverse = part.around.enter(x, part.qkv)
         qkv = part.qkv.forward(normed)
-        rotate_(_queries_and_keys(qkv, part.heads), *part.rotation)
         mixed, place = part.out.input_buffer(x)
-        kept = attention(qkv, part.heads, part.layout, part.mask, out=place)
-        y = part.out.forward(mixed, residual=x)
+        kept = attention(part.turned(qkv), part.heads, part.layout, part.mask, out=place)
+        if part.head_norms is not None:
+            kept = (qkv, *kept[3:])
+        y, of_norm = part.around.leave(x, part.out, mixed)
         ctx.part = part
-        ctx.save_for_backward(x, inverse, part.qkv.low_rank(normed), mixed, *kept)
+        ctx.save_for_backward(x, inverse, part.qkv.low_rank(normed), mixed, *of_norm, *kept)
         return y
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> Any:
         part: AttentionPart = ctx.part
-        x, inverse, low_rank_qkv, mixed, *kept = ctx.saved_tensors
-        width = part.out.inputs
-        d_mixed, *of_out = part.out.backward(dy, mixed[:, :width], mixed[:, width:])
+        x, inverse, low_rank_qkv, mixed, *rest = ctx.saved_tensors
+        of_norm, kept = rest[: part.around.kept], rest[part.around.kept :]
+        width, qkv = part.out.inputs, kept[0]
+        d = part.around.leave_backward(dy, of_norm)
+        d_mixed, *of_out = part.out.backward(d, mixed[:, :width], mixed[:, width:])
+        if part.head_norms is not None:
+            kept[0] = part.turned(qkv)
         d_qkv = attention_backward(d_mixed, kept, part.heads, part.layout, part.mask)
-        cos, sin = part.rotation
-        rotate_(_queries_and_keys(d_qkv, part.heads), cos, -sin)
+        part.turned_backward_(d_qkv, qkv)
         dx, *of_qkv = _through_norm(ctx, part.qkv, d_qkv, x, inverse, low_rank_qkv, dy)
         return dx, None, *of_qkv, *of_out
 
@@ -135,10 +142,10 @@ class AttentionBlock(Function):
 class MLPPart:
     """What the second sublayer of a layer computes with, in this step."""
 
-    norm_weight: Tensor
-    epsilon: float
+    around: Around
     gate_up: Stack
     down: Stack
+    activation: Activation = SILU
 
     @property
     def matrices(self) -> tuple[Tensor | None, ...]:
@@ -146,48 +153,54 @@ class MLPPart:
 
 
 class MLPBlock(Function):
-    """x + down(swiglu(gate_up(norm(x)))) for x (N, C); apply to (x, part, *part.matrices).
+    """x + down(gated(gate_up(norm(x)))) for x (N, C), with what is `around` it; apply to (x, part, *part.matrices).
 
     The backward is that of each part in turn, from the last; the residual adds dy to dx as it is.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, part: MLPPart, *matrices: Tensor | None) -> Tensor:
-        normed, place = part.gate_up.input_buffer(x)
-        _, inverse = norm(x, part.norm_weight, part.epsilon, out=place)
+        normed, inverse = part.around.enter(x, part.gate_up)
         gate_up = part.gate_up.forward(normed)
-        gated, place = part.down.input_buffer(x)
-        swiglu(gate_up, out=place)
-        y = part.down.forward(gated, residual=x)
+        mixed, place = part.down.input_buffer(x)
+        gated(gate_up, part.activation, out=place)
+        y, of_norm = part.around.leave(x, part.down, mixed)
         ctx.part = part
-        ctx.save_for_backward(x, inverse, gate_up, part.gate_up.low_rank(normed), part.down.low_rank(gated))
+        low_ranks = part.gate_up.low_rank(normed), part.down.low_rank(mixed)
+        ctx.save_for_backward(x, inverse, gate_up, *low_ranks, *of_norm)
         return y
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> Any:
         part: MLPPart = ctx.part
-        x, inverse, gate_up, low_rank_gate_up, low_rank_down = ctx.saved_tensors
+        x, inverse, gate_up, low_rank_gate_up, low_rank_down, *of_norm = ctx.saved_tensors
         gate, up = gate_up.chunk(2, dim=-1)
-        silu = functional.silu(gate)
-        d, *of_down = part.down.backward(dy, silu * up, low_rank_down)
-        d_gate_up = swiglu_backward(d, gate_up, silu)
+        activated = part.activation.of(gate, None)
+        d = part.around.leave_backward(dy, of_norm)
+        d, *of_down = part.down.backward(d, activated * up, low_rank_down)
+        d_gate_up = gated_backward(d, gate_up, activated, part.activation)
         dx, *of_gate_up = _through_norm(ctx, part.gate_up, d_gate_up, x, inverse, low_rank_gate_up, dy)
         return dx, None, *of_gate_up, *of_down
 
 
 def _through_norm(
-    ctx: Any, stack: Stack, d: Tensor, x: Tensor, inverse: Tensor, low_rank: Tensor, residual: Tensor
+    ctx: Any, stack: Stack, d: Tensor, x: Tensor, inverse: Tensor | None, low_rank: Tensor, residual: Tensor
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Gradients of x, None where nothing below is trained, and of the matrices of a sublayer's first stack: from the
     gradient of what that stack gave, and the residual's."""
-    weight = ctx.part.norm_weight
-    x_hat, needs_dx = normalised(x, inverse), ctx.needs_input_grad[0]
-    dx, of_a, of_b = stack.backward(d, x_hat.to(x.dtype).mul(weight), low_rank, needs_dx)
+    rms, needs_dx = ctx.part.around.norm_in, ctx.needs_input_grad[0]
+    if rms is None or inverse is None:
+        dx, of_a, of_b = stack.backward(d, x, low_rank, needs_dx)
+        return (dx if dx is None else dx.add_(residual)), of_a, of_b
+    x_hat = normalised(x, inverse)
+    dx, of_a, of_b = stack.backward(d, _scaled(x_hat, rms.weight, x.dtype), low_rank, needs_dx)
     if dx is not None:
-        dx = norm_backward(dx, x_hat, weight, inverse).add_(residual)
+        dx = norm_backward(dx, x_hat, rms.weight, inverse).add_(residual)
     return dx, of_a, of_b
 
 
-def _queries_and_keys(qkv: Tensor, heads: Heads) -> Tensor:
-    """The part that is rotated (N, H + K, D): a view."""
-    return qkv.view(qkv.shape[0], -1, heads.size)[:, : heads.queries + heads.keys]
+def _scaled(x_hat: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """What `norm` gave, from its x̂ in fp32."""
+    if weight.dtype == torch.float32:
+        return (x_hat * weight).to(dtype)
+    return x_hat.to(dtype).mul(weight)

@@ -12,16 +12,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tunelab.fast.attention import rotate_, signed
-from tunelab.fast.blocks import norm, swiglu
-from tunelab.fast.llama import FastLlama
-from tunelab.fast.structure import Linears
+from tunelab.fast.attention import rotate_
+from tunelab.fast.blocks import Around
+from tunelab.fast.gate import gated
+from tunelab.fast.llama import FastLlama, within
+from tunelab.fast.norm import RMS, norm
+from tunelab.fast.structure import Layer, Linears
 from tunelab.fast.tree import Tree
 from tunelab.fast.weights import Weight
 
@@ -39,10 +40,13 @@ class _Mixed:
     a: Tensor | None  # (C, R) with R the sum of all ranks
     b: Tensor | None  # (R, O), zero where a factor belongs to another layer of the stack
     mask: Tensor | None  # (rows, 1, R)
+    bias: Tensor | None = None  # (O,)
 
     def __call__(self, x: Tensor) -> Tensor:
         """x (rows, T, C) -> (rows, T, O)."""
         y = self.weight.times(x)
+        if self.bias is not None:
+            y += self.bias
         if self.a is not None and self.b is not None and self.mask is not None:
             y += ((x @ self.a) * self.mask) @ self.b
         return y
@@ -102,7 +106,7 @@ class FastDecoder:
         places = torch.arange(start, end, device=llama.embedding.device)
         hidden = self._blocks(input_ids, places, places[:, None] >= torch.arange(end, device=places.device)[None])
         self.length, self.last_hidden = end, hidden[:, -1]
-        return llama.head.times(self._norm(self.last_hidden, llama.norm))
+        return llama.logits(_normed(self.last_hidden, llama.norm))
 
     @torch.inference_mode()
     def tree_log_p(self, tree: Tree) -> Tensor:
@@ -120,31 +124,42 @@ class FastDecoder:
         nodes, tokens = (torch.tensor(part, device=device) for part in zip(*tree.edges, strict=True))
         found = []
         for row in before:  # the logits of one row at a time: (1 + N, V)
-            log_p = functional.log_softmax(llama.head.times(self._norm(row, llama.norm)).float(), dim=-1)
+            log_p = functional.log_softmax(llama.logits(_normed(row, llama.norm)).float(), dim=-1)
             found.append(log_p[nodes + 1, tokens])
         return torch.stack(found)
 
     def _blocks(self, input_ids: Tensor, places: Tensor, sees: Tensor) -> Tensor:
         """Hidden states (rows, T, C) behind the last block of input_ids (rows, T), which stand at `places` (T,) and see
         those before them and each other as `sees` (T, length + T) says. Their keys and values lie behind the others."""
-        llama, heads, count = self.llama, self.llama.heads, input_ids.shape[1]
-        start, end = self.length, self.length + count
+        llama, start, end = self.llama, self.length, self.length + input_ids.shape[1]
         self._hold(end)
-        x = llama.embedding[input_ids.to(llama.embedding.device)]
-        cos, sin = self._rotation(places, x)
-        bias = self._bias(sees, x)
+        x = llama.embedded(input_ids.to(llama.embedding.device))
+        rotations, biases = self._rotations(places, x), self._biases(sees, places, x)
         for layer, (qkv, out, gate_up, down), keys, values in zip(
             llama.layers, self.layers, self.keys, self.values, strict=True
         ):
-            parts = qkv(self._norm(x, layer.norm_in)).view(self.rows, count, -1, heads.size)  # (rows, T, H + 2K, D)
-            rotate_(parts[:, :, : heads.queries + heads.keys], cos, sin)
-            queries, new_keys, new_values = parts.split([heads.queries, heads.keys, heads.keys], dim=2)
+            made = qkv(_normed(x, layer.around.norm_in))
+            queries, new_keys, new_values = self._turned(made, layer, rotations[layer.rope])
             keys[:, :, start:end] = new_keys.transpose(1, 2)
             values[:, :, start:end] = new_values.transpose(1, 2)
-            mixed = self._attend(queries, keys[:, :, :end], values[:, :, :end], bias)
-            x = x + out(mixed)
-            x = x + down(swiglu(gate_up(self._norm(x, layer.norm_mlp))))
+            mixed = self._attend(queries, keys[:, :, :end], values[:, :, :end], biases[layer.window])
+            x = _left(x, out(mixed), layer.around)
+            gate = gate_up(_normed(x, layer.around_mlp.norm_in))
+            x = _left(x, down(gated(gate, layer.activation)), layer.around_mlp)
         return x
+
+    def _turned(
+        self, qkv: Tensor, layer: Layer, rotation: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values (rows, T, H or K, D) of a layer's qkv (rows, T, (H + 2K) · D)."""
+        heads, count = self.llama.heads, qkv.shape[1]
+        if layer.head_norms is not None:
+            qkv = layer.head_norms(qkv.flatten(0, 1), heads)
+        parts = qkv.view(self.rows, count, -1, heads.size)
+        if rotation is not None:
+            rotate_(parts[:, :, : heads.queries + heads.keys, : rotation[0].shape[-1]], *rotation)
+        queries, keys, values = parts.split([heads.queries, heads.keys, heads.keys], dim=2)
+        return queries, keys, values
 
     def _hold(self, tokens: int) -> None:
         """Make space for so many tokens, where there is less: a layer at a time, so that little is held twice."""
@@ -162,26 +177,46 @@ class FastDecoder:
         a group stand below each other, so that one product takes them all."""
         count, heads = queries.shape[1], self.llama.heads
         grouped = queries.unflatten(2, (heads.keys, -1)).permute(0, 2, 3, 1, 4)  # (rows, K, H / K, T, D)
-        mixed = functional.scaled_dot_product_attention(
-            grouped.reshape(self.rows, heads.keys, -1, heads.size), keys, values, attn_mask=bias
-        )
+        grouped = grouped.reshape(self.rows, heads.keys, -1, heads.size)
+        if heads.cap is None:
+            mixed = functional.scaled_dot_product_attention(grouped, keys, values, attn_mask=bias, scale=heads.scale)
+        else:
+            scores = (grouped @ keys.transpose(2, 3)).mul_(heads.scale / heads.cap).tanh_().mul_(heads.cap)
+            scores = scores if bias is None else scores + bias
+            mixed = functional.softmax(scores, dim=-1, dtype=torch.float32).to(values.dtype) @ values
         mixed = mixed.view(self.rows, heads.keys, heads.per_group, count, heads.size).permute(0, 3, 1, 2, 4)
         return mixed.reshape(self.rows, count, -1)
 
-    def _rotation(self, places: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """cos and signed sin of tokens at `places`, (T, 1, D), or (rows, T, 1, D) where rows begin elsewhere."""
+    def _rotations(self, places: Tensor, x: Tensor) -> dict[str | None, tuple[Tensor, Tensor] | None]:
+        """cos and signed sin of tokens at `places`, (T, 1, D), or (rows, T, 1, D) where rows begin elsewhere, of each
+        kind of layers."""
         if self.padding is None:
-            cos, sin = self.llama.rotation(places, x)
-            return cos[:, None], signed(sin)[:, None]
+            return self.llama.rotations(places, x)
         own = (places - self.padding[:, None]).clamp(min=0)  # (rows, T)
-        cos, sin = (part.unflatten(0, own.shape)[:, :, None] for part in self.llama.rotation(own.flatten(), x))
-        return cos, signed(sin)
+        found: dict[str | None, tuple[Tensor, Tensor] | None] = {}
+        for rope, rotation in self.llama.rotations(own.flatten(), x).items():
+            if rotation is not None:
+                cos, sin = rotation
+                rotation = cos.unflatten(0, own.shape), sin.unflatten(0, own.shape)
+            found[rope] = rotation
+        return found
 
-    def _bias(self, sees: Tensor, x: Tensor) -> Tensor | None:
-        """-inf where a query (T) may not look at a key (S), ahead and at padding: (H / K · T, S), or
+    def _biases(self, sees: Tensor, places: Tensor, x: Tensor) -> dict[int | None, Tensor | None]:
+        """`_bias` of each window that layers have."""
+        found: dict[int | None, Tensor | None] = {}
+        for window in {layer.window for layer in self.llama.layers}:
+            seen, limit = sees, within(window, sees.shape[1])
+            if limit is not None:
+                of_keys = torch.cat((torch.arange(self.length, device=places.device), places))
+                seen = sees & (places[:, None] - of_keys[None] < limit)
+            found[window] = self._bias(seen, x, limit is not None)
+        return found
+
+    def _bias(self, sees: Tensor, x: Tensor, windowed: bool) -> Tensor | None:
+        """-inf where a query (T) may not look at a key (S), ahead, at padding and before its window: (H / K · T, S), or
         (rows, 1, H / K · T, S) with padding; None where there is nothing to hide."""
         hidden, (count, end) = ~sees, sees.shape
-        if self.padding is None and count == 1:  # a single one sees everything before it
+        if self.padding is None and count == 1 and not windowed:  # a single one sees everything before it
             return None
         if self.padding is not None:
             # padding looks at itself: a softmax over nothing would be NaN, and spread
@@ -191,8 +226,14 @@ class FastDecoder:
         bias = x.new_zeros(hidden.shape).masked_fill_(hidden, float("-inf"))
         return torch.cat([bias] * self.llama.heads.per_group, dim=-2)
 
-    def _norm(self, x: Tensor, module: Any) -> Tensor:
-        return norm(x, module.weight, self.llama.epsilon)[0]
+
+def _normed(x: Tensor, rms: RMS | None) -> Tensor:
+    return x if rms is None else norm(x, rms.weight, rms.epsilon)[0]
+
+
+def _left(x: Tensor, y: Tensor, around: Around) -> Tensor:
+    """The residual with what a sublayer gave."""
+    return torch.add(x, _normed(y, around.norm_out), alpha=around.multiplier)
 
 
 def _mix(group: Linears, weight: Weight, adapters: Sequence[Factors | None], llama: FastLlama) -> _Mixed:
@@ -217,8 +258,8 @@ def _mix(group: Linears, weight: Weight, adapters: Sequence[Factors | None], lla
             masks.append(mask)
         start += out
     if not a_parts:
-        return _Mixed(weight, None, None, None)
-    return _Mixed(weight, torch.cat(a_parts, 1).contiguous(), torch.cat(b_parts), torch.cat(masks, -1))
+        return _Mixed(weight, None, None, None, group.bias)
+    return _Mixed(weight, torch.cat(a_parts, 1).contiguous(), torch.cat(b_parts), torch.cat(masks, -1), group.bias)
 
 
 def _of(adapter: Factors | None, name: str) -> tuple[Tensor, Tensor, float]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from tunelab.fast.blocks import norm, norm_backward, normalised
+from tunelab.fast.norm import norm, norm_backward, normalised
 
-HEAD_CHUNK = 256  # scored positions whose (chunk, V) logits exist at a time
-SOFTMAX_ROWS = 16  # of those, how many are in fp32 at a time on a CPU: they stay in its cache
+HEAD_CHUNK = 256  # scored positions whose (chunk, V) logits exist at a time, where the vocabulary is not very large
+CHUNK_NUMBERS = 2**25  # of logits at a time, at most: 64 MB in half precision
+SOFTMAX_ROWS = 16  # of those positions, how many are in fp32 at a time on a CPU: they stay in its cache
+SOFTMAX_NUMBERS = 2**20  # of them at most
 
 
 class Norm(Function):
@@ -29,9 +32,45 @@ class Norm(Function):
         return norm_backward(dy, normalised(x, inverse), weight, inverse), None, None
 
 
-def softmax_rows(device: torch.device) -> int:
+def chunk_rows(vocabulary: int) -> int:
+    """How many rows of logits exist at a time."""
+    return max(SOFTMAX_ROWS, min(HEAD_CHUNK, CHUNK_NUMBERS // vocabulary // SOFTMAX_ROWS * SOFTMAX_ROWS))
+
+
+def softmax_rows(device: torch.device, vocabulary: int) -> int:
     """How many rows of logits are in fp32 at a time."""
-    return SOFTMAX_ROWS if device.type == "cpu" else HEAD_CHUNK
+    if device.type != "cpu":
+        return chunk_rows(vocabulary)
+    return max(1, min(SOFTMAX_ROWS, SOFTMAX_NUMBERS // vocabulary))
+
+
+@dataclass(frozen=True)
+class Finish:
+    """What some models do to their logits z: z / divisor (Granite), or m · tanh(z / m) with a cap m (Gemma 2)."""
+
+    divisor: float = 1.0
+    cap: float | None = None
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """The logits, finished, with their graph."""
+        logits = logits / self.divisor
+        return logits if self.cap is None else self.cap * torch.tanh(logits / self.cap)
+
+    def apply_(self, logits: Tensor, slope: Tensor | None = None) -> Tensor:
+        """The logits, finished in place; `slope`, of their shape: becomes their derivative, with a cap."""
+        logits.div_(self.divisor)
+        if self.cap is None:
+            return logits
+        logits.div_(self.cap).tanh_()
+        if slope is not None:
+            torch.square(logits, out=slope).neg_().add_(1)
+        return logits.mul_(self.cap)
+
+    def backward_(self, d: Tensor, slope: Tensor | None) -> Tensor:
+        """The gradient of logits out of that of finished ones, in place."""
+        if slope is not None:
+            d.mul_(slope)
+        return d.div_(self.divisor)
 
 
 class Head:
@@ -41,9 +80,10 @@ class Head:
     longer than what is computed in it.
     """
 
-    def __init__(self, matrix: Tensor) -> None:
-        self.matrix = matrix
-        self._made: tuple[Tensor, Tensor] | None = None
+    def __init__(self, matrix: Tensor, finish: Finish | None = None) -> None:
+        self.matrix, self.finish = matrix, finish
+        self.chunk = chunk_rows(len(matrix))
+        self._made: tuple[Tensor, ...] | None = None
 
     def logits(self, x: Tensor) -> Tensor:
         """x Eᵀ (n, V) of x (n, C): overwritten by the next."""
@@ -53,16 +93,20 @@ class Head:
         """An fp32 buffer for as many rows of logits (rows, V): overwritten by the next."""
         return self._buffers()[1][:rows]
 
+    def slope(self, rows: int) -> Tensor | None:
+        """Another one, for what `Finish` asks, if it does."""
+        return None if self.finish is None or self.finish.cap is None else self._buffers()[2][:rows]
+
     @property
     def rows_at_a_time(self) -> int:
         """How many rows `scratch` holds."""
-        return softmax_rows(self.matrix.device)
+        return softmax_rows(self.matrix.device, len(self.matrix))
 
-    def _buffers(self) -> tuple[Tensor, Tensor]:
+    def _buffers(self) -> tuple[Tensor, ...]:
         if self._made is None:
-            width = self.matrix.shape[0]
-            scratch = self.matrix.new_empty(self.rows_at_a_time, width, dtype=torch.float32)
-            self._made = self.matrix.new_empty(HEAD_CHUNK, width), scratch
+            count, width = 1 if self.finish is None or self.finish.cap is None else 2, len(self.matrix)
+            wide = (self.matrix.new_empty(self.rows_at_a_time, width, dtype=torch.float32) for _ in range(count))
+            self._made = (self.matrix.new_empty(self.chunk, width), *wide)
         return self._made
 
 
@@ -70,7 +114,7 @@ class ScoredHead(Function):
     """The cross-entropy summed over N scored positions, with its gradient computed on the way; apply to (x, head,
     targets). Rows of x (N or more, C) without a target (N,) count nothing. With t the targets:
 
-        z = x Eᵀ                                    logits (N, V)
+        z = x Eᵀ                                    logits (N, V), finished as the model does (`Finish`)
         loss = Σ_n log Σ_v exp(z_nv) - z_n,t_n      = -Σ_n log softmax(z_n)[t_n]
 
         dz = softmax(z) - onehot(t)                 as ∂(log Σ exp z)/∂z_v = exp(z_v) / Σ exp z
@@ -86,7 +130,7 @@ class ScoredHead(Function):
     def forward(ctx: Any, x: Tensor, head: Head, targets: Tensor) -> Tensor:
         dx = torch.empty_like(x) if ctx.needs_input_grad[0] else None
         total = x.new_zeros((), dtype=torch.float32)
-        chunks = max(1, -(-len(x) // HEAD_CHUNK))
+        chunks = max(1, -(-len(x) // head.chunk))
         size = -(-len(x) // chunks // SOFTMAX_ROWS) * SOFTMAX_ROWS or 1  # alike: few rows would cost as much as many
         for start in range(0, len(x), size):
             rows = slice(start, start + size)
@@ -96,13 +140,17 @@ class ScoredHead(Function):
             for part, of_part in zip(parts, known.split(head.rows_at_a_time), strict=True):
                 # in place: a call that makes its own fp32 copy waits longer for that memory than it computes
                 wide = head.scratch(len(part)).copy_(part)
+                if head.finish is not None:
+                    slope = head.slope(len(part))
+                    head.finish.apply_(wide, slope)
                 wide.sub_(wide.amax(1, keepdim=True))
                 of_target = wide.gather(1, of_part[:, None])
                 normaliser = wide.exp_().sum(1, keepdim=True)
                 total += (normaliser.log() - of_target).sum()
                 if dx is not None:
                     p = wide.div_(normaliser)
-                    part.copy_(p.scatter_add_(1, of_part[:, None], p.new_full((len(p), 1), -1.0)))
+                    p.scatter_add_(1, of_part[:, None], p.new_full((len(p), 1), -1.0))
+                    part.copy_(p if head.finish is None else head.finish.backward_(p, slope))
             if dx is not None:
                 torch.mm(logits, head.matrix, out=dx[rows])
         ctx.save_for_backward(dx)

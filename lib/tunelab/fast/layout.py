@@ -61,9 +61,11 @@ class Layout:
         shared, own = flat.unflatten(0, (self.rows, -1)).split([self.shard, self.length], dim=1)
         return shared, own
 
-    def kept(self, heads: Heads) -> int:
-        """Numbers that the backward of attention needs, of one layer."""
-        return self._packed(heads) if self.keeps_weights(heads) else self._flat(heads)
+    def kept(self, heads: Heads, normed: bool = False) -> int:
+        """Numbers that the backward of attention needs, of one layer; `normed`: with norms of queries and keys."""
+        if not self.keeps_weights(heads):
+            return self._flat(heads)
+        return self._flat(heads) + self._weights(heads) if normed else self._packed(heads)
 
     def keeps_weights(self, heads: Heads) -> bool:
         """Whether packed q, k and v and the attention weights are kept for the backward. They grow with the square of
@@ -74,23 +76,34 @@ class Layout:
     def _flat(self, heads: Heads) -> int:
         return self.tokens * (heads.queries + 2 * heads.keys) * heads.size
 
-    def _packed(self, heads: Heads) -> int:
-        seen = self.sharded + self.length
-        return self.tokens * heads.queries * (heads.size + seen) + 2 * self.rows * seen * heads.keys * heads.size
+    def _weights(self, heads: Heads) -> int:
+        return self.tokens * heads.queries * (self.sharded + self.length)
 
-    def mask(self, per_group: int, like: Tensor) -> Mask:
-        """What hides from each query what it may not look at: `per_group` queries of each token ask the same key."""
-        ahead = float("-inf")
+    def _packed(self, heads: Heads) -> int:
+        of_keys = self.rows * (self.sharded + self.length) * heads.keys * heads.size
+        return self._weights(heads) + self.tokens * heads.queries * heads.size + 2 * of_keys
+
+    def mask(self, per_group: int, like: Tensor, window: int | None = None) -> Mask:
+        """What hides from each query what it may not look at: `per_group` queries of each token ask the same key.
+        `window`: a query sees so many tokens, the last of them itself; None: all before it."""
+        hidden, shards = float("-inf"), torch.arange(self.sharded, device=like.device)
+        texts = torch.arange(self.prefix, self.prefix + self.length, device=like.device)
         own = like.new_zeros(self.length, self.sharded + self.length)
-        own[:, self.prefix : self.sharded] = ahead
-        own[:, self.sharded :] = like.new_full((self.length, self.length), ahead).triu_(1)
+        own.masked_fill_(_unseen(texts, torch.cat((shards, texts)), window), hidden)
+        own[:, self.prefix : self.sharded] = hidden
         of_prefix = like.new_zeros(self.shard, self.sharded + self.length)
-        of_prefix[:, self.sharded :] = ahead
+        of_prefix[:, self.sharded :] = hidden
         everywhere = torch.cat((of_prefix, own)).repeat(per_group, 1)
         if not self.prefix:
             return Mask(everywhere, None)
-        causal = like.new_full((self.sharded, self.sharded), ahead).triu_(1)
-        return Mask(everywhere, causal.view(self.rows, 1, 1, self.shard, self.sharded))
+        within = like.new_zeros(self.sharded, self.sharded).masked_fill_(_unseen(shards, shards, window), hidden)
+        return Mask(everywhere, within.view(self.rows, 1, 1, self.shard, self.sharded))
+
+
+def _unseen(queries: Tensor, keys: Tensor, window: int | None) -> Tensor:
+    """Whether the keys (S,) are hidden from the queries (L,), both by their positions: (L, S)."""
+    back = queries[:, None] - keys[None]
+    return back < 0 if window is None else (back < 0) | (back >= window)
 
 
 @dataclass(frozen=True)
@@ -116,10 +129,16 @@ class Heads:
     queries: int
     keys: int
     size: int
+    scaling: float | None = None  # of the scores; None: 1 / √size
+    cap: float | None = None  # scores s become cap · tanh(s / cap) (Gemma 2)
 
     @property
     def per_group(self) -> int:
         return self.queries // self.keys
+
+    @property
+    def scale(self) -> float:
+        return self.size**-0.5 if self.scaling is None else self.scaling
 
     def pack(self, qkv: Tensor, layout: Layout) -> tuple[Tensor, Tensor, Tensor]:
         """q, k and v of flat rows (N, (H + 2K) · D), packed for `attend`."""

@@ -71,7 +71,7 @@ class Joined(Function):
 class Stack:
     """Frozen linear layers side by side with their adapters, for x (N, C) and its low-rank part h = x Aᵀ (N, R):
 
-        y = x Wᵀ + h Bᵀ = [x, h] [W, B]ᵀ        (N, O)
+        y = x Wᵀ + h Bᵀ = [x, h] [W, B]ᵀ        (N, O), plus the bias of layers that have one
 
         [g, dh] = dy [W, B]                     (N, C + R), g through W alone
         dx = g + dh A                           (N, C), through W and through h
@@ -89,6 +89,7 @@ class Stack:
     inputs: int  # C
     a: Tensor | None = None  # (R, C); None: without adapters
     b: Tensor | None = None  # (O, R): lies in `joined`, stands here to be given its gradient
+    bias: Tensor | None = None  # (O,)
 
     @property
     def matrices(self) -> tuple[Tensor | None, Tensor | None]:
@@ -104,12 +105,15 @@ class Stack:
         """h = x Aᵀ (N, R), as `forward` left it in its buffer: a copy, the rest need not stay."""
         return buffer[:, self.inputs :].clone()
 
-    def forward(self, buffer: Tensor, residual: Tensor | None = None) -> Tensor:
-        """y (N, O) of the x in a buffer (N, C + R), whose spare columns are filled; plus the residual."""
+    def forward(self, buffer: Tensor, residual: Tensor | None = None, alpha: float = 1.0) -> Tensor:
+        """y (N, O) of the x in a buffer (N, C + R), whose spare columns are filled; or residual + alpha · y."""
         if self.a is not None:
             torch.mm(buffer[:, : self.inputs], self.a.T, out=buffer[:, self.inputs :])
         weight = self.joined()[:, : buffer.shape[1]].T
-        return buffer @ weight if residual is None else torch.addmm(residual, buffer, weight)
+        if residual is None:
+            return buffer @ weight if self.bias is None else torch.addmm(self.bias, buffer, weight)
+        y = torch.addmm(residual, buffer, weight, alpha=alpha)
+        return y if self.bias is None else y.add_(self.bias, alpha=alpha)
 
     def backward(self, dy: Tensor, x: Tensor, low_rank: Tensor, needs_dx: bool = True) -> tuple[Any, Any, Any]:
         """Gradients of x (N, C), None unless `needs_dx`, and of the adapters' A and B, from dy (N, O), x and h."""

@@ -1,15 +1,17 @@
-"""A Llama model with LoRA as one readable forward: what `PlainLoss` computes, several times faster on a CPU.
+"""A decoder with LoRA as one readable forward: what `PlainLoss` computes, several times faster on a CPU.
 
-It reads the weights of the transformers model and of PEFT's LoRA layers where they are, replaces their computation and
-leaves their format: saving, loading and switching off the adapter stay PEFT's. What makes it fast: q/k/v and gate/up
-are stacked, the adapters lie beside the weights they adapt and are multiplied along with them, what all rows of a batch
-begin with (a system prompt) is computed once, the last MLP and the head see scored positions only, right padding needs
-no mask under a causal one, and no autograd graph is kept for frozen weights.
+Llama and those built like it: what a model has and Llama has not (norms of queries and keys, sliding windows, capped
+scores) is read from its modules (`reading.py`). It takes the weights of the transformers model and of PEFT's LoRA
+layers where they are, replaces their computation and leaves their format: saving, loading and switching off the adapter
+stay PEFT's. What makes it fast: q/k/v and gate/up are stacked, the adapters lie beside the weights they adapt and are
+multiplied along with them, what all rows of a batch begin with (a system prompt) is computed once, the last MLP and the
+head see scored positions only, right padding needs no mask under a causal one, and no autograd graph is kept for frozen
+weights.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,9 +23,10 @@ from tunelab.fast.attention import signed
 from tunelab.fast.blocks import AttentionBlock, AttentionPart, MLPBlock, MLPPart
 from tunelab.fast.frozen import FrozenCache, FrozenLayers
 from tunelab.fast.head import Head, Norm, ScoredHead
-from tunelab.fast.layout import Heads, Layout, Mask, layout_of
+from tunelab.fast.layout import Layout, Mask, layout_of
 from tunelab.fast.linear import Adapters, Joined
-from tunelab.fast.structure import Layer, is_lora, read_layers
+from tunelab.fast.reading import read
+from tunelab.fast.structure import Layer, Linears, is_lora
 from tunelab.fast.weights import Packed, Plain, Unpacking, Weight, can_pack
 from tunelab.machine import hardware
 from tunelab.model import quantization
@@ -37,15 +40,16 @@ class _Step:
     """What all layers of one forward share."""
 
     layout: Layout
-    rotation: tuple[Tensor, Tensor]  # cos and signed sin (N, 1, D)
-    mask: Mask
+    rotations: dict[str | None, tuple[Tensor, Tensor] | None]  # of each kind, cos and signed sin (N, 1, D)
+    masks: dict[int | None, Mask]  # of each window
     matrices: dict[Adapters | None, tuple[Tensor, Tensor]]  # A and B of each; none where they are switched off
 
 
 class FastLlama:
-    """The layers of a (PEFT-wrapped) `LlamaForCausalLM`, computed by `blocks.py`.
+    """The layers of a (PEFT-wrapped) decoder of transformers, computed by `blocks.py`.
 
-    `packed`: with weights that are laid out for the CPU beforehand, to answer and not to train (`weights.py`).
+    It computes with the model as it is, and faster after `join`, which `release` undoes. `packed`: with weights that
+    are laid out for the CPU beforehand, to answer and not to train (`weights.py`).
 
     Raises:
         Unsupported: the model or its adapter has something this forward does not compute.
@@ -53,22 +57,41 @@ class FastLlama:
 
     def __init__(self, model: Any, packed: bool = False) -> None:
         causal = unwrapped(model)
-        self.layers = read_layers(causal)
-        config = causal.config
-        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        self.heads = Heads(config.num_attention_heads, config.num_key_value_heads, size)
-        self.epsilon = config.rms_norm_eps
-        self.embedding: Tensor = causal.model.embed_tokens.weight
-        self.head_matrix: Tensor = causal.lm_head.weight
+        structure = read(causal)
+        self.layers, self.heads, self.norm, self.finish = (
+            structure.layers, structure.heads, structure.norm, structure.finish,
+        )  # fmt: skip
+        self.embedding, self.head_matrix = structure.embedding, structure.head
+        self.rows_alone = structure.rows_alone
+        self._scale, self._rotation = structure.embedding_scale, structure.rotation
+        self._ropes = {layer.rope for layer in self.layers}
+        self._windows = {layer.window for layer in self.layers}
         # of quantised layers, were they unpacked
         self.unpacked_bytes = quantization.quantized_weights(causal) * self.embedding.element_size()
         self.packed = packed and self._can_unpack() and self._can_pack()
-        self.norm = causal.model.norm
-        self.rotary = causal.model.rotary_emb
         self.head: Weight = Packed(self.head_matrix) if self.packed else Plain(self.head_matrix)
         self._packed = self._weights(Packed) if self.packed else None
-        self.adapters = [part.adapters for layer in self.layers for part in layer.linears if part.adapters]
-        self._switch = next((m for layer in self.layers for p in layer.linears for m in p.modules if is_lora(m)), None)
+        self._switch = next((m for part in self._linears() for m in part.modules if is_lora(m)), None)
+
+    def join(self) -> FastLlama:
+        """This, with the weights that are multiplied together side by side for good, instead of for each use. They are
+        held once: those of the model's own linear layers become views of them."""
+        for part in self._linears():
+            part.join()
+        return self
+
+    def release(self) -> None:
+        """Give the model's linear layers weights of their own again."""
+        for part in self._linears():
+            part.separate()
+
+    def _linears(self) -> Iterator[Linears]:
+        return (part for layer in self.layers for part in layer.linears)
+
+    @property
+    def adapters(self) -> list[Adapters]:
+        """Those of all stacks that have some."""
+        return [part.adapters for part in self._linears() if part.adapters]
 
     @property
     def bytes_of_token(self) -> int:
@@ -101,10 +124,11 @@ class FastLlama:
     def hidden(self, input_ids: Tensor, layout: Layout, scored: Tensor, frozen: FrozenLayers | None = None) -> Tensor:
         """Hidden states (M, C) before the last norm, at the flat rows `scored` (M,) of input_ids (N,). `frozen`: what
         stands for the layers below the lowest adapter."""
-        x = self.embedding[input_ids]
-        cos, sin = self.rotation(layout.positions.to(x.device), x)
-        rotation = (cos[:, None], signed(sin)[:, None])
-        step = _Step(layout, rotation, layout.mask(self.heads.per_group, x), self._matrices())
+        x = self.embedded(input_ids)
+        rotations = self.rotations(layout.positions.to(x.device), x)
+        longest = layout.prefix + layout.length
+        masks = {w: layout.mask(self.heads.per_group, x, within(w, longest)) for w in self._windows}
+        step = _Step(layout, rotations, masks, self._matrices())
         first = 0
         if frozen is not None:
             first = self.first_adapted
@@ -117,8 +141,9 @@ class FastLlama:
         """The adapters' matrices as their parameters are now; empty where they are switched off."""
         if self._switch is None or self._switch.disable_adapters:
             return {}
-        made = Joined.apply(self.adapters, *(factor for adapters in self.adapters for factor in adapters.factors))
-        return dict(zip(self.adapters, zip(made[::2], made[1::2], strict=True), strict=True))
+        adapters = self.adapters
+        made = Joined.apply(adapters, *(factor for of_stack in adapters for factor in of_stack.factors))
+        return dict(zip(adapters, zip(made[::2], made[1::2], strict=True), strict=True))
 
     def _through(self, x: Tensor, layers: list[Layer], step: _Step) -> Tensor:
         for layer in layers:
@@ -127,50 +152,77 @@ class FastLlama:
 
     def _attention(self, x: Tensor, layer: Layer, step: _Step) -> Tensor:
         qkv, out = layer.qkv.stack(step.matrices), layer.out.stack(step.matrices)
-        norm_weight, heads = layer.norm_in.weight, self.heads
-        part = AttentionPart(norm_weight, self.epsilon, qkv, out, heads, step.layout, step.rotation, step.mask)
+        rotation, mask = step.rotations[layer.rope], step.masks[layer.window]
+        part = AttentionPart(layer.around, qkv, out, self.heads, step.layout, rotation, mask, layer.head_norms)
         return AttentionBlock.apply(x, part, *part.matrices)
 
     def _mlp(self, x: Tensor, layer: Layer, step: _Step) -> Tensor:
         gate_up, down = layer.gate_up.stack(step.matrices), layer.down.stack(step.matrices)
-        part = MLPPart(layer.norm_mlp.weight, self.epsilon, gate_up, down)
+        part = MLPPart(layer.around_mlp, gate_up, down, layer.activation)
         return MLPBlock.apply(x, part, *part.matrices)
 
     def kept_bytes(self, layout: Layout, scored: int) -> int:
         """What the blocks keep for their backward (`save_for_backward` in `blocks.py`): per token x twice, mixed
-        values, gate and up, what attention needs, and what the adapters' first factors give. Below the lowest adapter
-        there is no backward, and the last MLP sees scored positions only."""
+        values, gate and up, what attention needs, what stands before a norm behind a sublayer, and what the adapters'
+        first factors give. Below the lowest adapter there is no backward, and the last MLP sees scored positions only.
+        """
         item, hidden = self.embedding.element_size(), self.embedding.shape[1]
         mixed = self.heads.queries * self.heads.size
         total, kept = 0, False
         for layer in self.layers:
             mlp_tokens = scored if layer is self.layers[-1] else layout.tokens
-            for parts, tokens, width, more in (
-                ((layer.qkv, layer.out), layout.tokens, hidden + mixed, layout.kept(self.heads)),
-                ((layer.gate_up, layer.down), mlp_tokens, hidden + sum(layer.gate_up.widths), 0),
+            attended = layout.kept(self.heads, normed=layer.head_norms is not None)
+            for parts, around, tokens, width, more in (
+                ((layer.qkv, layer.out), layer.around, layout.tokens, hidden + mixed, attended),
+                ((layer.gate_up, layer.down), layer.around_mlp, mlp_tokens, hidden + sum(layer.gate_up.widths), 0),
             ):
                 kept = kept or any(part.adapters for part in parts)
                 if kept:
-                    ranks = sum(sum(part.adapters.ranks) for part in parts if part.adapters)
-                    total += tokens * (item * (width + ranks) + 4) + item * more
+                    norms = (around.norm_in is not None) + (around.norm_out is not None)
+                    width += hidden if around.norm_out is not None else 0
+                    ranks = sum(part.rank for part in parts)
+                    total += tokens * (item * (width + ranks) + 4 * norms) + item * more
         return total
 
-    def rotation(self, positions: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        """cos and sin (T, D) at `positions` (T,)."""
-        cos, sin = self.rotary(like, positions[None])
-        return cos[0], sin[0]
+    def embedded(self, input_ids: Tensor) -> Tensor:
+        """Hidden states (…, C) before the first layer."""
+        x = self.embedding[input_ids]
+        return x if self._scale == 1 else x.mul_(self._scale)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits (…, V) of what stands behind the last norm (…, C)."""
+        made = self.head.times(hidden)
+        return made if self.finish is None else self.finish(made)
+
+    def rotations(self, positions: Tensor, like: Tensor) -> dict[str | None, tuple[Tensor, Tensor] | None]:
+        """cos and signed sin (T, 1, D or less) at `positions` (T,), of each kind of layers."""
+        found: dict[str | None, tuple[Tensor, Tensor] | None] = {}
+        for rope in self._ropes:
+            if rope is None:
+                found[rope] = None
+                continue
+            cos, sin = self._rotation(rope, like, positions[None])
+            found[rope] = cos[0, :, None], signed(sin[0])[:, None]
+        return found
+
+
+def within(window: int | None, tokens: int) -> int | None:
+    """A window, where it hides something of so many tokens."""
+    return window if window is not None and window < tokens else None
 
 
 class FastLoss:
-    """The loss of `PlainLoss`, for what `FastLlama` supports."""
+    """The loss of `PlainLoss`, for what `FastLlama` supports. It joins the model's weights; `release` undoes that."""
 
     fast = True
+    why_plain = ""
     attention = "grouped"
 
     def __init__(self, model: Any, cache_frozen: bool = False) -> None:
-        self.model, self.llama = model, FastLlama(model)
-        self.scored_head = Head(self.llama.head_matrix)
-        self.cache = FrozenCache() if cache_frozen and self.llama.first_adapted else None
+        self.model, self.llama = model, FastLlama(model).join()
+        self.scored_head = Head(self.llama.head_matrix, self.llama.finish)
+        caches = cache_frozen and self.llama.first_adapted and self.llama.rows_alone
+        self.cache = FrozenCache() if caches else None
 
     def __call__(self, batch: Batch) -> Tensor:
         hidden, targets = self._hidden(batch)
@@ -183,11 +235,14 @@ class FastLoss:
         return self.llama.kept_bytes(layout, scored), layout.tokens
 
     def head(self, hidden: Tensor) -> Tensor:
-        return self.llama.head.times(hidden)
+        return self.llama.logits(hidden)
 
     def forget_rows(self) -> None:
         if self.cache:
             self.cache = FrozenCache()
+
+    def release(self) -> None:
+        self.llama.release()
 
     def hidden(self, batch: Batch) -> tuple[Tensor, Tensor]:
         hidden, targets = self._hidden(batch)
@@ -203,4 +258,4 @@ class FastLoss:
         frozen = self.cache.of(batch, layout) if self.cache else None
         flat = layout.lay(ids[0, : layout.prefix], ids[:, layout.prefix :])
         hidden = llama.hidden(flat, layout, scored, frozen)
-        return Norm.apply(hidden, llama.norm.weight, llama.epsilon), ids[row, position + 1]
+        return Norm.apply(hidden, llama.norm.weight, llama.norm.epsilon), ids[row, position + 1]

@@ -1,16 +1,24 @@
-"""A Llama model's layers as the fast path computes them: which of its linear layers stand side by side, where their
-weights and LoRA factors are, and what makes a model one that the fast path can't compute."""
+"""A decoder as the fast path computes it: its layers by what they do, and which linear layers stand side by side.
+
+`reading.py` reads it from the modules of a model and touches nothing. `Linears.join` lays frozen weights side by side
+for good, the model's own become views of them, and `Linears.separate` is the way back.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from tunelab.fast.blocks import Around
+from tunelab.fast.gate import Activation
+from tunelab.fast.head import Finish
+from tunelab.fast.layout import Heads
 from tunelab.fast.linear import Adapters, Stack
+from tunelab.fast.norm import RMS, HeadNorms
 from tunelab.model import quantization
 
 
@@ -20,20 +28,54 @@ class Unsupported(Exception):
 
 @dataclass
 class Linears:
-    """Linear layers that read the same input, stacked."""
+    """Linear layers that read the same input, computed as one product."""
 
     names: list[str]  # in the base model, e.g. "model.layers.0.self_attn.q_proj"
     modules: list[Any]  # nn.Linear, a bitsandbytes layer, or PEFT's LoRA layer around one of them
-    adapters: Adapters | None
-    joined: Callable[[], Tensor]  # their weights W one below the other, the adapters' B beside them: (O, C + R)
+    dtype: torch.dtype  # in which they are computed
+    factors: list[Tensor]  # A and B of each, of rank 0 where there is no adapter
+    scale: float
+    bias: Tensor | None  # (O,)
+    bases: list[Any] = field(init=False)  # the frozen layers
+    inputs: int = field(init=False)
+    widths: list[int] = field(init=False)
+    adapters: Adapters | None = field(init=False)
+    _matrix: Tensor | None = field(default=None, init=False)  # None: they are not joined
+
+    def __post_init__(self) -> None:
+        self.bases = [base_linear(module) for module in self.modules]
+        self.inputs, self.widths = self.bases[0].in_features, [base.out_features for base in self.bases]
+        self.adapters = self._adapters()
 
     @property
-    def inputs(self) -> int:
-        return base_linear(self.modules[0]).in_features
+    def rank(self) -> int:
+        """R, of all adapters."""
+        return sum(a.shape[0] for a in self.factors[::2])
 
-    @property
-    def widths(self) -> list[int]:
-        return [base_linear(module).out_features for module in self.modules]
+    def join(self) -> None:
+        """Lay the weights W one below the other for good, not for each use, with room for the adapters' B beside them.
+        They are held once: those of the model become views of it. Quantised ones stay as they are, and are unpacked for
+        each use."""
+        if type(self.bases[0]) is nn.Linear:
+            self._matrix = _joined_in_place(self.bases, self.rank, self.dtype)
+            self.adapters = self._adapters(beside=self._matrix[:, self.inputs :].zero_())
+
+    def separate(self) -> None:
+        """Give the model's layers weights of their own again, unless they were joined anew meanwhile."""
+        if self._matrix is None:
+            return
+        for base in self.bases:
+            weight = base.weight.data
+            if weight.untyped_storage().data_ptr() == self._matrix.untyped_storage().data_ptr():
+                base.weight.data = weight.clone(memory_format=torch.contiguous_format)
+        self._matrix, self.adapters = None, self._adapters()
+
+    def _adapters(self, beside: Tensor | None = None) -> Adapters | None:
+        return Adapters(self.factors, self.scale, self.dtype, b=beside) if self.rank else None
+
+    def joined(self) -> Tensor:
+        """W and B: (O, C + R)."""
+        return _joined_for_once(self.bases, self.adapters, self.dtype) if self._matrix is None else self._matrix
 
     def matrix(self) -> Tensor:
         """W (O, C) alone."""
@@ -41,35 +83,43 @@ class Linears:
 
     def stack(self, matrices: Mapping[Adapters | None, tuple[Tensor, Tensor]]) -> Stack:
         """The layers as they compute, with their adapters or, where `matrices` has none of theirs, without."""
-        return Stack(self.joined, self.inputs, *matrices.get(self.adapters, ()))
+        a, b = matrices.get(self.adapters, (None, None))
+        return Stack(self.joined, self.inputs, a, b, self.bias)
 
 
 @dataclass
 class Layer:
     """One decoder layer's parts, by what they do."""
 
-    norm_in: Any  # LlamaRMSNorm
+    around: Around  # of attention
     qkv: Linears
     out: Linears
-    norm_mlp: Any
+    around_mlp: Around
     gate_up: Linears
     down: Linears
+    activation: Activation
+    head_norms: HeadNorms | None
+    window: int | None  # tokens that a query sees, itself the last; None: all before it
+    rope: str | None  # which of the model's rotations; None: none
 
     @property
     def linears(self) -> tuple[Linears, ...]:
         return (self.qkv, self.out, self.gate_up, self.down)
 
 
-def read_layers(causal: Any) -> list[Layer]:
-    """The decoder layers of a `LlamaForCausalLM`, PEFT's LoRA layers in it or not. Its weights become views of stacked
-    ones: nothing is held twice.
+@dataclass(frozen=True)
+class Structure:
+    """A whole decoder."""
 
-    Raises:
-        Unsupported: the model or its adapter has something that the fast path does not compute.
-    """
-    _check_model(causal.config)
-    dtype = causal.model.embed_tokens.weight.dtype
-    return [_layer(layer, f"model.layers.{i}", dtype) for i, layer in enumerate(causal.model.layers)]
+    layers: list[Layer]
+    heads: Heads
+    embedding: Tensor  # (V, C)
+    embedding_scale: float
+    norm: RMS  # the last one
+    head: Tensor  # (V, C)
+    finish: Finish | None  # of the logits
+    rotation: Callable[[str, Tensor, Tensor], tuple[Tensor, Tensor]]  # which, like, positions (1, T) -> cos, sin
+    rows_alone: bool  # what a row becomes depends on it alone, not on the longest row of its batch
 
 
 def base_linear(module: Any) -> Any:
@@ -84,19 +134,23 @@ def is_lora(module: Any) -> bool:
     return isinstance(module, LoraLayer)
 
 
-def _check_model(config: Any) -> None:
-    if config.model_type != "llama":
-        raise Unsupported(f"model type {config.model_type}")
-    if config.hidden_act != "silu" or config.attention_bias or config.mlp_bias:
-        raise Unsupported("an activation other than SiLU, or biases")
-    if config.attention_dropout:
-        raise Unsupported("attention dropout")
+def stacked(names: list[str], modules: list[Any], dtype: torch.dtype) -> Linears:
+    """Layers as one product.
+
+    Raises:
+        Unsupported: one of them, or its adapter, is something that is not computed here.
+    """
+    for module in modules:
+        _check_adapter(module)
+    bases = [base_linear(module) for module in modules]
+    if not (all(type(base) is nn.Linear for base in bases) or all(quantization.is_nf4(base) for base in bases)):
+        raise Unsupported(f"linear layers of type {type(bases[0]).__name__}")
+    factors, scale = _factors(modules)
+    return Linears(names, modules, dtype, factors, scale, _bias(bases, dtype))
 
 
 def _check_adapter(module: Any) -> None:
     if not is_lora(module):
-        if any(p.requires_grad for p in module.parameters()):
-            raise Unsupported("trained base weights")
         return
     if len(module.active_adapters) > 1:
         raise Unsupported("several adapters at once")
@@ -105,38 +159,17 @@ def _check_adapter(module: Any) -> None:
             raise Unsupported("DoRA")
         if name in module.lora_dropout and not isinstance(module.lora_dropout[name], nn.Identity):
             raise Unsupported("dropout of the adapter")
+        if getattr(module, "lora_bias", {}).get(name):
+            raise Unsupported("an adapter with a bias")
 
 
-def _layer(layer: Any, name: str, dtype: torch.dtype) -> Layer:
-    def stacked(*parts: str) -> Linears:
-        modules = [layer.get_submodule(part) for part in parts]
-        return _stack([f"{name}.{part}" for part in parts], modules, dtype)
-
-    return Layer(
-        norm_in=layer.input_layernorm,
-        qkv=stacked("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-        out=stacked("self_attn.o_proj"),
-        norm_mlp=layer.post_attention_layernorm,
-        gate_up=stacked("mlp.gate_proj", "mlp.up_proj"),
-        down=stacked("mlp.down_proj"),
-    )
-
-
-def _stack(names: list[str], modules: list[Any], dtype: torch.dtype) -> Linears:
-    """Layers as one product."""
-    for module in modules:
-        _check_adapter(module)
-    bases = [base_linear(module) for module in modules]
-    factors, scale = _factors(modules)
-    inputs, rank = bases[0].in_features, sum(a.shape[0] for a in factors[::2])
-    if all(type(base) is nn.Linear for base in bases):
-        joined = _joined_in_place(bases, rank, dtype)
-        adapters = Adapters(factors, scale, dtype, b=joined[:, inputs:].zero_()) if rank else None
-        return Linears(names, modules, adapters, lambda: joined)
-    if all(quantization.is_nf4(base) for base in bases):
-        adapters = Adapters(factors, scale, dtype) if rank else None
-        return Linears(names, modules, adapters, lambda: _unpacked(bases, adapters, dtype))
-    raise Unsupported(f"linear layers of type {type(bases[0]).__name__}")
+def _bias(bases: list[Any], dtype: torch.dtype) -> Tensor | None:
+    """The biases of stacked layers behind each other, zero where one has none; None where none has."""
+    if all(base.bias is None for base in bases):
+        return None
+    like = next(base.bias for base in bases if base.bias is not None).detach()
+    each = (like.new_zeros(base.out_features) if base.bias is None else base.bias.detach() for base in bases)
+    return torch.cat(list(each)).to(dtype)
 
 
 def _joined_in_place(bases: list[nn.Linear], rank: int, dtype: torch.dtype) -> Tensor:
@@ -147,9 +180,11 @@ def _joined_in_place(bases: list[nn.Linear], rank: int, dtype: torch.dtype) -> T
     return joined
 
 
-def _unpacked(bases: list[Any], adapters: Adapters | None, dtype: torch.dtype) -> Tensor:
-    """The same of quantised weights: made for one use."""
-    weights = [quantization.dequantize_weight(base, dtype) for base in bases]
+def _joined_for_once(bases: list[Any], adapters: Adapters | None, dtype: torch.dtype) -> Tensor:
+    """The same for one use: the layers stay as they are, quantised ones are unpacked for it."""
+    weights = [
+        base.weight.data if type(base) is nn.Linear else quantization.dequantize_weight(base, dtype) for base in bases
+    ]
     joined = _below_each_other(weights, 0 if adapters is None else adapters.b.shape[1], dtype)
     if adapters:
         joined[:, bases[0].in_features :] = adapters.b

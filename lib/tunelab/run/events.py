@@ -36,6 +36,7 @@ class Started(Event):
     quantization: str
     attention: str
     fast: bool
+    why_plain: str = ""  # why the fast path does not compute it; of the first stage that trains
     threads: int
     base_sha256: str
     trainable_parameters: int

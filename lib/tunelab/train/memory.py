@@ -259,12 +259,13 @@ def _weights(base: Base, unpacked: bool) -> dict[str, Any]:
 
 def _working(base: Base, tokens: int, scored: int, fast: bool, grad: bool) -> int:
     """Bytes of what lives for a moment: a chunk of logits with its gradient, and the widest results of one layer."""
-    from tunelab.fast.head import HEAD_CHUNK, softmax_rows
+    from tunelab.fast.head import chunk_rows, softmax_rows
     from tunelab.losses import CHUNK
 
     config, item = base.model.config, base.dtype.itemsize
     if fast:  # one buffer of logits, of which a few rows at a time are in fp32
-        logits = (min(scored, HEAD_CHUNK) * item + softmax_rows(base.device) * 4) * config.vocab_size
+        words = config.vocab_size
+        logits = (min(scored, chunk_rows(words)) * item + softmax_rows(base.device, words) * 4) * words
     else:
         logits = min(scored, CHUNK) * config.vocab_size * (2 * item + 4 + (8 if grad else 4))
     intermediate = getattr(config, "intermediate_size", None) or 4 * config.hidden_size

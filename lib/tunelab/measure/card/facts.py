@@ -42,6 +42,7 @@ class Trained(Facts):
     device: str | None
     attention: str | None
     fast: bool | None
+    why_plain: str | None = None  # why it was not computed by the fast path
     threads: int | None
     steps: int
     steps_total: int | None

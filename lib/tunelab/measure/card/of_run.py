@@ -43,6 +43,7 @@ def trained_of(run: Run, progress: Progress) -> Trained:
         device=here.device if here else None,
         attention=here.attention if here else None,
         fast=here.fast if here else None,
+        why_plain=(here.why_plain or None) if here else None,
         threads=here.threads if here else None,
         steps=progress.step,
         steps_total=here.steps_total if here else None,

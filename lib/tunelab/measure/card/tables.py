@@ -209,7 +209,8 @@ def _machine(facts: Trained) -> str | None:
     if facts.device is None:
         return None
     threads = f", {facts.threads} thread{'s' * (facts.threads != 1)}" if facts.threads and facts.device == "cpu" else ""
-    computed = "fast computation" if facts.fast else "plain computation"
+    why = f" ({facts.why_plain})" if facts.why_plain else ""
+    computed = "fast computation" if facts.fast else f"plain computation{why}"
     return f"{facts.device}{threads}, {computed}, attention: {facts.attention}"
 
 
