@@ -58,7 +58,7 @@ class ModelSpec(Spec):
 
     repo_id: str = Field(
         description=f"The model: '{STARTER}' (built in, works offline), a Hugging Face Hub id such as "
-        "'HuggingFaceTB/SmolLM2-360M-Instruct', or a folder on this machine.",
+        "'HuggingFaceTB/SmolLM2-360M-Instruct', or a folder or GGUF file on this machine.",
         min_length=1,
     )
     revision: str | None = Field(None, description="Branch, tag or commit on the Hub. None: the default branch.")
@@ -82,12 +82,18 @@ class ModelSpec(Spec):
     )
 
     @property
+    def local_path(self) -> str | None:
+        """The folder or GGUF file on this machine that the model is in, absolute; None for one that has a name."""
+        path = os.path.expanduser(self.repo_id)  # what can't be a path is none
+        is_file = path.lower().endswith(".gguf") and os.path.isfile(path)
+        return str(Path(path).resolve()) if is_file or os.path.isdir(path) else None
+
+    @property
     def base_identity(self) -> dict[str, Any]:
         """What the base's answers depend on, by setting. Specs that agree in it stand on the same base, whatever their
         device and the length of their rows. `keep_dequantized` is part of it for int8 alone: NF4 weights kept unpacked
         are the values that the packed ones stand for, while packed int8 rounds activations too."""
-        folder = Path(os.path.expanduser(self.repo_id))  # `Path.expanduser` fails at a name that has no home
-        repo_id = str(folder.resolve()) if os.path.isdir(folder) else self.repo_id
+        repo_id = self.local_path or self.repo_id
         names = ("revision", "quantization", "dtype", *(["keep_dequantized"] if self.quantization == "int8" else []))
         return {"repo_id": repo_id} | {name: getattr(self, name) for name in names}
 

@@ -8,6 +8,8 @@ than the one that was named; each is refused or left out here, and said.
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,7 @@ CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.
 ADAPTER_CONFIG = "adapter_config.json"
 NO_ADAPTER = {"subfolder": "no adapter is looked for"}  # `adapter_kwargs` of from_pretrained: where it looks for one
 REASON_LENGTH = 160
+BUFFERS = re.compile(r"(attn|attention)\.(masked_)?bias$")  # masks that GPT-2 and its kin once saved
 TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt")
 
 
@@ -126,6 +129,47 @@ def check_config(config: Any, spec: ModelSpec) -> None:
             f"repo_id = '{spec.repo_id}': its weights are stored quantised ({stored}), and quantization = "
             f"'{spec.quantization}' was asked for. {choose}, or another model."
         )
+
+
+def misfit(folder: Path, model: Any, info: Mapping[str, Any]) -> str:
+    """What is wrong where the weights of a folder are not those of the model that its configuration describes; '' where
+    they are. `info`: what transformers says of loading them."""
+    kind = f"model_type = '{model.config.model_type}' of its {CONFIG}"
+    missing, sizes = sorted(info["missing_keys"]), sorted(name for name, *_sizes in info["mismatched_keys"])
+    beside = sorted(name for name in info["unexpected_keys"] if _belongs(name, model))
+    if (missing or sizes) and beside:
+        return (
+            f"are of another architecture than {kind}: {len(missing) + len(sizes)} that it has are missing, e.g. "
+            f"{[*missing, *sizes][0]}, and {len(beside)} that it has not are there, e.g. {beside[0]}. Give the "
+            f"{CONFIG} that the weights were saved with."
+        )
+    if sizes:
+        return (
+            f"don't fit its {CONFIG}: {len(sizes)} have other sizes, e.g. {sizes[0]}. Give the {CONFIG} that they were "
+            "saved with."
+        )
+    if missing:
+        return (
+            f"are not all of the model: {len(missing)} that {CONFIG} speaks of are missing, e.g. {missing[0]}. "
+            "They would be random numbers. Fetch the model again, or save it again with save_pretrained()."
+        )
+    if beside:
+        return (
+            f"are of another architecture than {kind}: {len(beside)} have no place in it, e.g. {beside[0]}, and it "
+            f"would compute without them. Give the {CONFIG} that the weights were saved with."
+        )
+    return ""
+
+
+def _belongs(name: str, model: Any) -> bool:
+    """Whether a weight stands where the model has modules and no such weight: a norm of the queries, a bias, a layer
+    more. Towers for pictures beside a text model, and buffers that older versions saved, do not."""
+    module, _, kind = name.rpartition(".")
+    if kind not in ("weight", "bias") or BUFFERS.search(name):
+        return False
+    modules = {name for name, _module in model.named_modules()}
+    parts = module.split(".")
+    return module in modules or any(".".join(parts[:depth]) in modules for depth in range(2, len(parts)))
 
 
 def stored_quantization(config: Any) -> str | None:

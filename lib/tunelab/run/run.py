@@ -86,6 +86,8 @@ class Run(Requests):
         if config.start_from:  # by its id, whatever it was called by: names can be given again
             config = config.model_copy(update={"start_from": cls.open(config.start_from, root).id})
         config = config.model_copy(update={"stages": tuple(map(_with_absolute_files, config.stages))})
+        if local := config.model.local_path:
+            config = config.model_copy(update={"model": config.model.model_copy(update={"repo_id": local})})
         slug = re.sub(r"[^a-z0-9]+", "-", (config.name or config.method).lower()).strip("-")[:40]
         stamp = time.strftime("%Y%m%d-%H%M%S")
         path = runs_root(root) / f"{stamp}-{slug or 'run'}-{secrets.token_hex(2)}"
@@ -236,9 +238,11 @@ class Run(Requests):
 
     @property
     def base_spec(self) -> ModelSpec:
-        """The base it was trained on, in the precision that was measured to be fast then."""
-        started = self.progress().started
-        return self.config.model.model_copy(update={"dtype": started.dtype}) if started else self.config.model
+        """The base it was trained on: of the commit, and in the precision, that were found when it began."""
+        started, asked = self.progress().started, self.config.model
+        if not started:
+            return asked
+        return asked.model_copy(update={"dtype": started.dtype, "revision": started.base_revision or asked.revision})
 
     # events
 
