@@ -61,6 +61,20 @@ def commit_of(folder: Path) -> str:
     return folder.name if in_cache else ""
 
 
+def cached_models() -> list[str]:
+    """The ids of the repositories in the Hub's cache that models lie in, or parts of them."""
+    home = download.repository_folder("a/b").parent
+    folders_of = (folder.name.split("--") for folder in sorted(home.glob("models--*--*")))
+    return ["/".join(parts[1:]) for parts in folders_of if len(parts) == 3]
+
+
+def cached_folder(repo_id: str) -> Path | None:
+    """The folder in the cache that holds a model whole; None where there is none."""
+    folder = _cached(ModelSpec(repo_id=repo_id))
+    whole = folder and not folders.missing_files(folder) and folders.has_tokenizer(folder)
+    return folder if whole else None
+
+
 def _cached(spec: ModelSpec) -> Path | None:
     """The folder in the cache, whatever there is of the model; None where there is nothing."""
     from huggingface_hub import errors

@@ -14,6 +14,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -48,10 +49,11 @@ def forecast(
     *,
     checkpointing: bool | None = None,
     libraries: int = LIBRARIES,
+    folder: Path | None = None,
 ) -> Forecast:
     """The memory that training `config` on `base` takes, for each stage's encoded training and held-out rows;
     `checkpointing` overrides the stages' own. Of the base's weights only the shapes are looked at, in a model of its
-    own.
+    own. `folder`: where its configuration lies, for a model that is not on this machine.
 
     Raises:
         UserError: the model can't be found, or the technique does not fit it.
@@ -62,7 +64,7 @@ def forecast(
     from tunelab.model.load import choose_attention, empty_model, find
 
     loaded = base.model.device.type != "meta"
-    folder = find(config.model)
+    folder = folder or find(config.model)
     chosen = choose_attention(folder, base.device, base.dtype)
     attention = base.model.config._attn_implementation if loaded else chosen
     outline = replace(base, model=empty_model(folder, base.dtype, _counted(attention)))
