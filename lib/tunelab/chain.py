@@ -223,10 +223,17 @@ class _Chain:
         from tunelab.train.checkpoints import newest_checkpoint
 
         self.before = self.run.progress().started if self.run.checkpoints_path.is_dir() else None
-        if self.before and self.before.base_revision:  # wherever its branch has moved since
-            pinned = self.config.model.model_copy(update={"revision": self.before.base_revision})
+        started = self.before or self._started_before()
+        if started and started.base_revision:  # wherever its branch has moved since
+            pinned = self.config.model.model_copy(update={"revision": started.base_revision})
             self.config = self.config.model_copy(update={"model": pinned})
         self.checkpoint = newest_checkpoint(self.run.checkpoints_path)
+
+    def _started_before(self) -> Started | None:
+        """How the run began that this one starts from, where both name the same model and this one no revision."""
+        model, before = self.config.model, self.config.start_from
+        parent = Run.open(before, self.run.root) if before and not model.revision else None
+        return parent.progress().started if parent and parent.config.model.repo_id == model.repo_id else None
 
     def _load_and_read(self) -> Iterator[TrainingEvent]:
         """The base, and the rows of every stage, read and encoded while the weights are loaded and quantised."""

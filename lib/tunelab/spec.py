@@ -85,8 +85,13 @@ class ModelSpec(Spec):
     def local_path(self) -> str | None:
         """The folder or GGUF file on this machine that the model is in, absolute; None for one that has a name."""
         path = os.path.expanduser(self.repo_id)  # what can't be a path is none
-        is_file = path.lower().endswith(".gguf") and os.path.isfile(path)
+        is_file = self.names_gguf and os.path.isfile(path)
         return str(Path(path).resolve()) if is_file or os.path.isdir(path) else None
+
+    @property
+    def names_gguf(self) -> bool:
+        """Whether the model is named by a GGUF file, be it there or not."""
+        return self.repo_id.lower().endswith(".gguf")
 
     @property
     def base_identity(self) -> dict[str, Any]:
@@ -99,10 +104,12 @@ class ModelSpec(Spec):
 
 
 def base_differences(*specs: ModelSpec) -> list[str]:
-    """The settings in which the bases of these specs differ; none where all stand on the same."""
+    """The settings in which the bases of these specs differ; none where all stand on the same. Where no revision is
+    named, it may be any: whether the weights are the same is then told by their sha256 (`Run.check_base`)."""
     identities = [spec.base_identity for spec in specs]
-    names = dict.fromkeys(name for identity in identities for name in identity)
-    return [name for name in names if any(one.get(name) != identities[0].get(name) for one in identities)]
+    values = {name: [one.get(name) for one in identities] for identity in identities for name in identity}
+    values["revision"] = [one for one in values["revision"] if one is not None]
+    return [name for name, found in values.items() if any(one != found[0] for one in found)]
 
 
 class DataSpec(Spec):

@@ -7,6 +7,8 @@ import json
 import os
 import shutil
 import zipfile
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.architectures import config_of
 from tests.export.test_export import bpe_llama
+from tests.helpers import WORDS
 from tests.model.test_starter import wheel  # noqa: F401
 from tests.train.test_loop import config
 from tunelab import ModelSpec, UserError, compare, export_gguf, export_merged, finetune, load
@@ -30,17 +33,72 @@ LLAMA3 = {
     "rope_type": "llama3", "rope_theta": 500000.0, "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
     "original_max_position_embeddings": 8192,
 }  # fmt: skip
-GEMMA = {"head_dim": 32, "query_pre_attn_scalar": 32, "sliding_window": 32, "num_hidden_layers": 6}
+SIZE = 384  # of a vocabulary with a token for each byte
+GEMMA = {
+    "head_dim": 32, "query_pre_attn_scalar": 32, "sliding_window": 32, "num_hidden_layers": 6, "vocab_size": SIZE,
+}  # fmt: skip
 SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {}),
     "llama with a head of its own": ("llama", {"tie_word_embeddings": False}),
+    "llama 2": ("llama", {"vocab_size": SIZE}),
     "llama 3.2": ("llama", {"rope_parameters": LLAMA3, "hidden_size": 256, "head_dim": 64}),
     "qwen2": ("qwen2", {"tie_word_embeddings": True}),
     "qwen3": ("qwen3", {"head_dim": 32}),
-    "phi3": ("phi3", {"sliding_window": 32}),
+    "phi3": ("phi3", {"sliding_window": 32, "vocab_size": SIZE}),
     "gemma2": ("gemma2", GEMMA),
     "gemma3": ("gemma3", {**GEMMA, "layer_types": None}),
 }
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """A vocabulary as SentencePiece makes it: the earlier a piece stands, the sooner it is put together."""
+
+    special: tuple[str, ...]  # with the ends, and what is unknown
+    prefix: bool  # whether a text gets a space before it
+
+    @property
+    def tokens(self) -> list[str]:
+        """A byte each, letters, and the beginnings of words."""
+        parts = [word[:length] for word in WORDS for length in range(2, len(word) + 1)]
+        pieces = [*"▁abcdefghijklmnopqrstuvwxyz", *dict.fromkeys([*parts, *(f"▁{word}" for word in WORDS)])]
+        known = [*self.special, *(f"<0x{byte:02X}>" for byte in range(256)), *pieces]
+        assert len(known) <= SIZE
+        return known + [f"[PAD{index}]" for index in range(len(known), SIZE)]
+
+    def ids(self, text: str) -> list[int]:
+        """The tokens of a text: of two neighbours that are a piece together, those of the first piece are joined, until
+        none is left; what is no piece is told by its bytes. Source: Kudo and Richardson 2018, section 3.1."""
+        places = {token: index for index, token in enumerate(self.tokens)}
+        symbols = list(("▁" if self.prefix else "") + text.replace(" ", "▁"))
+        while joined := [(places[a + b], at) for at, (a, b) in enumerate(pairwise(symbols)) if a + b in places]:
+            at = min(joined)[1]
+            symbols[at : at + 2] = [symbols[at] + symbols[at + 1]]
+        split = [[one] if one in places else [f"<0x{byte:02X}>" for byte in one.encode()] for one in symbols]
+        begin = next(token for token in ("<s>", "<bos>") if token in self.special)
+        return [places[begin], *(places[token] for one in split for token in one)]
+
+    def write(self, writer: Any) -> None:
+        from gguf import TokenType
+
+        tokens = self.tokens
+        ends = {"<s>": "bos", "<bos>": "bos", "</s>": "eos", "<eos>": "eos", "<unk>": "unk", "<pad>": "pad"}
+        kinds = {"<0x": TokenType.BYTE, "[PA": TokenType.UNUSED}
+        types = [TokenType.CONTROL if one in self.special else kinds.get(one[:3], TokenType.NORMAL) for one in tokens]
+        writer.add_tokenizer_model("llama")
+        writer.add_tokenizer_pre("default")
+        writer.add_token_list(tokens)
+        writer.add_token_scores([-float(index) for index in range(SIZE)])
+        writer.add_token_types(types)
+        writer.add_add_bos_token(True)
+        for index, token in enumerate(self.special):
+            if token in ends:
+                getattr(writer, f"add_{ends[token]}_token_id")(index)
+
+
+LLAMA_2 = Pieces(("<unk>", "<s>", "</s>"), prefix=True)
+OF_GEMMA = Pieces(("<pad>", "<eos>", "<bos>", "<unk>", "<mask>"), prefix=False)
+PIECES = {"llama 2": LLAMA_2, "phi3": LLAMA_2, "gemma2": OF_GEMMA, "gemma3": OF_GEMMA}
 
 
 @pytest.fixture(autouse=True)
@@ -115,16 +173,10 @@ def written(model: Any, path: Path, tokenizer: Any, pre: str = "smollm", kind: s
     for key, value in values.items():
         add = writer.add_float32 if isinstance(value, float) else writer.add_uint32
         (writer.add_string if isinstance(value, str) else add)(f"{name}.{key}", value)
-    tokens, types = vocabulary(tokenizer, config.vocab_size)
-    merges = json.loads(tokenizer.backend_tokenizer.to_str())["model"]["merges"]
-    writer.add_tokenizer_model(settings.get("ggml.model", "gpt2"))
-    writer.add_tokenizer_pre(pre)
-    writer.add_token_list(tokens)
-    writer.add_token_types(types)
-    writer.add_token_merges([merge if isinstance(merge, str) else " ".join(merge) for merge in merges])
-    writer.add_eos_token_id(tokenizer.eos_token_id)
-    if tokenizer.chat_template:
-        writer.add_chat_template(tokenizer.chat_template)
+    if isinstance(tokenizer, Pieces):
+        tokenizer.write(writer)
+    else:
+        _add_bpe(writer, tokenizer, config.vocab_size, settings.get("ggml.model", "gpt2"), pre)
     if rope["rope_type"] == "llama3":
         writer.add_tensor("rope_freqs.weight", _factors(rope, size))
     names = get_tensor_name_map(arch, config.num_hidden_layers)
@@ -145,6 +197,19 @@ def written(model: Any, path: Path, tokenizer: Any, pre: str = "smollm", kind: s
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def _add_bpe(writer: Any, tokenizer: Any, size: int, model: str, pre: str) -> None:
+    tokens, types = vocabulary(tokenizer, size)
+    merges = json.loads(tokenizer.backend_tokenizer.to_str())["model"]["merges"]
+    writer.add_tokenizer_model(model)
+    writer.add_tokenizer_pre(pre)
+    writer.add_token_list(tokens)
+    writer.add_token_types(types)
+    writer.add_token_merges([merge if isinstance(merge, str) else " ".join(merge) for merge in merges])
+    writer.add_eos_token_id(tokenizer.eos_token_id)
+    if tokenizer.chat_template:
+        writer.add_chat_template(tokenizer.chat_template)
 
 
 def _factors(rope: dict[str, Any], size: int) -> Any:
@@ -189,10 +254,13 @@ def test_every_architecture_that_is_read_is_among_these():
 @pytest.mark.parametrize("name", SETTINGS)
 def test_the_model_of_a_file_is_the_one_it_was_written_from(name, tokenizer, tmp_path):
     model = made(name)
-    base = load(spec_of(written(model, tmp_path / "m.gguf", tokenizer)))
+    pieces = PIECES.get(name)
+    base = load(spec_of(written(model, tmp_path / "m.gguf", pieces or tokenizer)))
     longer = torch.randint(3, 300, (1, 100), generator=torch.Generator().manual_seed(0))  # beyond the windows
     for ids in (IDS, longer):
         assert far(logits(base.model, ids), logits(model, ids)) < 1e-5
+    for text in ("red green", "a redder  rose, 3 and 45", "Zürich\n\nteal") if pieces else ():
+        assert base.tokenizer(text).input_ids == pieces.ids(text)
     assert base.published_name == "m"
     assert base.note == "weights of a GGUF file in F32"
 

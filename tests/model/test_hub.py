@@ -13,9 +13,21 @@ from huggingface_hub.utils import close_session
 from tests.helpers import tiny_llama
 from tests.hub_server import TOKEN, Repository, serving
 from tests.train.test_loop import config
-from tunelab import ModelSpec, Run, UserError, finetune, load
+from tunelab import (
+    Column,
+    Comparer,
+    ModelSpec,
+    Run,
+    UserError,
+    again,
+    as_command,
+    config_diff,
+    finetune,
+    load,
+    train_run,
+)
 from tunelab.model import download, hub
-from tunelab.run.run import Run as RunOf
+from tunelab.run.events import StepDone
 
 REPO = "someone/a-model"
 SPEC = ModelSpec(repo_id=REPO, dtype="float32")
@@ -85,14 +97,59 @@ def test_a_run_keeps_the_commit_that_it_was_trained_on_wherever_the_branch_goes(
     first = repository.refs["main"]
     run = finetune(config(REPO))
     assert run.progress().started.base_revision == first
-    assert run.base_spec.revision == first
-    second = repository.commit(tiny_llama(tmp_path / "other", seed=1))
-    (blobs(tmp_path).parent / "refs" / "main").write_text(second)  # as any program does that fetches it anew
+    stopped = Run.create(config(REPO, steps=4))
+    for event in train_run(stopped):
+        if isinstance(event, StepDone) and event.step == 2:
+            stopped.request_stop()
+    second = moved(repository, tmp_path)
     assert load(SPEC).revision == second
-    assert load(RunOf(run.path).base_spec).revision == first
-    assert Run(run.path).base_spec.revision == first
-    again = finetune(config(REPO))
-    assert again.progress().started.base_sha256 != run.progress().started.base_sha256
+    assert load(Run(run.path).base_spec).revision == first
+    assert again(run, steps=3).model.revision == first
+    assert first in as_command(run)
+    other = finetune(config(REPO, steps=2))
+    assert other.progress().started.base_sha256 != run.progress().started.base_sha256
+    (differing,) = [one for one in config_diff(run.pinned, other.pinned) if one.field == "revision"]
+    assert differing.values == (first, second)
+    child = finetune(config(REPO, steps=2).model_copy(update={"start_from": run.id}))
+    assert child.progress().started.base_revision == first
+    assert stopped.status == "stopped"
+    assert list(train_run(stopped))  # other weights would be refused
+    assert stopped.status == "finished"
+
+
+def moved(repository: Repository, tmp_path: Path) -> str:
+    """The commit that the branch stands for after other weights were put there, and any program fetched it anew."""
+    second = repository.commit(tiny_llama(tmp_path / "other", seed=1))
+    (blobs(tmp_path).parent / "refs" / "main").write_text(second)
+    return second
+
+
+def forgetful(run: Run) -> Run:
+    """The run as if it had been made before runs recorded the commit of their base."""
+    commit = run.progress().started.base_revision
+    run.events_path.write_text(run.events_path.read_text().replace(f'"base_revision":"{commit}"', '"base_revision":""'))
+    assert Run(run.path).progress().started.base_revision == ""
+    return Run(run.path)
+
+
+def test_a_run_that_recorded_no_commit_answers_beside_one_that_did_while_the_weights_are_the_same(
+    server, repository, tmp_path
+):
+    run, old = finetune(config(REPO, steps=2)), forgetful(finetune(config(REPO, steps=2)))
+    main = Column(model=SPEC)
+    with Comparer() as comparer:
+
+        def answered(*columns: Column) -> list[str]:
+            *_, last = comparer.ask(columns, "say red", max_new_tokens=3)
+            return [answer.provenance.base_sha256 for answer in last.answers]
+
+        (weights,) = set(answered(Column(run=old), Column(run=run), main))
+        assert weights == run.progress().started.base_sha256
+        moved(repository, tmp_path)
+        assert set(answered(main)) == {load(SPEC).sha256} != {weights}
+        assert set(answered(Column(run=old), Column(run=run))) == {weights}
+        with pytest.raises(UserError, match=r"other weights than .* now .*did not record of which commit"):
+            answered(Column(run=old))
 
 
 @pytest.mark.parametrize("revision", ["v1", "commit"])
@@ -165,6 +222,7 @@ def test_without_a_network_what_is_whole_is_used_and_what_is_not_is_a_sentence(s
     folder = hub.fetch(SPEC, None)
     server.shutdown()
     server.server_close()
+    close_session()  # its connections would be answered still
     assert hub.fetch(SPEC, None) == folder
     (folder / WEIGHTS).unlink()
     told = refused()

@@ -141,7 +141,8 @@ def base_of(columns: Sequence[Column]) -> ModelSpec:
     if differing := base_differences(*(spec for _name, spec in specs)):
         said = (f"{name} ({', '.join(f'{one} {getattr(spec, one)}' for one in differing)})" for name, spec in specs)
         raise UserError(f"These runs stand on different bases: {'; '.join(said)}. Compare runs of one base.")
-    return specs[0][1]
+    revision = next((spec.revision for _name, spec in specs if spec.revision), None)
+    return specs[0][1].model_copy(update={"revision": revision})
 
 
 def labels_of(columns: Sequence[Column]) -> list[str]:

@@ -62,7 +62,7 @@ def _named(repo_id: str) -> AtHand:
     local = spec.local_path
     if local is None:
         return AtHand(repo_id, "Hub cache", folder, published_as(repo_id))
-    return AtHand(local, "GGUF" if from_gguf.is_gguf(spec) else "folder", folder, None)
+    return AtHand(local, "GGUF" if spec.names_gguf else "folder", folder, None)
 
 
 def _in_hub_cache() -> Iterator[AtHand]:

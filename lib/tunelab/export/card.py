@@ -169,5 +169,5 @@ def _configuration(run: Run) -> str:
     if run.imported_from:
         technique = yaml.safe_dump(run.config.technique.model_dump(mode="json"), sort_keys=False)
         return f"```yaml\n{technique}```"
-    text = public_yaml(run.config)
+    text = public_yaml(run.pinned)
     return f"As `tunelab train` reads it; files are named without their folders.\n\n```yaml\n{text}```"

@@ -16,7 +16,7 @@ import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tunelab.errors import UserError, shown_name
 from tunelab.machine.files import cache_root, replacing
@@ -24,23 +24,14 @@ from tunelab.model.folder import json_of
 from tunelab.model.gguf_header import PLAIN_TYPES, ROPE_FACTORS, Header, check_header, failure, read_header, refusal
 from tunelab.model.gguf_tokenizer import read_tokenizer
 
-if TYPE_CHECKING:
-    from tunelab.spec import ModelSpec
-
 FORMAT = 1
 FACTS_FILE = "gguf.json"
-SUFFIX = ".gguf"
 HEAD = "lm_head.weight"
 SPARE = 500_000_000  # bytes of the disk that are left free
 SENTENCE = "The three primary colours are red, green and blue, and water boils at one hundred degrees."
 LEARNED = 0.8  # of the loss of guessing: a model that has learned anything is far below
 
 Report = Callable[[str], None]
-
-
-def is_gguf(spec: ModelSpec) -> bool:
-    """Whether a model is named by a GGUF file."""
-    return spec.repo_id.lower().endswith(SUFFIX)
 
 
 def facts(folder: Path) -> dict[str, Any]:
@@ -170,6 +161,7 @@ def _config(header: Header) -> Any:
     except Exception as error:  # it asks several libraries
         raise failure(path, "settings", error) from None
     vars(config).pop("quantization_config", None)
+    config.pad_token_id = None  # the class's own may be beyond the embeddings; the tokenizer's is set later
     config.head_dim = header.head_size
     if window := header.setting("attention.sliding_window"):
         config.sliding_window = int(window)

@@ -25,6 +25,7 @@ from tunelab.spec import STARTER, ModelSpec
 FILES = ("*.safetensors", "*.json", "*.model", "*.jinja", "merges.txt", "vocab.txt")
 NOT_NEEDED = ("consolidated*", "adapter_model*", "*/*")  # the weights again in their makers' own format; adapters
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+COMMIT = re.compile(r"[0-9a-f]{40}")
 SPARE = 500_000_000  # bytes of the disk that a download leaves free
 
 
@@ -57,8 +58,19 @@ def fetch(spec: ModelSpec, progress: Callable[[str], None] | None) -> Path:
 
 def commit_of(folder: Path) -> str:
     """The commit whose files a folder of the Hub's cache holds; '' for any other folder."""
-    in_cache = folder.parent.name == "snapshots" and re.fullmatch(r"[0-9a-f]{40}", folder.name)
+    in_cache = folder.parent.name == "snapshots" and COMMIT.fullmatch(folder.name)
     return folder.name if in_cache else ""
+
+
+def cached_commit(spec: ModelSpec) -> str:
+    """The commit that a model's revision stands for in the cache; '' where the cache does not know it."""
+    if spec.revision and COMMIT.fullmatch(spec.revision):
+        return spec.revision
+    ref = download.repository_folder(spec.repo_id) / "refs" / (spec.revision or "main")
+    try:
+        return ref.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        return ""
 
 
 def cached_models() -> list[str]:

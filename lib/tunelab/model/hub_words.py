@@ -18,6 +18,8 @@ def in_words(spec: ModelSpec, error: BaseException, state: str) -> UserError | N
     what of the model is here."""
     from huggingface_hub import errors
 
+    if isinstance(error.__cause__, errors.HfHubHTTPError):  # told as a name that is not in the cache
+        error = error.__cause__
     name = f"repo_id = '{spec.repo_id}'"
     page = f"{_endpoint()}/{spec.repo_id}"
     if isinstance(error, errors.GatedRepoError):

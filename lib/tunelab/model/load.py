@@ -170,15 +170,17 @@ def _published(spec: ModelSpec, folder: Path) -> dict[str, Any]:
     """How others find a model, and what to know about it: `name`, `note`; of the starter also `weights_sha256`."""
     if spec.repo_id == STARTER:
         return starter.facts(folder) | {"name": starter.PUBLISHED_AS, "note": starter.NOTE}
-    if from_gguf.is_gguf(spec):
+    if is_folder(spec):
+        return {"name": folder.name, "note": ""}
+    if spec.names_gguf:
         return {key: value for key, value in from_gguf.facts(folder).items() if key in ("name", "note")}
-    return {"name": folder.name if is_folder(spec) else spec.repo_id, "note": ""}
+    return {"name": spec.repo_id, "note": ""}
 
 
 def origin_notes(spec: ModelSpec, folder: Path) -> list[str]:
     """What to know of where a model comes from, a sentence each."""
     notes = folders.notes_on(folder)
-    if doubt := from_gguf.facts(folder).get("doubt") if from_gguf.is_gguf(spec) else "":
+    if spec.names_gguf and (doubt := from_gguf.facts(folder).get("doubt")):
         notes.append(doubt)
     if spec.revision and not hub.commit_of(folder):
         notes.append(f"revision = '{spec.revision}' is left out: only a model on the Hub has revisions")
@@ -248,7 +250,7 @@ def find(spec: ModelSpec, progress: Callable[[str], None] | None = None) -> Path
         folder = Path(spec.repo_id).expanduser().resolve()
         folders.check_folder(folder, spec.repo_id)
         return folder
-    if from_gguf.is_gguf(spec):
+    if spec.names_gguf:
         return from_gguf.folder_of(spec.repo_id, progress)
     return hub.fetch(spec, progress)
 
