@@ -214,7 +214,7 @@ def _given_config(options: argparse.Namespace) -> RunConfig:
         raise UserError(
             f"--again {options.again}: its adapter was made elsewhere, how is not known. Give flags instead."
         )
-    return run.config
+    return run.pinned
 
 
 def _changes(options: argparse.Namespace) -> Changes:

@@ -15,7 +15,7 @@ from tunelab.flags import ROW_FLAGS, data_fields, data_flags, given, spec_flags
 from tunelab.terminal import add_command, aligned, say
 
 if TYPE_CHECKING:
-    from tunelab.choice import Suited
+    from tunelab.choice import Choice, Suited
 
 HEAD = ("model", "at hand", "weights", "context", "memory", "quick run", "tokens a row", "fit", "bits a byte")
 PROBED = "after 20 steps"
@@ -62,11 +62,7 @@ def models(options: argparse.Namespace) -> int:
         print(json.dumps(found.as_json(), ensure_ascii=False, indent=1))
         return 0
     print(table(found.models))
-    print(*(f"- {one.name}: {note}" for one in found.models if (note := one.note or _unforeseen(one))), sep="\n")
-    print(*found.notes, sep="\n")
-    if found.measured_rows:
-        print(f"Measured on {found.measured_rows} held-out rows; less bits a byte is better, whatever the tokenizer.")
-    print(f"\n{found.recommendation}")
+    print(*_notes(found), "", found.recommendation, sep="\n")
     return 0
 
 
@@ -75,6 +71,19 @@ def table(models: tuple[Suited, ...]) -> str:
     probed = any(one.knows and one.knows.probed for one in models)
     head = [*HEAD, *([PROBED] if probed else []), "licence", "languages"]
     return aligned([head, *(_line(one, probed) for one in models)])
+
+
+def _notes(found: Choice) -> list[str]:
+    """What to know of the table, a line each."""
+    notes = [f"- {one.name}: {note}" for one in found.models if (note := one.note or _unforeseen(one))]
+    notes += found.notes
+    if found.measured_rows:
+        notes.append(f"Measured on {found.measured_rows} held-out rows; less bits a byte is better for any tokenizer.")
+    if not all(one.ahead.fits for one in found.models):
+        notes.append("!: more memory than can be had now")
+    if not all(one.ahead.exact for one in found.models):
+        notes.append("~: worked out from the shapes; a quick run is 60 steps of LoRA")
+    return notes
 
 
 def _line(one: Suited, probed: bool) -> list[str]:

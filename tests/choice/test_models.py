@@ -26,6 +26,8 @@ from tunelab.choice.suited import Suited
 from tunelab.cli import main
 from tunelab.data import Encoded, Example, Message, read_data
 from tunelab.model import starter as starter_module
+from tunelab.model.load import load_tokenizer
+from tunelab.train.memory import forecast
 
 HELD = ModelSpec(repo_id="starter", dtype="float32")
 DATA = DataSpec(rows=tuple(ROWS), heldout_rows=tuple(ROWS[:8]))
@@ -62,7 +64,7 @@ def test_the_shapes_of_the_table_have_as_many_weights_as_their_makers_say(model)
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
-        made = AutoModelForCausalLM.from_config(model.config)
+        made = AutoModelForCausalLM.from_config(model.config())
     count = sum(weight.numel() for weight in made.parameters()) / 1e6
     assert count == pytest.approx(model.parameters, rel=0.01)
     assert 0 < model.parameters <= 8200
@@ -232,6 +234,23 @@ def test_seconds_of_models_that_are_away_grow_with_their_operations(tiny):
     assert found[0].seconds < found[1].seconds
     assert found[0].memory_bytes < found[1].memory_bytes
     assert not found[0].exact
+
+
+@pytest.mark.parametrize("repo_id", ["HuggingFaceTB/SmolLM2-135M-Instruct", "google/gemma-3-270m-it"])
+@pytest.mark.parametrize("quantization", ["none", "nf4"])
+def test_what_is_counted_on_a_few_layers_is_what_the_whole_model_takes(tiny, tmp_path, repo_id, quantization):
+    model, training = published_as(repo_id), models.PACES["quick"].training
+    tokenizer = load_tokenizer(ModelSpec(repo_id=tiny))
+    train = [row for one in split_by(ModelSpec(repo_id=tiny), read_data(DATA).train).rows for row in one]
+    model.config().save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    spec = ModelSpec(repo_id=str(tmp_path), dtype="bfloat16", quantization=quantization, keep_dequantized=False)
+    base = ahead._outline(spec, tmp_path, tokenizer)
+    whole = forecast(ahead._config(spec, training), base, [(train, [])], folder=tmp_path)
+    found, operations = ahead._counted(model, spec, train, training, tokenizer)
+    for name in ahead.SIZES:
+        assert getattr(found, name) == pytest.approx(getattr(whole, name), rel=1e-3), name
+    assert operations == pytest.approx(ahead._operations(base.model, train, training), rel=1e-3)
 
 
 def test_the_command_prints_a_line_for_each_model_and_the_advice_at_its_end(tiny, tmp_path, short_table, capsys):

@@ -22,15 +22,19 @@ from tunelab.choice.published import Published
 from tunelab.config import RunConfig
 from tunelab.data import Encoded
 from tunelab.machine import hardware
-from tunelab.model.load import Base, choose_device, choose_dtype, empty_model, skeleton
+from tunelab.model import folder as folders
+from tunelab.model import quantization
+from tunelab.model.load import Base, choose_device, choose_dtype, empty_model, find, load_tokenizer
 from tunelab.spec import DataSpec, ModelSpec, Stage, TrainConfig
 from tunelab.techniques import LoRA
 from tunelab.train.forecast import Unforeseen
-from tunelab.train.memory import forecast, largest_batch, timed
+from tunelab.train.memory import forecast, largest_batch, linear_weights, timed
 
 if TYPE_CHECKING:
     from tunelab.train.forecast import Forecast
 
+CUT = (2, 4)  # layers
+SIZES = ("weights", "otherwise", "loading", "trained", "checkpoint", "gradients", "kept", "working", "apart")
 PLAIN_OVER_FAST = 3.0  # how much longer the plain path takes, about: between 2 and 5 over models and machines
 
 
@@ -59,8 +63,9 @@ def ahead_at_hand(spec: ModelSpec, train: list[Encoded], training: TrainConfig) 
     Raises:
         UserError: the model can't be found or trained so.
     """
-    config = _config(spec, training)
-    base = skeleton(spec)
+    folder = find(spec)
+    folders.check_config(folders.read_config(folder), spec)
+    config, base = _config(spec, training), _outline(spec, folder, load_tokenizer(spec))
     rows = [(train, list[Encoded]())]
     try:
         counted = forecast(config, base, rows)
@@ -78,20 +83,14 @@ def ahead_of(
 ) -> Ahead:
     """What a run of a model of the table would take, which is not on this machine. Its rows are split by another
     model's tokenizer, so the figures are near and not exact."""
-    device = choose_device(spec)
-    dtype = choose_dtype(spec, device)
     rows = [replace(row, input_ids=[token % model.vocabulary for token in row.input_ids]) for row in train]
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        model.config.save_pretrained(folder)
-        base = Base(spec, empty_model(folder, dtype), tokenizer, dtype, device, sha256="", published_name="", note="")
-        try:
-            found = forecast(_config(spec, training), base, [(rows, [])], folder=folder)
-        except Unforeseen as reason:
-            return Ahead(None, None, False, str(reason))
+    try:
+        found, operations = _counted(model, spec, rows, training, tokenizer)
+    except Unforeseen as reason:
+        return Ahead(None, None, False, str(reason))
     if known is None:
         return Ahead(found.total, None, False, "no model at hand could be timed", _fits(found))
-    slower = _operations(base.model, rows, training) / known.operations
+    slower = operations / known.operations
     slower *= (1.0 if found.routes[0].fast else PLAIN_OVER_FAST) / (
         1.0 if known.forecast.routes[0].fast else PLAIN_OVER_FAST
     )
@@ -99,6 +98,44 @@ def ahead_of(
     loading = max(1.0, found.loading / max(1, known.forecast.loading))
     start = (known.forecast.seconds_total - steps) * loading
     return Ahead(found.total, steps * slower + start, False, "", _fits(found))
+
+
+def _counted(
+    model: Published, spec: ModelSpec, rows: list[Encoded], training: TrainConfig, tokenizer: Any
+) -> tuple[Forecast, float]:
+    """The forecast of memory, and the operations of a batch: of the model cut to a few layers and to a few more, and
+    what grows with the layers drawn out to all of them. Counting the whole model takes ten times as long.
+
+    Raises:
+        Unforeseen: there is no forecast for this model.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        places = [Path(name, str(layers)) for layers in CUT]
+        for layers, folder in zip(CUT, places, strict=True):
+            model.config(layers).save_pretrained(folder)
+        bases = [_outline(spec, folder, tokenizer) for folder in places]
+        if spec.quantization != "none":  # which depends on the size of the whole
+            weights = _drawn_out(model, *(linear_weights(base) for base in bases))
+            kept = quantization.should_dequantize(spec, weights, bases[0].dtype, bases[0].device)
+            spec = spec.model_copy(update={"keep_dequantized": kept})
+            bases = [replace(base, spec=spec) for base in bases]
+        operations = [_operations(base.model, rows, training) for base in bases]
+        config, all_rows = _config(spec, training), [(rows, list[Encoded]())]
+        few, more = (forecast(config, base, all_rows, folder=at) for base, at in zip(bases, places, strict=True))
+    sizes: dict[str, Any] = {name: _drawn_out(model, getattr(few, name), getattr(more, name)) for name in SIZES}
+    return replace(few, **sizes, checkpoints=()), _drawn_out(model, *operations)
+
+
+def _drawn_out(model: Published, few: float, more: float) -> int:
+    """A count of all layers of a model, from that of CUT."""
+    return round(few + (more - few) * (model.layers - CUT[0]) / (CUT[1] - CUT[0]))
+
+
+def _outline(spec: ModelSpec, folder: Path, tokenizer: Any) -> Base:
+    """A base without its weights; nobody asks which they were, and hashing them takes long."""
+    device = choose_device(spec)
+    dtype = choose_dtype(spec, device)
+    return Base(spec, empty_model(folder, dtype), tokenizer, dtype, device, sha256="", published_name="", note="")
 
 
 def _config(spec: ModelSpec, training: TrainConfig) -> RunConfig:

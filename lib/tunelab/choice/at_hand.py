@@ -3,7 +3,7 @@ folders that are named."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,8 @@ from tunelab.model import folder as folders
 from tunelab.model import from_gguf, hub, starter
 from tunelab.model.load import find
 from tunelab.spec import STARTER, ModelSpec
+
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -31,9 +33,9 @@ class AtHand:
         return self.repo_id if self.origin in ("built in", "Hub cache") else Path(self.repo_id).name
 
 
-def at_hand(also: Sequence[str] = ()) -> tuple[list[AtHand], list[str]]:
+def at_hand(also: Sequence[str] = (), say: Say | None = None) -> tuple[list[AtHand], list[str]]:
     """The models on this machine, and a sentence for each thing that looks like one and can't be used. `also`: folders,
-    GGUF files or ids, each of which has to be usable.
+    GGUF files or ids, each of which has to be usable, and is fetched if need be.
 
     Raises:
         UserError: one of `also` is not on this machine, or no model.
@@ -48,21 +50,21 @@ def at_hand(also: Sequence[str] = ()) -> tuple[list[AtHand], list[str]]:
         else:
             found.setdefault(one.repo_id, one)
     for repo_id in also:
-        one = _named(repo_id)
+        one = _named(repo_id, say)
         found[one.repo_id] = one
     return list(found.values()), notes
 
 
-def _named(repo_id: str) -> AtHand:
+def _named(repo_id: str, say: Say | None) -> AtHand:
     spec = ModelSpec(repo_id=repo_id)
+    folder = find(spec, say)
     if repo_id == STARTER:
-        return AtHand(STARTER, "built in", find(spec), published_as(starter.PUBLISHED_AS))
-    folder = find(spec)
+        return AtHand(STARTER, "built in", folder, published_as(starter.PUBLISHED_AS))
     folders.check_config(folders.read_config(folder), _as_stored(repo_id, folder))
     local = spec.local_path
     if local is None:
         return AtHand(repo_id, "Hub cache", folder, published_as(repo_id))
-    return AtHand(local, "GGUF" if spec.names_gguf else "folder", folder, None)
+    return AtHand(local, "GGUF" if Path(local).is_file() else "folder", folder, None)
 
 
 def _in_hub_cache() -> Iterator[AtHand]:

@@ -54,7 +54,7 @@ def models_for(
     if rows < 1:
         raise UserError(f"rows = {rows}: a model is measured on at least 1 row; {ROWS} are usual.")
     held = model or ModelSpec(repo_id=STARTER, quantization="nf4")
-    here, notes = at_hand(also)
+    here, notes = at_hand(also, on_progress)
     if isinstance(data, Stage):
         learn, data = data.learn, data.data
     split = data if isinstance(data, DataSplit) else read_data(_spec(data), learn)

@@ -25,11 +25,16 @@ class Published:
     gated: bool = False  # whether terms have to be accepted before it is given out
 
     @property
-    def config(self) -> Any:
-        """A configuration of these shapes; what does not change memory or time is at its default."""
+    def layers(self) -> int:
+        """How many layers it has."""
+        return int(self.shape["num_hidden_layers"])
+
+    def config(self, layers: int | None = None) -> Any:
+        """A configuration of these shapes, or of so many layers; what does not change memory or time is at its
+        default."""
         from transformers import AutoConfig
 
-        shape = dict(self.shape)
+        shape = self.shape | {"num_hidden_layers": layers or self.layers}
         return AutoConfig.for_model(shape.pop("model_type"), max_position_embeddings=self.context, **shape)
 
     @property

@@ -32,7 +32,9 @@ class Suited:
     def facts(self) -> dict[str, Any]:
         """Everything as JSON holds it."""
         split, knows = self.split, self.knows
-        told = {"tokens_per_row": split.tokens_per_row, "share_of_rows_that_fit": split.share_fitting} if split else {}
+        told: dict[str, Any] = {}
+        if split:
+            told |= {"tokens_per_row": split.tokens_per_row, "share_of_rows_that_fit": split.share_fitting}
         if knows:
             told |= {"bits_per_byte": knows.bits_per_byte, "bits_per_byte_after_probe": knows.probed_bits_per_byte}
         plain = {name: value for name, value in vars(self).items() if name not in ("ahead", "split", "knows")}
