@@ -17,8 +17,10 @@ from tunelab.terminal import add_command, aligned, say
 if TYPE_CHECKING:
     from tunelab.choice import Choice, Suited
 
-HEAD = ("model", "at hand", "weights", "context", "memory", "quick run", "tokens a row", "fit", "bits a byte")
-PROBED = "after 20 steps"
+HEAD = (
+    *("model", "at hand", "weights", "context", "memory", "quick run", "tokens a row", "fit", "bits a byte"),
+    *("after 20 steps", "licence", "languages"),
+)
 MOST_LANGUAGES = 30  # letters
 
 
@@ -67,10 +69,9 @@ def models(options: argparse.Namespace) -> int:
 
 
 def table(models: tuple[Suited, ...]) -> str:
-    """The models as lines of text."""
-    probed = any(one.knows and one.knows.probed for one in models)
-    head = [*HEAD, *([PROBED] if probed else []), "licence", "languages"]
-    return aligned([head, *(_line(one, probed) for one in models)])
+    """The models as lines of text, without the columns in which nothing stands."""
+    lines = [_line(one) for one in models]
+    return aligned(list(zip(*(column for column in zip(HEAD, *lines, strict=True) if any(column[1:])), strict=True)))
 
 
 def _notes(found: Choice) -> list[str]:
@@ -86,7 +87,7 @@ def _notes(found: Choice) -> list[str]:
     return notes
 
 
-def _line(one: Suited, probed: bool) -> list[str]:
+def _line(one: Suited) -> list[str]:
     split, knows, ahead = one.split, one.knows, one.ahead
     about = "" if ahead.exact else "~"
     gated = " (gated)" if one.gated else ""
@@ -102,7 +103,7 @@ def _line(one: Suited, probed: bool) -> list[str]:
         f"{split.tokens_per_row:,.0f}" if split else "",
         f"{split.share_fitting:.0%}" if split else "",
         f"{knows.bits_per_byte:.2f}" if knows else "",
-        *([f"{after:.2f}" if after is not None else ""] if probed else []),
+        f"{after:.2f}" if after is not None else "",
         one.licence + gated,
         languages if len(languages) <= MOST_LANGUAGES else f"{languages[: MOST_LANGUAGES - 1]}…",
     ]

@@ -150,7 +150,7 @@ def test_the_better_of_two_models_is_recommended_and_measured_on_the_same_rows(t
     assert found.best == named.repo_id == here[0].repo_id
     assert named.knows.bits_per_byte == min(bits) or "could be chance" in found.recommendation
     assert [one.repo_id for one in found.models if not one.origin] == [one.id for one in short_table]
-    assert all(one.ahead.memory_bytes for one in found.models)
+    assert all(one.ahead.memory_bytes and one.parameters is not None for one in found.models)
     assert json.loads(json.dumps(found.as_json()))["models"][0]["bits_per_byte"] == here[0].knows.bits_per_byte
 
 
@@ -226,7 +226,7 @@ def test_seconds_of_models_that_are_away_grow_with_their_operations(tiny):
     spec = HELD.model_copy(update={"repo_id": tiny})
     train = [row for one in split_by(spec, read_data(DATA).train).rows for row in one]
     training = models.PACES["quick"].training
-    here, known = ahead.ahead_at_hand(spec, train, training)
+    here, known = ahead.ahead_at_hand(ahead.outline_of(spec), train, training)
     assert here.exact
     assert known
     small, large = (published_as(f"HuggingFaceTB/SmolLM2-{size}-Instruct") for size in ("135M", "360M"))

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tunelab.measure.statistics import paired_mean
-from tunelab.spec import STARTER
 from tunelab.train.forecast import seconds_text
 
 if TYPE_CHECKING:
@@ -83,7 +82,7 @@ def _time(one: Suited) -> str:
 
 def _larger(best: Suited, away: Sequence[Suited]) -> str:
     """A model that is not at hand, larger, and can be trained here without much patience; '' where there is none."""
-    size = best.parameters or (135 if best.repo_id == STARTER else 0)
+    size = best.parameters or 0
     possible = [
         one
         for one in away

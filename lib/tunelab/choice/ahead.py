@@ -57,15 +57,20 @@ class Timed:
     operations: float
 
 
-def ahead_at_hand(spec: ModelSpec, train: list[Encoded], training: TrainConfig) -> tuple[Ahead, Timed | None]:
-    """What a run of a model that is on this machine would take, with what others are scaled from.
+def outline_of(spec: ModelSpec) -> Base:
+    """The base of a model that is on this machine, without its weights.
 
     Raises:
-        UserError: the model can't be found or trained so.
+        UserError: it can't be found, or not be loaded so.
     """
     folder = find(spec)
     folders.check_config(folders.read_config(folder), spec)
-    config, base = _config(spec, training), _outline(spec, folder, load_tokenizer(spec))
+    return _outline(spec, folder, load_tokenizer(spec))
+
+
+def ahead_at_hand(base: Base, train: list[Encoded], training: TrainConfig) -> tuple[Ahead, Timed | None]:
+    """What a run on a base without weights would take, with what others are scaled from."""
+    config = _config(base.spec, training)
     rows = [(train, list[Encoded]())]
     try:
         counted = forecast(config, base, rows)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from tunelab.choice.advice import recommendation
-from tunelab.choice.ahead import Ahead, Timed, ahead_at_hand, ahead_of
+from tunelab.choice.ahead import Ahead, Timed, ahead_at_hand, ahead_of, outline_of
 from tunelab.choice.at_hand import AtHand, at_hand
 from tunelab.choice.measuring import known_by, learned_bytes, split_by
 from tunelab.choice.published import Published, published
@@ -21,6 +21,7 @@ from tunelab.data.store import pick
 from tunelab.errors import UserError, shortened
 from tunelab.machine import libraries
 from tunelab.model.load import load_tokenizer
+from tunelab.model.quantization import count_parameters
 from tunelab.paces import PACES
 from tunelab.spec import STARTER, DataSpec, ModelSpec, Stage
 
@@ -112,9 +113,12 @@ class _Search:
         self.say(f"looking at {one.name}")
         suited = _described(one)
         try:
-            train, _notes = training_rows(self.train, load_tokenizer(spec), spec.max_length)
+            base = outline_of(spec)
+            millions = round(count_parameters(base.model) / 1e6)
+            suited = replace(suited, parameters=suited.parameters or millions)
+            train, _notes = training_rows(self.train, base.tokenizer, spec.max_length)
             self.encoded[one.repo_id] = train
-            ahead, known = ahead_at_hand(spec, train, self.training)
+            ahead, known = ahead_at_hand(base, train, self.training)
             self.known = self.known or known
             split = split_by(spec, self.examples) if self.examples else None
             return replace(suited, ahead=ahead, split=split)
