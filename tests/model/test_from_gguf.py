@@ -140,7 +140,9 @@ def made(name: str) -> Any:
     return model
 
 
-def written(model: Any, path: Path, tokenizer: Any, pre: str = "smollm", kind: str = "F32", **settings: Any) -> Path:
+def written(
+    model: Any, path: Path, tokenizer: Any, pre: str = "smollm", kind: str = "F32", called: str = "m", **settings: Any
+) -> Path:
     """The model as a GGUF file. `settings`: what is written otherwise, or besides, by key.
 
     Sources: llama.cpp's convert_hf_to_gguf.py: q and k of Llama are permuted, norms of Gemma stand as 1 + w, Llama 3's
@@ -153,6 +155,7 @@ def written(model: Any, path: Path, tokenizer: Any, pre: str = "smollm", kind: s
     name = config.model_type.removesuffix("_text")
     arch = next(arch for arch, known in MODEL_ARCH_NAMES.items() if known == name)
     writer = GGUFWriter(path, name)
+    writer.add_name(called)
     rope = config.rope_parameters
     rope = rope.get("full_attention", rope)
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -263,6 +266,13 @@ def test_the_model_of_a_file_is_the_one_it_was_written_from(name, tokenizer, tmp
         assert base.tokenizer(text).input_ids == pieces.ids(text)
     assert base.published_name == "m"
     assert base.note == "weights of a GGUF file in F32"
+
+
+def test_a_llama_file_that_is_called_mistral_is_read_as_what_it_is(tokenizer, tmp_path):
+    model = made("llama")
+    base = load(spec_of(written(model, tmp_path / "m.gguf", tokenizer, called="mistral")))
+    assert getattr(base.model.config, "sliding_window", None) is None
+    assert far(logits(base.model), logits(model)) < 1e-5
 
 
 @pytest.mark.parametrize(("kind", "tolerance"), [("F16", 0.01), ("Q8_0", 0.1)])

@@ -26,6 +26,8 @@ from tunelab import (
     load,
     train_run,
 )
+from tunelab.export.card import model_card
+from tunelab.measure.card.of_run import trained_of
 from tunelab.model import download, hub
 from tunelab.run.events import StepDone
 
@@ -106,6 +108,8 @@ def test_a_run_keeps_the_commit_that_it_was_trained_on_wherever_the_branch_goes(
     assert load(Run(run.path).base_spec).revision == first
     assert again(run, steps=3).model.revision == first
     assert first in as_command(run)
+    assert f"`{REPO}` at commit `{first}`" in model_card(run, "", (), None)
+    assert trained_of(run, run.progress()).revision == first
     other = finetune(config(REPO, steps=2))
     assert other.progress().started.base_sha256 != run.progress().started.base_sha256
     (differing,) = [one for one in config_diff(run.pinned, other.pinned) if one.field == "revision"]
@@ -143,7 +147,8 @@ def test_a_run_that_recorded_no_commit_answers_beside_one_that_did_while_the_wei
             *_, last = comparer.ask(columns, "say red", max_new_tokens=3)
             return [answer.provenance.base_sha256 for answer in last.answers]
 
-        (weights,) = set(answered(Column(run=old), Column(run=run), main))
+        branch = Column(model=SPEC.model_copy(update={"revision": "main"}))
+        (weights,) = set(answered(Column(run=old), Column(run=run), main, branch))
         assert weights == run.progress().started.base_sha256
         moved(repository, tmp_path)
         assert set(answered(main)) == {load(SPEC).sha256} != {weights}
@@ -233,13 +238,20 @@ def test_without_a_network_what_is_whole_is_used_and_what_is_not_is_a_sentence(s
     assert "because HF_HUB_OFFLINE is set. Unset it" in refused()
 
 
-def test_a_model_without_a_chat_template_is_used_where_the_hub_can_not_be_asked_for_one(server, made, tmp_path):
+def test_for_a_chat_template_that_is_not_here_the_hub_is_asked_once_and_can_be_away(server, made, tmp_path):
     folder = tmp_path / "files"
     shutil.copytree(made, folder)
     (folder / "chat_template.jinja").unlink()
     server.repositories[REPO] = Repository()
     server.repositories[REPO].commit(folder)
     folder = hub.fetch(SPEC, None)
+    asked = len(server.asked)
+    assert hub.fetch(SPEC, None) == folder
+    assert len(server.asked) == asked
+    shutil.rmtree(folder.parents[1] / "trees")  # as programs leave it that fetch file by file
+    hub.fetch(SPEC, None)
+    assert len(server.asked) > asked
+    shutil.rmtree(folder.parents[1] / "trees", ignore_errors=True)
     server.status = 503
     assert hub.fetch(SPEC, None) == folder
 

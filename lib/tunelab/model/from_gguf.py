@@ -9,12 +9,14 @@ nothing. A file that is changed is read anew, and what was made of it before is 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import io
 import json
 import math
 import shutil
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ SENTENCE = "The three primary colours are red, green and blue, and water boils a
 LEARNED = 0.8  # of the loss of guessing: a model that has learned anything is far below
 
 Report = Callable[[str], None]
+_READING = threading.Lock()  # one thread of a process at a time: the libraries are not asked for two files at once
 
 
 def facts(folder: Path) -> dict[str, Any]:
@@ -78,17 +81,34 @@ def _key(text: str) -> str:
 
 
 def _make(path: Path, folder: Path, report: Report) -> None:
-    header = read_header(path)
-    check_header(header)
-    _check_disk(header, folder.parent)
-    report(f"reading {shown_name(path.name)} ({header.numbers / 1e6:,.0f} M weights in {header.stored_as}, once)")
-    for leftover in folder.parent.glob(f".{folder.name}.*"):  # of a process that died: this one has the lock
-        shutil.rmtree(leftover, ignore_errors=True)
-    with replacing(folder) as temporary, contextlib.redirect_stderr(io.StringIO()):  # progress bars of the libraries
-        _convert(header, temporary)
+    with _read_once():
+        header = read_header(path)
+        check_header(header)
+        _check_disk(header, folder.parent)
+        report(f"reading {shown_name(path.name)} ({header.numbers / 1e6:,.0f} M weights in {header.stored_as}, once)")
+        for leftover in folder.parent.glob(f".{folder.name}.*"):  # of a process that died: this one has the lock
+            shutil.rmtree(leftover, ignore_errors=True)
+        # without the progress bars of the libraries
+        with replacing(folder) as temporary, contextlib.redirect_stderr(io.StringIO()):
+            _convert(header, temporary)
     for before in folder.parent.glob(f"{folder.name.partition('-')[0]}-*"):
         if before != folder:
             shutil.rmtree(before, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _read_once() -> Iterator[None]:
+    """Has transformers take the reader that there is already of a file, where it makes one each for the configuration
+    and for the weights: with a vocabulary of 50,000 each takes seconds."""
+    import gguf
+
+    with _READING:
+        reader = gguf.GGUFReader
+        gguf.GGUFReader = functools.cache(reader)  # type: ignore[assignment, misc]
+        try:
+            yield
+        finally:
+            gguf.GGUFReader = reader  # type: ignore[misc]
 
 
 def _check_disk(header: Header, place: Path) -> None:
@@ -153,13 +173,15 @@ def _doubt(loss: float, words: int) -> str:
 
 def _config(header: Header) -> Any:
     """The configuration, with what transformers leaves at its defaults taken from the file."""
-    from transformers import AutoConfig
+    from transformers import AutoConfig, LlamaConfig
 
     path = header.path
     try:
         config: Any = AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
     except Exception as error:  # it asks several libraries
         raise failure(path, "settings", error) from None
+    if config.model_type == "mistral":  # a llama file that is called so, with the window of the first Mistral
+        config = LlamaConfig.from_dict(config.to_dict() | {"model_type": "llama", "sliding_window": None})
     vars(config).pop("quantization_config", None)
     config.pad_token_id = None  # the class's own may be beyond the embeddings; the tokenizer's is set later
     config.head_dim = header.head_size

@@ -116,7 +116,7 @@ def read_header(path: Path) -> Header:
                 "a folder with safetensors, a Hub id, or 'starter'."
             )
     try:
-        reader = GGUFReader(path)
+        reader = GGUFReader(str(path))  # as transformers names it: see `_read_once`
         values = {key: _value(field) for key, field in reader.fields.items()}
         tensors = {tensor.name: tuple(reversed(tensor.shape.tolist())) for tensor in reader.tensors}
         types = {tensor.name: tensor.tensor_type.name for tensor in reader.tensors}

@@ -42,7 +42,7 @@ def fetch(spec: ModelSpec, progress: Callable[[str], None] | None) -> Path:
         )
     cached = _cached(spec)
     whole = cached is not None and not folders.missing_files(cached) and folders.has_tokenizer(cached)
-    if cached and whole and folders.has_chat_template(cached):
+    if cached and whole and (folders.has_chat_template(cached) or _is_listed(cached)):
         return cached
     report = progress or (lambda message: None)
     report(f"fetching {spec.repo_id} from the Hugging Face Hub")
@@ -73,6 +73,11 @@ def cached_commit(spec: ModelSpec) -> str:
         return ""
 
 
+def at_commit(spec: ModelSpec) -> ModelSpec:
+    """The model at the commit that the branch or tag it names stands for in the cache; one that names none as it is."""
+    return spec.model_copy(update={"revision": cached_commit(spec) or spec.revision}) if spec.revision else spec
+
+
 def cached_models() -> list[str]:
     """The ids of the repositories in the Hub's cache that models lie in, or parts of them."""
     home = download.repository_folder("a/b").parent
@@ -95,6 +100,12 @@ def _cached(spec: ModelSpec) -> Path | None:
         return _snapshot(spec, local_files_only=True)
     except (errors.LocalEntryNotFoundError, FileNotFoundError):
         return None
+
+
+def _is_listed(folder: Path) -> bool:
+    """Whether what the Hub has at the commit of a folder is known here: then the cache gives the folder only where it
+    is whole, and what it lacks, a chat template say, the Hub lacks as well."""
+    return (folder.parents[1] / "trees" / f"{folder.name}.json").is_file()
 
 
 def _fetched(spec: ModelSpec, report: Callable[[str], None]) -> Path:
