@@ -90,7 +90,7 @@ def test_every_room_says_what_lives_there(folder):
 
 
 @pytest.mark.parametrize(
-    "module", ["errors", "spec", "config", "run.events", "run.progress", "run.run", "techniques", ""]
+    "module", ["errors", "spec", "config", "run.events", "run.progress", "run.run", "techniques", "choice", ""]
 )
 def test_describing_and_listing_runs_imports_no_torch(module):
     name = f"tunelab.{module}".rstrip(".")

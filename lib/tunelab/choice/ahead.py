@@ -23,7 +23,6 @@ from tunelab.config import RunConfig
 from tunelab.data import Encoded
 from tunelab.machine import hardware
 from tunelab.model import folder as folders
-from tunelab.model import quantization
 from tunelab.model.load import Base, choose_device, choose_dtype, empty_model, find, load_tokenizer
 from tunelab.spec import DataSpec, ModelSpec, Stage, TrainConfig
 from tunelab.techniques import LoRA
@@ -114,6 +113,8 @@ def _counted(
     Raises:
         Unforeseen: there is no forecast for this model.
     """
+    from tunelab.model import quantization
+
     with tempfile.TemporaryDirectory() as name:
         places = [Path(name, str(layers)) for layers in CUT]
         for layers, folder in zip(CUT, places, strict=True):

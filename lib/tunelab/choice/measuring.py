@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 from tunelab.data import Encoded, Example
 from tunelab.data.encode import encode_whole
-from tunelab.losses import Loss, PlainLoss
 from tunelab.machine import hardware
 from tunelab.measure.scoring import row_losses
 from tunelab.model.load import find, load, load_tokenizer
@@ -26,6 +25,7 @@ from tunelab.spec import ModelSpec, TrainConfig
 from tunelab.techniques import LoRA
 
 if TYPE_CHECKING:
+    from tunelab.losses import Loss
     from tunelab.model.load import Base
 
 PROBE_STEPS = 20
@@ -104,6 +104,8 @@ def known_by(spec: ModelSpec, rows: Sequence[list[Encoded]], sizes: list[int], t
     Raises:
         UserError: it can't be loaded.
     """
+    from tunelab.losses import PlainLoss
+
     base = load(spec)
     try:
         bits = _bits(PlainLoss(base.model), rows, base)

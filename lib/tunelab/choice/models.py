@@ -21,7 +21,6 @@ from tunelab.data.store import pick
 from tunelab.errors import UserError, shortened
 from tunelab.machine import libraries
 from tunelab.model.load import load_tokenizer
-from tunelab.model.quantization import count_parameters
 from tunelab.paces import PACES
 from tunelab.spec import STARTER, DataSpec, ModelSpec, Stage
 
@@ -110,6 +109,8 @@ class _Search:
     def at_hand(self, one: AtHand) -> Suited:
         """A model on this machine, with what it takes and how it splits the rows."""
         spec = self.spec(one.repo_id)
+        from tunelab.model.quantization import count_parameters
+
         self.say(f"looking at {one.name}")
         suited = _described(one)
         try:
