@@ -154,7 +154,7 @@ class Exports:
             if KINDS[kind].needs:
                 check_mergeable(run)
             if KINDS[kind].needs == "gguf":
-                _check_gguf(run.config.model, "f16" if kind == "gguf-f16" else "q8_0")
+                _check_gguf(run.base_spec, "f16" if kind == "gguf-f16" else "q8_0")
         except UserError as error:
             return str(error)
         return None

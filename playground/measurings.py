@@ -103,7 +103,7 @@ class Measurings:
         if run.status != "finished" or run.imported_from:
             raise UserError(f"{run.name} can't be trained with other seeds: it is {run.status} or was made elsewhere.")
         own = run.config.stages[-1].training.seed
-        config = SweepConfig(run=run.config, seeds=tuple(own + more for more in range(SEEDS)), **measured)
+        config = SweepConfig(run=run.pinned, seeds=tuple(own + more for more in range(SEEDS)), **measured)
         sweep = Sweep.create(config, root=self.root)
         if all(stage.training.seed == own for stage in run.config.stages):
             sweep.remember(config.names[0], run=run.id)

@@ -45,15 +45,16 @@ def check_data(data: DataSpec, owners: Owners, caller: Caller) -> None:
 
 
 def check_model(model: ModelSpec, owners: Owners, caller: Caller) -> None:
-    """Refuse a model in a folder of the server's machine that the caller may not read.
+    """Refuse a model in a folder or GGUF file of the server's machine that the caller may not read; a name that can
+    only be that of a file also where there is none, so that nobody learns which there are.
 
     Raises:
         UserError: with what to do instead.
     """
-    if _is_file(model.repo_id) and not owners.runs_server(caller):
+    if (_is_file(model.repo_id) or model.names_gguf) and not owners.runs_server(caller):
         raise UserError(
-            f"{model.repo_id[:120]!r} is a folder on the server's machine. Only whoever runs the server can load "
-            "those: choose starter or an id on the Hub, or open the address that the server's terminal printed."
+            f"{model.repo_id[:120]!r} is a folder or file on the server's machine. Only whoever runs the server can "
+            "load those: choose starter or an id on the Hub, or open the address that the server's terminal printed."
         )
 
 

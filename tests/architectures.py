@@ -28,6 +28,7 @@ SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("Llama", GROUPED),
     "mistral": ("Mistral", GROUPED | {"sliding_window": 32}),
     "qwen2": ("Qwen2", GROUPED),
+    "qwen3": ("Qwen3", GROUPED | {"head_dim": 16}),
     "gemma2": ("Gemma2", GROUPED | {"head_dim": 32, "query_pre_attn_scalar": 32, "sliding_window": 32}),
     "gemma3": (
         "Gemma3Text",

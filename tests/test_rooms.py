@@ -15,7 +15,7 @@ LIBRARY = REPOSITORY / "lib" / "tunelab"
 # each room uses only itself and what stands before it
 ORDER = """
 errors glossary machine spec paces model data techniques config run losses fast answer train measure export chain
-doctor worker flags as_code terminal curve data_cli evaluate_cli report_cli runs_cli sweep_cli cli
+choice doctor worker flags as_code terminal curve data_cli evaluate_cli models_cli report_cli runs_cli sweep_cli cli
 """.split()
 FILES = sorted(LIBRARY.rglob("*.py"))
 
@@ -90,7 +90,7 @@ def test_every_room_says_what_lives_there(folder):
 
 
 @pytest.mark.parametrize(
-    "module", ["errors", "spec", "config", "run.events", "run.progress", "run.run", "techniques", ""]
+    "module", ["errors", "spec", "config", "run.events", "run.progress", "run.run", "techniques", "choice", ""]
 )
 def test_describing_and_listing_runs_imports_no_torch(module):
     name = f"tunelab.{module}".rstrip(".")

@@ -83,8 +83,11 @@ def test_two_bases_are_the_same_where_their_answers_are():
         return base_differences(one, one.model_copy(update=other))
 
     assert differences(plain, max_length=64, device="cpu", keep_dequantized=False) == []
-    for other in ({"repo_id": "a/c"}, {"revision": "x"}, {"quantization": "nf4"}, {"dtype": "float32"}):
+    for other in ({"repo_id": "a/c"}, {"quantization": "nf4"}, {"dtype": "float32"}):
         assert differences(plain, **other) == list(other)
+    first, second = (plain.model_copy(update={"revision": revision}) for revision in ("x", "y"))
+    for specs, found in (((first, second), ["revision"]), ((plain, first), []), ((plain, first, second), ["revision"])):
+        assert base_differences(*specs) == found
     assert differences(plain.model_copy(update={"quantization": "nf4"}), keep_dequantized=True) == []
     # packed int8 rounds activations as well
     assert differences(plain.model_copy(update={"quantization": "int8"}), keep_dequantized=True) == ["keep_dequantized"]

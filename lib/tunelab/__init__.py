@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tunelab.answer.question import Answer, Comparison, Folded, Provenance, fold_equal
     from tunelab.as_code import as_command, as_notebook, as_python
     from tunelab.chain import finetune, train_run
+    from tunelab.choice import Choice, Suited, models_for
     from tunelab.config import RunConfig
     from tunelab.data import overview, preview, read_data
     from tunelab.data.checkup import examine
@@ -67,6 +68,7 @@ _HOME = {
     "answer.question": ("Answer", "Comparison", "Folded", "Provenance", "fold_equal"),
     "as_code": ("as_command", "as_notebook", "as_python"),
     "chain": ("finetune", "train_run"),
+    "choice": ("Choice", "Suited", "models_for"),
     "config": ("RunConfig",),
     "data": ("overview", "preview", "read_data"),
     "data.checkup": ("examine",),
@@ -124,6 +126,7 @@ __all__ = [
     "Ballot",
     "Base",
     "BottleneckAdapter",
+    "Choice",
     "Column",
     "Comparer",
     "Comparison",
@@ -152,6 +155,7 @@ __all__ = [
     "RunCard",
     "RunConfig",
     "Stage",
+    "Suited",
     "Sweep",
     "SweepConfig",
     "Technique",
@@ -191,6 +195,7 @@ __all__ = [
     "list_runs",
     "list_sweeps",
     "load",
+    "models_for",
     "overview",
     "paired",
     "preview",

@@ -51,7 +51,7 @@ def as_command(run: Run) -> str:
         UserError: its adapter was made elsewhere.
     """
     _check_trained_here(run)
-    config, runs = run.config, _runs_flag(run)
+    config, runs = run.pinned, _runs_flag(run)
     flags = _flags(config)
     if flags is not None:
         return shlex.join(["tunelab", "train", *flags, *runs])
@@ -104,7 +104,7 @@ def _check_trained_here(run: Run) -> None:
 
 def _cells(run: Run) -> Iterator[tuple[str, str]]:
     """Kind and text of each cell."""
-    config, elsewhere = run.config, bool(_runs_flag(run))
+    config, elsewhere = run.pinned, bool(_runs_flag(run))
     root = ", root" if elsewhere else ""
     large = _large_rows(config)
     names = sorted({*NAMES, type(config.technique).__name__})

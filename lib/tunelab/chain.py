@@ -223,7 +223,17 @@ class _Chain:
         from tunelab.train.checkpoints import newest_checkpoint
 
         self.before = self.run.progress().started if self.run.checkpoints_path.is_dir() else None
+        started = self.before or self._started_before()
+        if started and started.base_revision:  # wherever its branch has moved since
+            pinned = self.config.model.model_copy(update={"revision": started.base_revision})
+            self.config = self.config.model_copy(update={"model": pinned})
         self.checkpoint = newest_checkpoint(self.run.checkpoints_path)
+
+    def _started_before(self) -> Started | None:
+        """How the run began that this one starts from, where both name the same model and this one no revision."""
+        model, before = self.config.model, self.config.start_from
+        parent = Run.open(before, self.run.root) if before and not model.revision else None
+        return parent.progress().started if parent and parent.config.model.repo_id == model.repo_id else None
 
     def _load_and_read(self) -> Iterator[TrainingEvent]:
         """The base, and the rows of every stage, read and encoded while the weights are loaded and quantised."""
@@ -338,7 +348,7 @@ class _Chain:
         from tunelab.train.checkpoints import trained_parameters
 
         technique, before = self.config.technique, self.config.start_from
-        self.notes += [*self.base.notes, *technique.notes(self.base)]
+        self.notes += [*self.base.notes, *self._notes_on_answers(), *technique.notes(self.base)]
         torch.manual_seed(self.config.stages[0].training.seed)
         if before is None:
             self.model = technique.attach(self.base, self.rows[0].train)
@@ -349,6 +359,16 @@ class _Chain:
             self.model = technique.load(self.base, parent.adapter_path, trainable=True)
         if not trained_parameters(self.model):
             raise UserError(f"{technique!r} trains nothing in this model. Choose other layers or modules.")
+
+    def _notes_on_answers(self) -> list[str]:
+        """What to know of a base that was never taught to answer, where answers are learned."""
+        from tunelab.data import chat_format
+        from tunelab.data.untaught import untaught_notes
+        from tunelab.model.load import find
+
+        if all(stage.learn == "text" for stage in self.stages):
+            return []
+        return untaught_notes(chat_format(self.base.tokenizer), find(self.config.model))
 
     def _look_ahead(self) -> Iterator[TrainingEvent]:
         """What the run will take, memory and time; what there is to say of it is noted. 'auto' is settled on the way:
@@ -524,6 +544,7 @@ class _Chain:
             why_plain=self.loss.why_plain,
             threads=torch.get_num_threads(),
             base_sha256=self.base.sha256,
+            base_revision=self.base.revision,
             trainable_parameters=self.config.technique.trainable_parameters(self.model),
             total_parameters=count_parameters(self.model),
             steps_total=sum(stage.training.steps for stage in self.config.stages),

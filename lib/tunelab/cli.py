@@ -1,5 +1,5 @@
 """The command line: `tunelab train | runs | label | delete | restore | diff | stop | resume | rollback | compare |
-evaluate | sweep | report | paired | ladder | export | import | data | doctor`.
+evaluate | sweep | report | paired | ladder | export | import | data | models | doctor`.
 
     tunelab train --data tickets.csv --name tickets
     tunelab compare tickets --prompt "My card was declined"
@@ -21,7 +21,7 @@ from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunelab import data_cli, evaluate_cli, report_cli, runs_cli, sweep_cli
+from tunelab import data_cli, evaluate_cli, models_cli, report_cli, runs_cli, sweep_cli
 from tunelab.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError, explain, shortened
 from tunelab.flags import (
     MODEL_FLAGS,
@@ -175,6 +175,7 @@ def build_parser() -> argparse.ArgumentParser:
     spec_flags(bring, ModelSpec, ("revision", "quantization", "max_length", "dtype", "device"))
 
     data_cli.add_commands(commands)
+    models_cli.add_commands(commands)
     doctor = add_command(commands, "doctor", _doctor, "what this machine can do, and what is missing")
     doctor.add_argument("--json", action="store_true", help="as JSON")
     return parser
@@ -213,7 +214,7 @@ def _given_config(options: argparse.Namespace) -> RunConfig:
         raise UserError(
             f"--again {options.again}: its adapter was made elsewhere, how is not known. Give flags instead."
         )
-    return run.config
+    return run.pinned
 
 
 def _changes(options: argparse.Namespace) -> Changes:

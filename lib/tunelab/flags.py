@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 # how the rows of a file or a Hub data set are found
 ROW_FLAGS = ("header", "subset", "split")
-MODEL_FLAGS = ("quantization", "max_length", "dtype", "device")
+MODEL_FLAGS = ("revision", "quantization", "max_length", "dtype", "device")
 TEXTS = ("template", "system", "init_text")  # are taken as they are written
 
 

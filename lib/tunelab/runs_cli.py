@@ -158,7 +158,7 @@ def _diff(options: argparse.Namespace) -> int:
     if len(options.run) < 2:
         raise UserError(f"{options.run[0]}: one run differs from nothing. Give two or more.")
     runs = [Run.open(name, options.root) for name in options.run]
-    found = config_diff(*(run.config for run in runs))
+    found = config_diff(*(run.pinned for run in runs))
     if options.json:
         for one in found:
             print(json.dumps({"field": one.field, **dict(zip((run.id for run in runs), one.values, strict=True))}))

@@ -58,7 +58,7 @@ class ModelSpec(Spec):
 
     repo_id: str = Field(
         description=f"The model: '{STARTER}' (built in, works offline), a Hugging Face Hub id such as "
-        "'HuggingFaceTB/SmolLM2-360M-Instruct', or a folder on this machine.",
+        "'HuggingFaceTB/SmolLM2-360M-Instruct', or a folder or GGUF file on this machine.",
         min_length=1,
     )
     revision: str | None = Field(None, description="Branch, tag or commit on the Hub. None: the default branch.")
@@ -82,21 +82,34 @@ class ModelSpec(Spec):
     )
 
     @property
+    def local_path(self) -> str | None:
+        """The folder or GGUF file on this machine that the model is in, absolute; None for one that has a name."""
+        path = os.path.expanduser(self.repo_id)  # what can't be a path is none
+        is_file = self.names_gguf and os.path.isfile(path)
+        return str(Path(path).resolve()) if is_file or os.path.isdir(path) else None
+
+    @property
+    def names_gguf(self) -> bool:
+        """Whether the model is named by a GGUF file, be it there or not."""
+        return self.repo_id.lower().endswith(".gguf")
+
+    @property
     def base_identity(self) -> dict[str, Any]:
         """What the base's answers depend on, by setting. Specs that agree in it stand on the same base, whatever their
         device and the length of their rows. `keep_dequantized` is part of it for int8 alone: NF4 weights kept unpacked
         are the values that the packed ones stand for, while packed int8 rounds activations too."""
-        folder = Path(os.path.expanduser(self.repo_id))  # `Path.expanduser` fails at a name that has no home
-        repo_id = str(folder.resolve()) if os.path.isdir(folder) else self.repo_id
+        repo_id = self.local_path or self.repo_id
         names = ("revision", "quantization", "dtype", *(["keep_dequantized"] if self.quantization == "int8" else []))
         return {"repo_id": repo_id} | {name: getattr(self, name) for name in names}
 
 
 def base_differences(*specs: ModelSpec) -> list[str]:
-    """The settings in which the bases of these specs differ; none where all stand on the same."""
+    """The settings in which the bases of these specs differ; none where all stand on the same. Where no revision is
+    named, it may be any: whether the weights are the same is then told by their sha256 (`Run.check_base`)."""
     identities = [spec.base_identity for spec in specs]
-    names = dict.fromkeys(name for identity in identities for name in identity)
-    return [name for name in names if any(one.get(name) != identities[0].get(name) for one in identities)]
+    values = {name: [one.get(name) for one in identities] for identity in identities for name in identity}
+    values["revision"] = [one for one in values["revision"] if one is not None]
+    return [name for name, found in values.items() if any(one != found[0] for one in found)]
 
 
 class DataSpec(Spec):

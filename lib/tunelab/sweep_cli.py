@@ -61,7 +61,7 @@ def _config(options: argparse.Namespace) -> RunConfig:
 
     if Path(options.config).suffix.lower() in (".yaml", ".yml", ".json") or Path(options.config).is_file():
         return RunConfig.from_file(options.config)
-    return Run.open(options.config, options.root).config
+    return Run.open(options.config, options.root).pinned
 
 
 def _print(sweep: Sweep, as_json: bool) -> None:

@@ -21,7 +21,7 @@ NAME = "Name"
 NAME_HELP = "To recognise the run by."
 NAME_EXAMPLE = "my adapter"
 MODEL = "Model"
-MODEL_HELP = "starter (built in), a Hub id, or a folder."
+MODEL_HELP = "starter (built in), a Hub id, or a folder or GGUF file."
 QUANTIZATION_HELP = "nf4: 4 bits, the least memory."
 
 PAUSE = "Pause"

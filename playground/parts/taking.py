@@ -70,4 +70,4 @@ def wire(shared: Shared, taking: Taking, message: gr.Markdown) -> None:
 def _python(run: Run) -> str:
     """Its configuration as Python, where it is one that people read."""
     size = len(run.config.model_dump_json())
-    return as_python(run.config) if size <= LONGEST_CODE else say.TOO_LONG.format(size=size_text(size))
+    return as_python(run.pinned) if size <= LONGEST_CODE else say.TOO_LONG.format(size=size_text(size))

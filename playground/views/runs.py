@@ -203,7 +203,7 @@ def picked_html(jobs: Jobs, _run: Run | None, asked: Sequence[str] = ()) -> Mark
 
 def _differences(runs: Sequence[Run]) -> list[Difference]:
     """What they differ in beside their names, which stand above."""
-    return [one for one in config_diff(*(run.config for run in runs)) if one.field != "name"]
+    return [one for one in config_diff(*(run.pinned for run in runs)) if one.field != "name"]
 
 
 def curves(runs: Mapping[str, Run]) -> Markup:

@@ -267,3 +267,113 @@ def test_padding_without_an_embedding_is_never_looked_up(tmp_path):
     base = load(spec_of(folder))
     assert base.tokenizer.pad_token_id >= 320
     assert finetune(config(folder)).has_adapter
+
+
+@pytest.mark.parametrize(
+    ("made", "told", "message"),
+    [
+        ("qwen2", "llama", r"of another architecture than model_type = 'llama'.*\.bias"),
+        ("llama", "qwen2", r"not all of the model: 6 .*\.bias"),
+        ("qwen3", "llama", r"of another architecture than model_type = 'llama'.*k_norm\.weight"),
+        ("gpt2", "llama", r"of another architecture than model_type = 'llama'.* and \d+ that it has not are there"),
+    ],
+)
+def test_weights_of_another_architecture_than_the_configuration_are_refused(tmp_path, made, told, message):
+    folder = Path(tiny_model(made, tmp_path / made))
+    weights = load_file(folder / "model.safetensors")
+    reworked(folder, **{name: torch.ones_like(w) for name, w in weights.items() if name.endswith(".bias")})  # from 0
+    other = Path(tiny_model(told, tmp_path / f"told-{told}"))
+    shutil.copy(other / "config.json", folder / "config.json")
+    with pytest.raises(UserError, match=message) as error:
+        load(spec_of(folder))
+    assert len(str(error.value)) <= 400
+
+
+def test_more_layers_than_the_configuration_says_are_not_dropped_in_silence(folder):
+    changed(folder, num_hidden_layers=1)
+    with pytest.raises(UserError, match=r"have no place in it, e\.g\. model\.layers\.1\."):
+        load(spec_of(folder))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "vision_tower.proj.weight",
+        "model.vision_tower.layers.0.proj.weight",
+        "multi_modal_projector.linear_1.bias",
+        "v_head.summary.weight",  # of TRL
+        "score.weight",
+        "model.layers.0.self_attn.rotary_emb.inv_freq",
+        "model.layers.0.self_attn.attn.bias",
+        "model.layers.0.self_attn.attention.masked_bias",
+        "model.mtp_layers.0.mlp.up_proj.weight",
+    ],
+)
+def test_weights_of_other_parts_of_a_model_and_old_buffers_are_left_out(folder, name):
+    expected = fresh_logits(folder)
+    reworked(folder, **{name.replace(".", "__"): torch.ones(3)})
+    assert close(logits(load(spec_of(folder)).model), expected)
+
+
+def test_a_layer_that_predicts_further_on_is_left_out_and_any_other_is_not(folder):
+    expected = fresh_logits(folder)
+    layer = {f"model__layers__2__{name}": torch.ones(3) for name in ("eh_proj__weight", "mlp__up_proj__weight")}
+    reworked(folder, **layer)
+    assert close(logits(load(spec_of(folder)).model), expected)
+    reworked(folder, model__layers__3__mlp__up_proj__weight=torch.ones(3))
+    with pytest.raises(UserError, match=r"1 have no place in it, e\.g\. model\.layers\.3\."):
+        load(spec_of(folder))
+
+
+def test_biases_of_zeros_change_nothing_and_others_are_not_dropped(folder):
+    expected = fresh_logits(folder)
+    name = "model__layers__0__self_attn__o_proj__bias"
+    reworked(folder, **{name: torch.zeros(64)})
+    assert close(logits(load(spec_of(folder)).model), expected)
+    reworked(folder, **{name: torch.ones(64)})
+    with pytest.raises(UserError, match=r"have no place in it, e\.g\. model\.layers\.0\.self_attn\.o_proj\.bias"):
+        load(spec_of(folder))
+
+
+def untemplated(folder: Path) -> Path:
+    (folder / "chat_template.jinja").unlink()
+    return folder
+
+
+def test_a_base_model_is_trained_and_said_to_be_one_with_the_form_of_its_prompts(folder):
+    from tunelab import DataSpec, Stage, preview
+
+    assert not [note for note in finetune(config(str(folder))).progress().started.notes if "base model" in note]
+    run = finetune(config(str(untemplated(folder))))
+    (note,) = [note for note in run.progress().started.notes if "base model" in note]
+    assert "no chat template" in note
+    assert "### Question:" in note
+    rows = ({"prompt": "say red", "completion": "red"}, {"prompt": "say blue", "completion": "blue"})
+    for learn, count in (("instructions", 1), ("text", 0)):
+        kept = rows if learn == "instructions" else ({"text": "red is red"}, {"text": "blue is blue"})
+        _rows, notes = preview(Stage(learn=learn, data=DataSpec(rows=kept)), spec_of(folder))
+        assert len([note for note in notes if "base model" in note]) == count
+
+
+def test_a_template_whose_turns_end_where_the_settings_do_not_stop_is_that_of_a_base_model(folder):
+    from transformers import AutoTokenizer
+
+    from tunelab.data import chat_format
+    from tunelab.data.untaught import untaught_notes
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)  # lives as long as it is asked
+    chat = chat_format(tokenizer)
+    path = folder / "generation_config.json"
+    for stops, said in ((0, True), ([0, 2], False), (2, False), (None, False)):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token_id": stops}))
+        notes = untaught_notes(chat, folder)
+        assert bool(notes) == said
+    path.write_text(json.dumps({"eos_token_id": 0}))
+    assert "ends a turn with <|im_end|>, and the model's own settings stop at <|endoftext|> alone" in str(
+        untaught_notes(chat, folder)
+    )
+
+
+def test_a_revision_of_a_model_that_is_not_on_the_hub_is_said_to_be_left_out(folder):
+    base = load(spec_of(folder, revision="v1"))
+    assert any("revision = 'v1' is left out" in note for note in base.notes)

@@ -39,6 +39,8 @@ def reading(secret):
         "held-out rows": asked(DataSpec(source="python-docs", heldout=str(secret))),
         "replayed rows": asked(replay=DataSpec(source=str(secret))),
         "a model": asked(model=ModelSpec(repo_id=str(secret.parent))),
+        "a GGUF file": asked(model=ModelSpec(repo_id=str(secret.with_suffix(".gguf")))),
+        "one from here that may be there": asked(model=ModelSpec(repo_id="models/secret.GGUF")),
         "by way of another folder": asked(DataSpec(source=f"{secret.parent}/runs/uploads/../../secret.csv")),
         "at home": asked(DataSpec(source="~/secret.csv")),
         "at nobody's home": asked(DataSpec(source="~nobody-of-this-name/secret.csv")),

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tunelab.data.examples import Message
 from tunelab.errors import UserError
+from tunelab.model.hub import at_commit
 from tunelab.run.run import Run
 from tunelab.spec import ModelSpec, base_differences
 
@@ -130,8 +131,8 @@ def base_of(columns: Sequence[Column]) -> ModelSpec:
     Raises:
         UserError: they name none, or several.
     """
-    of_runs = [(run.name, run.base_spec) for column in columns if (run := column.opened_run)]
-    named = [("base", column.model) for column in columns if column.model]
+    of_runs = [(run.name, at_commit(run.base_spec)) for column in columns if (run := column.opened_run)]
+    named = [("base", at_commit(column.model)) for column in columns if column.model]
     if of_runs:  # 'auto' leaves the choice
         dtype = of_runs[0][1].dtype
         named = [(name, m.model_copy(update={"dtype": dtype}) if m.dtype == AUTO else m) for name, m in named]
@@ -141,7 +142,8 @@ def base_of(columns: Sequence[Column]) -> ModelSpec:
     if differing := base_differences(*(spec for _name, spec in specs)):
         said = (f"{name} ({', '.join(f'{one} {getattr(spec, one)}' for one in differing)})" for name, spec in specs)
         raise UserError(f"These runs stand on different bases: {'; '.join(said)}. Compare runs of one base.")
-    return specs[0][1]
+    revision = next((spec.revision for _name, spec in specs if spec.revision), None)
+    return specs[0][1].model_copy(update={"revision": revision})
 
 
 def labels_of(columns: Sequence[Column]) -> list[str]:

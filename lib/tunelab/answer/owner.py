@@ -198,7 +198,8 @@ class Owner:
         self._join(joining)
 
     def _has(self, spec: ModelSpec) -> bool:
-        """Whether this base is resident, and sound. 'auto' leaves its precision to whoever was first."""
+        """Whether this base is resident, and sound. 'auto' leaves its precision to whoever was first; a branch of the
+        Hub is the commit that it stands for here."""
         if self.resident is None or self._spoiled:
             return False
         known = self.resident.base.spec
@@ -207,6 +208,11 @@ class Owner:
             spec, known = (
                 one.model_copy(update={"dtype": actual}) if one.dtype == "auto" else one for one in (spec, known)
             )
+        if commit := self.resident.base.revision:
+            from tunelab.model.hub import cached_commit
+
+            known = known.model_copy(update={"revision": commit})
+            spec = spec.model_copy(update={"revision": cached_commit(spec) or spec.revision})
         return not base_differences(known, spec)
 
     def _load(self, request: Request, spec: ModelSpec) -> bool:

@@ -20,6 +20,7 @@ from tunelab.data.lengths import Lengths, lengths_of
 from tunelab.data.pieces import Piece, pieces_of
 from tunelab.data.split import read_data
 from tunelab.data.store import pick
+from tunelab.data.untaught import untaught_notes
 from tunelab.spec import ModelSpec, Stage
 
 if TYPE_CHECKING:
@@ -86,10 +87,12 @@ class Seen:
 
         self.split = split
         self.tokenizer: Any = load_tokenizer(model)
-        self.limit = row_limit(find(model), model, positions_taken)
+        folder = find(model)
+        self.limit = row_limit(folder, model, positions_taken)
         self.is_text, self.seed = stage.learn == "text", stage.data.seed
         self.cut_at = UNCUT if self.is_text else self.limit.tokens  # text is cut into blocks, and nothing of it is lost
         self.chat: ChatFormat = chat_format(self.tokenizer)
+        self.untaught = [] if self.is_text else untaught_notes(self.chat, folder)
         self.markers: Markers = Markers(self.chat.control)
 
     def overview(self, rows: int = 3) -> Overview:
@@ -108,7 +111,7 @@ class Seen:
             shown = [self._row(row, one) for one in examples for row in self._whole([one])][:rows]
         count = f"{len(self.split.train):,} rows to train on, {len(self.split.heldout):,} held out"
         more = (f"{'training rows' if self.is_text else 'in the rows shown'}: {note}" for note in row_notes)
-        return shown, (count, *self.limit.notes, *self.split.notes, *more)
+        return shown, (count, *self.untaught, *self.limit.notes, *self.split.notes, *more)
 
     def judged(self) -> tuple[tuple[str, ...], Lengths, str | None, list[str]]:
         """Warnings, lengths, why nothing can be trained on the rows, and a note where not all were looked at."""

@@ -100,7 +100,8 @@ def _cell(value: str) -> str:
 
 def _base_notes(run: Run, facts: dict[str, Any]) -> list[str]:
     published = facts["base_published_as"]
-    notes = [f"The base it was made for: `{published}`, sha256 of its weights `{facts['base_sha256']}`."]
+    at = f" at commit `{commit}`" if (commit := facts.get("base_revision")) else ""
+    notes = [f"The base it was made for: `{published}`{at}, sha256 of its weights `{facts['base_sha256']}`."]
     if facts["base_note"]:
         notes.append(
             f"That base is not exactly the published one: it holds the {facts['base_note']}. On the published weights "
@@ -169,5 +170,5 @@ def _configuration(run: Run) -> str:
     if run.imported_from:
         technique = yaml.safe_dump(run.config.technique.model_dump(mode="json"), sort_keys=False)
         return f"```yaml\n{technique}```"
-    text = public_yaml(run.config)
+    text = public_yaml(run.pinned)
     return f"As `tunelab train` reads it; files are named without their folders.\n\n```yaml\n{text}```"

@@ -248,6 +248,7 @@ def _started(
         fast=False,
         threads=0,
         base_sha256=base.sha256,
+        base_revision=base.revision,
         trainable_parameters=sum(weight.numel() for weight in weights.values()),
         total_parameters=count_parameters(attached),
         steps_total=0,

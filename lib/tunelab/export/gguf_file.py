@@ -56,9 +56,9 @@ def export_gguf(
     target = Path(path).expanduser()
     check_file(target, SUFFIX)
     check_mergeable(run)
-    config = read_config(find(run.config.model))
+    config = read_config(find(run.base_spec))
     check_family(config, kind)
-    check_tokenizer(load_tokenizer(run.config.model), config.vocab_size)
+    check_tokenizer(load_tokenizer(run.base_spec), config.vocab_size)
     merged = merge(run, progress)
     progress(f"writing GGUF in {kind}")
     with new_file(target, SUFFIX) as temporary:

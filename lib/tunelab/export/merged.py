@@ -154,7 +154,7 @@ def _base_in_fp32(run: Run, progress: Report) -> Base:
     from tunelab.model.folder import read_config, stored_quantization
     from tunelab.model.load import find, load
 
-    if stored := stored_quantization(read_config(find(run.config.model))):
+    if stored := stored_quantization(read_config(find(run.base_spec))):
         raise UserError(
             f"Run {run.id}: the weights of its base are stored quantised ({stored}), and merging needs them in full. "
             "Export the adapter instead (--to adapter)."
@@ -162,7 +162,7 @@ def _base_in_fp32(run: Run, progress: Report) -> Base:
     # on the CPU: in fp32 a base takes up to eight times the memory it was trained with
     plain = {"quantization": "none", "dtype": "float32", "device": "cpu"}
     progress(f"loading {run.config.model.repo_id} in fp32")
-    base = load(run.config.model.model_copy(update=plain), progress)
+    base = load(run.base_spec.model_copy(update=plain), progress)
     expected = provenance(run)["base_sha256"]
     if base.sha256 != expected:
         raise UserError(
@@ -179,7 +179,7 @@ def _whole_model(run: Run) -> Merged:
     from tunelab.model.load import load_tokenizer, read_model
 
     model = read_model(run.adapter_path, torch.float32).eval()
-    tokenizer = load_tokenizer(run.config.model)
+    tokenizer = load_tokenizer(run.base_spec)
     prompt, stops = _probe(tokenizer, model)
     ids = prompt + _answer(model, prompt, stops)
     return Merged(model, tokenizer, ids, logits_of(model, ids), ())

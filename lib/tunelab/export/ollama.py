@@ -77,7 +77,7 @@ def export_ollama(
     target = Path(folder).expanduser()
     check_folder(target)
     check_mergeable(run)
-    tokenizer = load_tokenizer(run.config.model)  # its chat format lives as long as it does
+    tokenizer = load_tokenizer(run.base_spec)  # its chat format lives as long as it does
     text, more = modelfile(run, tokenizer), notes_on(tokenizer)
     with replacing(target) as temporary:
         made = export_gguf(run, temporary / MODEL_FILE, kind, progress)

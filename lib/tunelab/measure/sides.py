@@ -210,7 +210,7 @@ def longest_row(run: Run, max_length: int | None = None) -> int:
     from tunelab.model.load import find
     from tunelab.model.positions import row_limit
 
-    model = run.config.model
+    model = run.base_spec
     return row_limit(find(model), model, run.config.technique.positions_taken, max_length).tokens
 
 

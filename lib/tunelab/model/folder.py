@@ -8,6 +8,8 @@ than the one that was named; each is refused or left out here, and said.
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,9 @@ CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.
 ADAPTER_CONFIG = "adapter_config.json"
 NO_ADAPTER = {"subfolder": "no adapter is looked for"}  # `adapter_kwargs` of from_pretrained: where it looks for one
 REASON_LENGTH = 160
+BUFFERS = re.compile(r"(attn|attention)\.(masked_)?bias$")  # masks that GPT-2 and its kin once saved
+# layers that predict tokens further on, beside the model's own: https://arxiv.org/abs/2412.19437, section 2.2
+AHEAD, LAYER = re.compile(r"\.(eh_proj|enorm|hnorm|nextn\w*|mtp\w*)\."), re.compile(r".*?\.\d+\.")
 TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt")
 
 
@@ -126,6 +131,72 @@ def check_config(config: Any, spec: ModelSpec) -> None:
             f"repo_id = '{spec.repo_id}': its weights are stored quantised ({stored}), and quantization = "
             f"'{spec.quantization}' was asked for. {choose}, or another model."
         )
+
+
+def misfit(folder: Path, model: Any, info: Mapping[str, Any]) -> str:
+    """What is wrong where the weights of a folder are not those of the model that its configuration describes; '' where
+    they are. `info`: what transformers says of loading them."""
+    kind = f"model_type = '{model.config.model_type}' of its {CONFIG}"
+    missing, sizes = sorted(info["missing_keys"]), sorted(name for name, *_sizes in info["mismatched_keys"])
+    nearly_all = 2 * len(missing) > len(list(model.parameters()))
+    beside = _beside(folder, info["unexpected_keys"], None if nearly_all else model)
+    if (missing or sizes) and beside:
+        return (
+            f"are of another architecture than {kind}: {len(missing) + len(sizes)} that it has are missing, e.g. "
+            f"{[*missing, *sizes][0]}, and {len(beside)} that it has not are there, e.g. {beside[0]}. Give the "
+            f"{CONFIG} that the weights were saved with."
+        )
+    if sizes:
+        return (
+            f"don't fit its {CONFIG}: {len(sizes)} have other sizes, e.g. {sizes[0]}. Give the {CONFIG} that they were "
+            "saved with."
+        )
+    if missing:
+        return (
+            f"are not all of the model: {len(missing)} that {CONFIG} speaks of are missing, e.g. {missing[0]}. "
+            "They would be random numbers. Fetch the model again, or save it again with save_pretrained()."
+        )
+    if beside:
+        return (
+            f"are of another architecture than {kind}: {len(beside)} have no place in it, e.g. {beside[0]}, and it "
+            f"would compute without them. Give the {CONFIG} that the weights were saved with."
+        )
+    return ""
+
+
+def _beside(folder: Path, names: Iterable[str], model: Any) -> list[str]:
+    """The weights in the files, of those that the model has no place for, that it would compute otherwise without. With
+    no model to compare with, all that are weights."""
+    weights = [name for name in names if name.endswith((".weight", ".bias")) and not BUFFERS.search(name)]
+    if model is None:
+        return sorted(weights)
+    modules = {name for name, _module in model.named_modules()}
+    ahead = {layer[0] for name in weights if AHEAD.search(name) and (layer := LAYER.match(name))}
+    beside = [
+        name for name in weights if _belongs(name, modules) and not ((layer := LAYER.match(name)) and layer[0] in ahead)
+    ]
+    return sorted(set(beside) - _zeros(folder, [name for name in beside if name.endswith(".bias")]))
+
+
+def _belongs(name: str, modules: set[str]) -> bool:
+    """Whether a weight stands where the model has modules and no such weight: a norm of the queries, a bias, a layer
+    more. Towers for pictures beside a text model, heads that judge, and what older versions saved, do not."""
+    parts = name.split(".")[:-1]
+    return any(".".join(parts[:depth]) in modules for depth in range(min(2, len(parts)), len(parts) + 1))
+
+
+def _zeros(folder: Path, names: Sequence[str]) -> set[str]:
+    """Those of the weights that are nothing but zeros in the files: biases that some converters write, which add
+    nothing."""
+    if not names:
+        return set()
+    from safetensors import safe_open
+
+    zeros = set()
+    for path in weight_files(folder):
+        with safe_open(path, framework="pt") as file:
+            zeros |= {name for name in set(names) & set(file.keys()) if not file.get_tensor(name).any()}
+    return zeros
 
 
 def stored_quantization(config: Any) -> str | None:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from tunelab.errors import UserError
 from tunelab.machine import hardware, libraries
 from tunelab.model import folder as folders
-from tunelab.model import hub, starter
+from tunelab.model import from_gguf, hub, starter
 from tunelab.spec import STARTER, ModelSpec
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class Base:
     published_name: str  # how others find it
     note: str  # what to know about it, e.g. that it was rounded
     notes: tuple[str, ...] = ()  # what was left out or done otherwise when it was loaded, a sentence each
+    revision: str = ""  # the commit on the Hub that it is of
 
     @property
     def dtype_name(self) -> str:
@@ -138,13 +139,8 @@ def read_model(folder: Path, dtype: torch.dtype, **options: Any) -> PreTrainedMo
         )
     except SafetensorError as error:
         raise UserError(f"{where} are damaged ({error}). Copy or fetch them again.") from None
-    if wrong := sorted(name for name, *_sizes in info["mismatched_keys"]):
-        raise UserError(f"{where} don't fit its config.json: {len(wrong)} have other sizes, e.g. {wrong[0]}.")
-    if wrong := sorted(info["missing_keys"]):
-        raise UserError(
-            f"{where} are not all of the model: {len(wrong)} that config.json speaks of are missing, e.g. {wrong[0]}. "
-            "They would be random numbers. Fetch the model again, or save it again with save_pretrained()."
-        )
+    if wrong := folders.misfit(folder, model, info):
+        raise UserError(f"{where} {wrong}")
     # a head of its own in the files is used whatever config.json says; whoever writes the model must know
     head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
     if head is not None and head.weight is not embeddings.weight:
@@ -155,18 +151,40 @@ def read_model(folder: Path, dtype: torch.dtype, **options: Any) -> PreTrainedMo
 def _base(spec: ModelSpec, folder: Path, model: PreTrainedModel, device: torch.device, dtype: torch.dtype) -> Base:
     from tunelab.model import quantization
 
-    facts = starter.facts(folder) if spec.repo_id == STARTER else None
+    known = _published(spec, folder)
     return Base(
         spec=spec,
         model=model,
         tokenizer=load_tokenizer(spec),
         dtype=dtype,
         device=device,
-        sha256=facts["weights_sha256"] if facts else weights_sha256(folder),
-        published_name=starter.PUBLISHED_AS if facts else Path(spec.repo_id).name if is_folder(spec) else spec.repo_id,
-        note=starter.NOTE if facts else "",
-        notes=(*folders.notes_on(folder), *quantization.notes_on(model, spec)),
+        sha256=known.get("weights_sha256") or weights_sha256(folder),
+        published_name=known["name"],
+        note=known["note"],
+        notes=(*origin_notes(spec, folder), *quantization.notes_on(model, spec)),
+        revision=hub.commit_of(folder),
     )
+
+
+def _published(spec: ModelSpec, folder: Path) -> dict[str, Any]:
+    """How others find a model, and what to know about it: `name`, `note`; of the starter also `weights_sha256`."""
+    if spec.repo_id == STARTER:
+        return starter.facts(folder) | {"name": starter.PUBLISHED_AS, "note": starter.NOTE}
+    if is_folder(spec):
+        return {"name": folder.name, "note": ""}
+    if spec.names_gguf:
+        return {key: value for key, value in from_gguf.facts(folder).items() if key in ("name", "note")}
+    return {"name": spec.repo_id, "note": ""}
+
+
+def origin_notes(spec: ModelSpec, folder: Path) -> list[str]:
+    """What to know of where a model comes from, a sentence each."""
+    notes = folders.notes_on(folder)
+    if spec.names_gguf and (doubt := from_gguf.facts(folder).get("doubt")):
+        notes.append(doubt)
+    if spec.revision and not hub.commit_of(folder):
+        notes.append(f"revision = '{spec.revision}' is left out: only a model on the Hub has revisions")
+    return notes
 
 
 def unwrapped(model: Any) -> Any:
@@ -220,10 +238,10 @@ def is_folder(spec: ModelSpec) -> bool:
 
 
 def find(spec: ModelSpec, progress: Callable[[str], None] | None = None) -> Path:
-    """The folder on this machine that holds the model, fetched if need be.
+    """The folder on this machine that holds the model, fetched, or made of a GGUF file, if need be.
 
     Raises:
-        UserError: there is no such folder, or the Hub does not have it or can't be reached.
+        UserError: there is no such folder or file, it holds no model, or the Hub does not have it or can't be reached.
     """
     libraries.prepare()  # every way of loading anything comes by here
     if spec.repo_id == STARTER:
@@ -232,6 +250,8 @@ def find(spec: ModelSpec, progress: Callable[[str], None] | None = None) -> Path
         folder = Path(spec.repo_id).expanduser().resolve()
         folders.check_folder(folder, spec.repo_id)
         return folder
+    if spec.names_gguf:
+        return from_gguf.folder_of(spec.repo_id, progress)
     return hub.fetch(spec, progress)
 
 

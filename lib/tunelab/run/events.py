@@ -39,6 +39,7 @@ class Started(Event):
     why_plain: str = ""  # why the fast path does not compute it; of the first stage that trains
     threads: int
     base_sha256: str
+    base_revision: str = ""  # the commit of the base on the Hub; '' for one that comes from elsewhere
     trainable_parameters: int
     total_parameters: int
     steps_total: int  # over all stages

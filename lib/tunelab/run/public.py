@@ -23,9 +23,9 @@ LEFT_OUT = ("rows", "heldout_rows")
 
 
 def provenance(run: Run) -> dict[str, Any]:
-    """What `tunelab.json` says of the run's adapter: `technique`, `base_published_as`, `base_sha256`, `base_note`, and,
-    unknown to adapters of older versions, `ends`, the tokens that end an answer, and `plain_prompt`, the form of a
-    prompt where there is no chat template."""
+    """What `tunelab.json` says of the run's adapter: `technique`, `base_published_as`, `base_sha256`, `base_note`, of a
+    base from the Hub `base_revision`, its commit, and, unknown to adapters of older versions, `ends`, the tokens that
+    end an answer, and `plain_prompt`, the form of a prompt where there is no chat template."""
     return json.loads((run.adapter_path / PROVENANCE_FILE).read_text(encoding="utf-8"))
 
 

@@ -86,6 +86,8 @@ class Run(Requests):
         if config.start_from:  # by its id, whatever it was called by: names can be given again
             config = config.model_copy(update={"start_from": cls.open(config.start_from, root).id})
         config = config.model_copy(update={"stages": tuple(map(_with_absolute_files, config.stages))})
+        if local := config.model.local_path:
+            config = config.model_copy(update={"model": config.model.model_copy(update={"repo_id": local})})
         slug = re.sub(r"[^a-z0-9]+", "-", (config.name or config.method).lower()).strip("-")[:40]
         stamp = time.strftime("%Y%m%d-%H%M%S")
         path = runs_root(root) / f"{stamp}-{slug or 'run'}-{secrets.token_hex(2)}"
@@ -235,10 +237,20 @@ class Run(Requests):
         return change_labels(self.path, name, tags, note)
 
     @property
-    def base_spec(self) -> ModelSpec:
-        """The base it was trained on, in the precision that was measured to be fast then."""
+    def pinned(self) -> RunConfig:
+        """Its configuration, with the model at the commit of the Hub that was found when it began: what has to be
+        trained to make it again, wherever a branch has moved since."""
         started = self.progress().started
-        return self.config.model.model_copy(update={"dtype": started.dtype}) if started else self.config.model
+        if not started or not started.base_revision:
+            return self.config
+        model = self.config.model.model_copy(update={"revision": started.base_revision})
+        return self.config.model_copy(update={"model": model})
+
+    @property
+    def base_spec(self) -> ModelSpec:
+        """The base it was trained on: of the commit, and in the precision, that were found when it began."""
+        started, model = self.progress().started, self.pinned.model
+        return model.model_copy(update={"dtype": started.dtype}) if started else model
 
     # events
 
@@ -290,11 +302,14 @@ class Run(Requests):
         Raises:
             UserError: with both hashes.
         """
-        started = self.progress().started
+        started, model = self.progress().started, self.config.model
         if started and started.base_sha256 != sha256:
+            of_hub = "/" in model.repo_id and model.local_path is None
+            unknown = " It did not record of which commit they were." if of_hub and not started.base_revision else ""
             raise UserError(
                 f"Run {self.id} was trained on other weights than '{repo_id}' has now (sha256 "
-                f"{started.base_sha256[:12]}… then, {sha256[:12]}… now). Bring the old weights back, or train again."
+                f"{started.base_sha256[:12]}… then, {sha256[:12]}… now).{unknown} Bring the old weights back, or train "
+                "again."
             )
 
     @property

@@ -64,7 +64,7 @@ def again(run: Run, **changes: Any) -> RunConfig:
     """
     if run.imported_from:
         raise UserError(f"Run {run.id} was made elsewhere, so how it was trained is not known. Describe a new one.")
-    config = run.config.model_copy(update={"name": run.given_name})
+    config = run.pinned.model_copy(update={"name": run.given_name})
     asked = changes.get("technique", config.technique)
     technique = type(asked) if isinstance(asked, Technique) else TECHNIQUES.get(str(asked), type(config.technique))
     homes: dict[str, Any] = {

@@ -241,6 +241,7 @@ def write_provenance(folder: Path, technique: Technique, base: Base) -> None:
         "base": base.spec.repo_id,
         "base_published_as": base.published_name,
         "base_sha256": base.sha256,
+        **({"base_revision": base.revision} if base.revision else {}),
         "base_note": base.note,
         "ends": chat.end_tokens,
         "plain_prompt": chat.plain_prompt,

@@ -14,6 +14,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -48,10 +49,11 @@ def forecast(
     *,
     checkpointing: bool | None = None,
     libraries: int = LIBRARIES,
+    folder: Path | None = None,
 ) -> Forecast:
     """The memory that training `config` on `base` takes, for each stage's encoded training and held-out rows;
     `checkpointing` overrides the stages' own. Of the base's weights only the shapes are looked at, in a model of its
-    own.
+    own. `folder`: where its configuration lies, for a model that is not on this machine.
 
     Raises:
         UserError: the model can't be found, or the technique does not fit it.
@@ -62,7 +64,7 @@ def forecast(
     from tunelab.model.load import choose_attention, empty_model, find
 
     loaded = base.model.device.type != "meta"
-    folder = find(config.model)
+    folder = folder or find(config.model)
     chosen = choose_attention(folder, base.device, base.dtype)
     attention = base.model.config._attn_implementation if loaded else chosen
     outline = replace(base, model=empty_model(folder, base.dtype, _counted(attention)))
@@ -230,24 +232,26 @@ def largest_batch(rows: list[Encoded], training: TrainConfig) -> Batch:
 def _is_unpacked(base: Base, loaded: bool) -> bool:
     """Whether the weights of a base are kept, or will be, as they are computed with."""
     from tunelab.model import quantization
-    from tunelab.techniques.places import linear_layers
 
     if base.spec.quantization == "none":
         return True
     if loaded:
         return not quantization.quantized_weights(base.model)
+    return quantization.should_dequantize(base.spec, linear_weights(base), base.dtype, base.device)
+
+
+def linear_weights(base: Base) -> int:
+    """How many weights of a base are quantised where they are at all: those of its linear layers."""
+    from tunelab.techniques.places import linear_layers
+
     layers: Any = linear_layers(base.model).values()
-    weights = sum(layer.weight.numel() for layer in layers)
-    return quantization.should_dequantize(base.spec, weights, base.dtype, base.device)
+    return sum(layer.weight.numel() for layer in layers)
 
 
 def _weights(base: Base, unpacked: bool) -> dict[str, Any]:
     """Bytes of the frozen weights, of what they would take otherwise, and the most that loading takes."""
-    from tunelab.techniques.places import linear_layers
-
     spec, item = base.spec, base.dtype.itemsize
-    layers: Any = linear_layers(base.model).values()
-    linear = sum(layer.weight.numel() for layer in layers)
+    linear = linear_weights(base)
     plain = sum(p.numel() for p in base.model.parameters()) * item
     from_file = 0 if base.device.type == "cuda" else plain  # the mapped file stays in the machine's memory
     if spec.quantization == "none":

@@ -59,7 +59,7 @@ def _read_again(run: Run, number: int, say: Say) -> tuple[DataSplit | None, str 
 def _examined(run: Run, number: int, split: DataSplit, rows: int, say: Say) -> Examined:
     say(f"examining {len(split.train):,} rows")
     try:
-        tokenizer, max_length = tokenizer_and_limit(run.config.model)
+        tokenizer, max_length = tokenizer_and_limit(run.base_spec)
     except UserError:
         tokenizer, max_length = None, run.config.model.max_length
     seed = run.config.stages[number].data.seed

@@ -35,7 +35,7 @@ def trained_of(run: Run, progress: Progress) -> Trained:
         base=name_of(run.config.model.repo_id),
         base_published_as=known.get("base_published_as"),
         base_note=known.get("base_note") or None,
-        revision=run.config.model.revision,
+        revision=run.base_spec.revision,
         base_sha256=started.base_sha256 if started else None,
         precision=precision,
         trainable_parameters=started.trainable_parameters if started else None,

@@ -114,7 +114,7 @@ def missing_of(run: Run, report: Report | None, changed: Changed | None) -> dict
 
 def repeat_of(run: Run, stages: tuple[StageData, ...], report: Report | None) -> Repeat:
     """The configuration and the commands, and what has to be the same."""
-    config = run.config
+    config = run.pinned
     if run.imported_from:
         unknown = "The adapter was made elsewhere: how it was trained is not known here."
         return Repeat(commands=(), configuration=public_yaml(config), notes=(unknown,))

@@ -109,7 +109,7 @@ def _longest_row(run: Run) -> int:
     from tunelab.model.load import find
     from tunelab.model.positions import row_limit
 
-    model = run.config.model
+    model = run.base_spec
     return row_limit(find(model), model, run.config.technique.positions_taken).tokens
 
 
