@@ -32,6 +32,7 @@ from tunelab.machine.files import write_atomically
 FOLDER = "exports"
 MAKER = (sys.executable, "-m", "tunelab.cli")
 LAST_WORDS_BYTES = 4000
+UNKNOWN = 1000  # how a process ended whose parent is another one
 SAYS = "tunelab: "  # how a process begins to say why it failed
 SAME_SECONDS = 2.0  # when a process began, told twice: a number is given to another one later
 INTERRUPTED = "It was interrupted. Press the button to make it again."
@@ -85,11 +86,11 @@ class _Found:
         self._process = process
 
     def poll(self) -> int | None:
-        """None while it runs; how it ended is known to its parent alone."""
+        """None while it runs."""
         with suppress(psutil.NoSuchProcess):
             if self._process.is_running() and self._process.status() != psutil.STATUS_ZOMBIE:
                 return None
-        return 1
+        return UNKNOWN
 
 
 class Exports:
@@ -142,10 +143,10 @@ class Exports:
             return Made(kind, "made", path=path)
         if not log.exists():
             return Made(kind, "none")
-        code, said = self._codes.get(log), _last_line(log)
-        if code is None and not said.startswith(SAYS):
+        code, said = self._codes.get(log, UNKNOWN), _last_line(log)
+        if code == UNKNOWN and not said.startswith(SAYS):
             return Made(kind, "failed", INTERRUPTED)
-        return Made(kind, "failed", KILLED if code is not None and code < 0 else said.removeprefix(SAYS))
+        return Made(kind, "failed", KILLED if code < 0 else said.removeprefix(SAYS))
 
     def refusal(self, run: Run, kind: str) -> str | None:
         """Why it can't be made of this run, as far as that is known before; None: it may be possible."""

@@ -319,7 +319,7 @@ def test_an_export_that_fails_says_why_and_can_be_tried_again(trained):
     page = Read(views.take_html(jobs, trained))
     assert "⚠ it does not fit <b>here</b>" in page.texts
     assert f"{trained.id}/merged" in page.every("data-value")
-    assert Exports(trained.root).one(trained, "merged").words == exports.INTERRUPTED  # nobody knows how it ended
+    assert Exports(trained.root).one(trained, "merged").words == "it does not fit <b>here</b>"  # an app started later
     killed = Exports(trained.root, (sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"))
     killed.make(trained, "merged")
     until(lambda: killed.one(trained, "merged").status != "making")
