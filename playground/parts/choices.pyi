@@ -19,11 +19,8 @@ class OfTheMoment(gr.Dropdown):
         if isinstance(payload, list):
             return super().preprocess([one for one in payload if one in there])
         return super().preprocess(payload if payload in there else "" if "" in there else None)
-    from collections.abc import Callable, Sequence
-    from typing import TYPE_CHECKING, Any, Literal
-
+    from typing import Callable, Literal, Sequence, Any, TYPE_CHECKING
     from gradio.blocks import Block
-
     if TYPE_CHECKING:
         from gradio.components import Timer
         from gradio.components.base import Component

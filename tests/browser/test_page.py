@@ -29,12 +29,15 @@ def test_nothing_serious_stands_in_the_way_of_anybody(page, app, run, scheme):
     for room in ROOMS:
         enter(page, room)
         page.wait_for_timeout(1500)
+        page.wait_for_function(SETTLED)
         found = Axe().run(page).response["violations"]
         serious = [(one["id"], one["nodes"][0]["html"][:200]) for one in found if one["impact"] in SERIOUS]
         assert not serious, room
 
 
 SERIOUS = ("serious", "critical")
+# nothing is on its way from one colour to another
+SETTLED = "!document.getAnimations().some((one) => one instanceof CSSTransition && one.playState === 'running')"
 
 
 @pytest.mark.parametrize("size", SIZES)
