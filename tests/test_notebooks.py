@@ -39,9 +39,9 @@ SMALLER = {
         "instructions=4",
     },
     "07_method_ladder": {
-        "heldout=24, limit=400": "heldout=12, limit=60",
+        "limit=400": "limit=60",
         "steps=16, batch_size=4": "steps=6, batch_size=2",
-        "rows=24, max_new_tokens=24": "rows=12, max_new_tokens=3, instructions=2",
+        "max_new_tokens=24": "max_new_tokens=3, instructions=2",
         "asked.prompt, max_new_tokens=40": "asked.prompt, max_new_tokens=8",
     },
     "08_multi_stage": {

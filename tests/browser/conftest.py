@@ -14,16 +14,16 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, TimeoutError, sync_playwright
+from playwright.sync_api import Error, Page, TimeoutError, expect, sync_playwright
 
 from playground.english.page import ROOMS
 from tests.conftest import REPOSITORY
 
 ARGUMENTS = ["--disable-background-networking", "--disable-gpu", "--disable-dev-shm-usage"]
 
-PATIENCE = float(
-    os.environ.get("TUNELAB_PATIENCE", 3)
-)  # times the seconds that a wait names: a slow or busy machine is not wrong
+# times the seconds that a wait names: a slow or busy machine is not wrong
+PATIENCE = float(os.environ.get("TUNELAB_PATIENCE", 3))
+expect.set_options(timeout=20_000 * PATIENCE)
 
 
 # files Gradio's page asks for and does not need; requests that end because a test leaves the page
@@ -85,11 +85,32 @@ def page(browser, app):
     errors: list[str] = []
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: errors.append(str(error)))
-    page.goto(app.address)
+    visit(page, app.address)
     page.get_by_role("tab", name="Train").wait_for()
     yield page
     context.close()
     assert not [e for e in errors if not any(word in e for word in HARMLESS)], errors
+
+
+def visit(page: Page, address: str) -> None:
+    """Go to an address, also from a page that is still on its way itself and breaks the first try off."""
+    try:
+        page.goto(address)
+    except Error as error:
+        if "ERR_ABORTED" not in str(error):
+            raise
+        page.goto(address)
+
+
+def train_on_this(page: Page, name: str) -> None:
+    """Press "Train on this data" until the rows of that name are in hand: pressed before they were read, it says so."""
+    for patience in (10, 20, 60 * PATIENCE):
+        page.locator("#train-on-this:not([disabled])").click()
+        with suppress(TimeoutError):
+            wait_for_text(page, "material", re.escape(name), patience / PATIENCE)
+            return
+        enter(page, "data")
+    raise AssertionError(f"{name} is not in hand")
 
 
 def enter(page: Page, room: str) -> None:

@@ -7,7 +7,7 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import shot, text, wait_for_text, wait_for_words
+from tests.browser.conftest import shot, text, visit, wait_for_text, wait_for_words
 from tests.train.test_loop import config
 from tunelab import DataSpec, Stage, VoteStore, finetune
 
@@ -31,7 +31,7 @@ def room(runs, page, app):
     asked, dialogs = [], []
     page.on("request", lambda request: asked.append(request.url))
     page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
-    page.goto(f"{app.url}/?run={runs[1].id}")
+    visit(page, f"{app.url}/?run={runs[1].id}")
     page.get_by_role("tab", name="Compare").click()
     page.wait_for_function("document.querySelector('#who-1 input')?.value.startsWith('tiny 2')")
     yield page

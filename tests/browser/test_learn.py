@@ -11,7 +11,7 @@ from playwright.sync_api import expect
 
 from playground.look import look
 from playground.rooms import learn
-from tests.browser.conftest import PATIENCE, shot
+from tests.browser.conftest import PATIENCE, shot, visit
 from tests.playground import hostile
 
 pytestmark = pytest.mark.slow
@@ -39,7 +39,7 @@ def room(browser):
         page.on("request", lambda asked: None if asked.url.startswith((url, "data:")) else outside.append(asked.url))
         for event in ("dialog", "pageerror"):
             page.on(event, lambda said: outside.append(str(said)))
-        page.goto(url)
+        visit(page, url)
         page.get_by_role("tab", name="Notebooks").wait_for()
         return page, outside
 

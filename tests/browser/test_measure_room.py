@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import enter, shot, text, wait_for_text, wait_for_words
+from tests.browser.conftest import enter, shot, text, visit, wait_for_text, wait_for_words
 from tests.helpers import ROWS
 from tests.train.test_loop import config
 from tunelab import DataSpec, Stage, TrainConfig, evaluate, finetune, read_report
@@ -34,7 +34,7 @@ def measured(run):
 
 
 def measure_tab(page, app, run):
-    page.goto(f"{app.url}/?run={run.id}")
+    visit(page, f"{app.url}/?run={run.id}")
     page.get_by_role("tab", name="Train").wait_for()
     enter(page, "measure")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from playground.owners import KEY_FILE
-from tests.browser.conftest import shot, upload, wait_for_text
+from tests.browser.conftest import shot, train_on_this, upload, visit, wait_for_text
 from tests.helpers import ROWS
 from tests.test_chain import two_stages, weights
 from tunelab import LoRA, finetune, list_ladders, list_runs
@@ -21,8 +21,7 @@ def test_a_prefix_is_trained_from_the_form_and_its_settings_reach_the_run(page, 
     page.get_by_role("tab", name="Data").click()
     page.locator("#data-kind").get_by_role("radio", name="File", exact=True).check()
     upload(page, rows_file(tmp_path), "data-file")
-    page.locator("#train-on-this:not([disabled])").click()
-    wait_for_text(page, "material", "rows.jsonl", 30)
+    train_on_this(page, "rows.jsonl")
     page.get_by_text("All settings").click()
     page.get_by_label("Model", exact=True).fill(tiny)
     page.get_by_label("Model", exact=True).press("Enter")
@@ -42,7 +41,7 @@ def test_a_run_of_two_stages_goes_back_to_the_first_and_forward_again(page, app,
     run = finetune(two_stages(tiny, LoRA(r=4)), root=app.root)
     last = weights(run.adapter_path)
     key = (app.root / KEY_FILE).read_text().strip()  # made here, it belongs to whoever runs the server
-    page.goto(f"{app.url}/?run={run.id}&key={key}")
+    visit(page, f"{app.url}/?run={run.id}&key={key}")
     page.locator("#stage-result input").click()
     page.get_by_role("option", name="stage 1: domain text").click()
     wait_for_text(page, "run-message", "rolled back to the end of stage 1", 60)

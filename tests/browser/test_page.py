@@ -6,7 +6,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 
 from playground.english.page import ROOMS
-from tests.browser.conftest import enter, shot, wait_for_text
+from tests.browser.conftest import enter, shot, visit, wait_for_text
 from tests.train.test_loop import config
 from tunelab import Run
 
@@ -24,7 +24,7 @@ def run(app, tiny):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_nothing_serious_stands_in_the_way_of_anybody(page, app, run, scheme):
-    page.goto(f"{app.url}/?run={run.id}&__theme={scheme}")
+    visit(page, f"{app.url}/?run={run.id}&__theme={scheme}")
     page.get_by_role("tab", name="Train").wait_for()
     for room in ROOMS:
         enter(page, room)
@@ -44,7 +44,7 @@ SETTLED = "!document.getAnimations().some((one) => one instanceof CSSTransition 
 def test_no_room_is_wider_than_its_window(page, app, run, size):
     width, height = SIZES[size]
     page.set_viewport_size({"width": width, "height": height})
-    page.goto(f"{app.url}/?run={run.id}")
+    visit(page, f"{app.url}/?run={run.id}")
     page.get_by_role("tab", name="Train").wait_for()
     for room in ROOMS:
         enter(page, room)
@@ -57,7 +57,7 @@ def test_hostile_text_is_text_in_every_room(page, app, run):
     dialogs, asked = [], []
     page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
     page.on("request", lambda request: asked.append(request.url))
-    page.goto(f"{app.url}/?run={run.id}")
+    visit(page, f"{app.url}/?run={run.id}")
     wait_for_text(page, "chosen-run", "<img src=", 30)
     for room in ROOMS:
         enter(page, room)
@@ -70,7 +70,7 @@ def test_dark_and_large_stay_as_they_were_chosen(page, app):
     page.locator("#dark").click()
     page.locator("#projector").click()
     was_dark = page.evaluate("document.body.classList.contains('dark')")
-    page.goto(app.url)
+    visit(page, app.url)
     page.get_by_role("tab", name="Train").wait_for()
     assert page.evaluate("document.body.classList.contains('dark')") == was_dark
     assert page.evaluate("document.documentElement.classList.contains('projector')")

@@ -7,7 +7,7 @@ import re
 from playwright.sync_api import expect
 
 from playground.quick import quick_config
-from tests.browser.conftest import shot, text, wait_for_text, wait_for_words
+from tests.browser.conftest import shot, text, visit, wait_for_text, wait_for_words
 from tunelab import list_runs, read_data
 
 
@@ -24,7 +24,7 @@ def test_one_press_trains_survives_a_reload_and_lands_in_compare(page, app, star
 
     page.close()  # closed and opened again, the page finds its run
     page = page.context.new_page()
-    page.goto(app.url)
+    visit(page, app.url)
     wait_for_text(page, "status", "quick adapter.*training", 180)
     page.wait_for_url(f"**?run={run.id}")
     page.reload()
@@ -114,7 +114,7 @@ def test_every_page_is_readable_on_a_phone_and_in_the_dark(page, app):
         for width in (1280, 390):
             for scheme in ("light", "dark"):
                 page.set_viewport_size({"width": width, "height": 900})
-                page.goto(f"{app.url}/?__theme={scheme}")
+                visit(page, f"{app.url}/?__theme={scheme}")
                 page.get_by_role("tab", name=tab).click()
                 shot(page, f"{tab.lower()}-{width}-{scheme}")
                 assert page.evaluate("document.documentElement.scrollWidth") <= width

@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import expect
 
 from playground.owners import KEY_FILE
-from tests.browser.conftest import PATIENCE, shot, text, upload, wait_for_text, wait_for_words
+from tests.browser.conftest import PATIENCE, shot, text, upload, visit, wait_for_text, wait_for_words
 from tests.train.test_loop import config
 from tunelab import LoRA, Run, export_adapter, finetune, list_runs
 from tunelab.run.events import Failed
@@ -39,7 +39,7 @@ def room(page, app, runs):
     dialogs, outside = [], []
     page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
     page.on("request", lambda request: outside.append(request.url) if not request.url.startswith(app.url) else None)
-    page.goto(f"{app.url}/?key={(app.root / KEY_FILE).read_text().strip()}")
+    visit(page, f"{app.url}/?key={(app.root / KEY_FILE).read_text().strip()}")
     page.get_by_role("tab", name="Runs", exact=True).click()
     page.locator(f"#runs [data-choose='{runs[0].id}']").wait_for()
     yield page
@@ -216,7 +216,7 @@ def test_another_session_may_look_and_is_told_why_it_may_not_change(browser, app
     _one, two, _failed = runs
     context = browser.new_context()
     page = context.new_page()
-    page.goto(app.url)  # without the key
+    visit(page, app.url)  # without the key
     page.get_by_role("tab", name="Runs", exact=True).click()
     choose(page, two)
     wait_for_text(page, "run-owner", "the server's", 20)
@@ -233,7 +233,7 @@ def test_the_room_is_readable_on_a_phone_and_in_the_dark(room, app, runs):
     for width in (1280, 390):
         for scheme in ("light", "dark"):
             room.set_viewport_size({"width": width, "height": 800})
-            room.goto(f"{app.url}/?__theme={scheme}&run={runs[0].id}")
+            visit(room, f"{app.url}/?__theme={scheme}&run={runs[0].id}")
             room.locator("#rooms").wait_for()
             if width == 390:
                 room.locator(".overflow-menu > button").first.click()
