@@ -7,7 +7,7 @@ import re
 from playwright.sync_api import expect
 
 from playground.quick import quick_config
-from tests.browser.conftest import shot, text, visit, wait_for_text, wait_for_words
+from tests.browser.conftest import enter, shot, text, visit, wait_for_text, wait_for_words
 from tunelab import list_runs, read_data
 
 
@@ -110,11 +110,12 @@ def test_a_run_is_chosen_by_what_it_is_and_leads_to_its_answers(page, app):
 
 
 def test_every_page_is_readable_on_a_phone_and_in_the_dark(page, app):
-    for tab in ("Train", "Compare"):
+    for room in ("train", "compare"):
         for width in (1280, 390):
             for scheme in ("light", "dark"):
                 page.set_viewport_size({"width": width, "height": 900})
                 visit(page, f"{app.url}/?__theme={scheme}")
-                page.get_by_role("tab", name=tab).click()
-                shot(page, f"{tab.lower()}-{width}-{scheme}")
+                page.get_by_role("tab", name="Train").wait_for()
+                enter(page, room)
+                shot(page, f"{room}-{width}-{scheme}")
                 assert page.evaluate("document.documentElement.scrollWidth") <= width
