@@ -61,6 +61,7 @@ def test_one_press_trains_survives_a_reload_and_lands_in_compare(page, app, star
 
 def test_compare_streams_both_answers_and_says_where_they_come_from(page, app):
     page.get_by_role("tab", name="Compare").click()
+    expect(page.locator("#who-1 input")).to_have_value(re.compile("quick adapter"))  # the run has come to the room
     page.locator("#prompt textarea").fill("What does `textwrap.dedent` do in Python?")
     page.get_by_role("button", name="Compare", exact=True).click()
     wait_for_text(page, "provenance-0", "adapter off", 180)
