@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import Figure, run
-from benchmarks.sides import Side
+from benchmarks.sides import Side, take_turns
 from benchmarks.train_speed import SCORED
-from tunelab.machine import hardware, libraries
+from tunelab.machine import libraries
 
 SIDES = ("trl-tuned", "ours")
 RANK = 16
@@ -92,34 +92,12 @@ def save(shape: Shape, folder: Path) -> float:
 
 
 def _compared(name: str, folder: str, flops: float, rounds: int) -> Iterator[Figure]:
-    import torch
-
-    children = {side: Side(side, model=folder) for side in SIDES}
-    speeds: dict[str, list[float]] = {side: [] for side in SIDES}
-    peaks: list[float] = []
-    try:
-        for child in children.values():
-            child.ask("steps 1")  # the first step makes what later ones reuse
-        for _ in range(rounds):
-            for side, child in children.items():
-                block = child.ask(f"steps {SHAPES[name].steps}")
-                speeds[side].append(block["tokens"] / block["seconds"])
-            peaks.append(hardware.gemm_gflops(torch.bfloat16, budget_seconds=0.3) * 1e9)
-        memory = {side: child.ask("memory") for side, child in children.items()}
-        losses = {side: child.ask("heldout")["loss"] for side, child in children.items()}
-    finally:
-        for child in children.values():
-            child.end()
+    turns = take_turns([Side(side, model=folder) for side in SIDES], SHAPES[name].steps, rounds, "bfloat16")
     for side in SIDES:
-        shares = [speed * flops / peak for speed, peak in zip(speeds[side], peaks, strict=True)]
-        yield Figure.of(f"share_of_limit:{name}:{side}", "of peak", shares)
-    yield from (Figure.of(f"tokens_per_second:{name}:{side}", "tokens/s", speeds[side]) for side in SIDES)
-    ratios = [ours / theirs for ours, theirs in zip(speeds["ours"], speeds["trl-tuned"], strict=True)]
-    yield Figure.of(f"speed_over_trl_tuned:{name}", "x", ratios)
-    above = {side: (memory[side]["peak"] - memory[side]["floor"]) / 1e9 for side in SIDES}
-    yield from (Figure.once(f"gigabytes_above_floor:{name}:{side}", "GB", above[side]) for side in SIDES)
-    yield Figure.once(f"memory_over_trl_tuned:{name}", "x", above["ours"] / above["trl-tuned"])
-    yield from (Figure.once(f"heldout_loss:{name}:{side}", "nats", losses[side]) for side in SIDES)
+        yield Figure.of(f"share_of_limit:{name}:{side}", "of peak", turns.shares(side, flops))
+    yield from (Figure.of(f"tokens_per_second:{name}:{side}", "tokens/s", turns.speeds(side)) for side in SIDES)
+    yield Figure.of(f"speed_over_trl_tuned:{name}", "x", turns.ratios("trl-tuned"))
+    yield from turns.costs(f":{name}")
 
 
 def main() -> None:

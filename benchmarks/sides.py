@@ -20,8 +20,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.report import Figure
 from tunelab.machine import hardware
 
 SIDES = ("ours", "trl-default", "trl-tuned")
@@ -69,6 +71,58 @@ class Side:
     def end(self) -> None:
         self.process.kill()
         self.process.wait()
+
+
+@dataclass(frozen=True)
+class Turns:
+    """What sides that took turns did."""
+
+    blocks: dict[str, list[dict[str, float]]]  # by side, the answer of each turn
+    peaks: list[float]  # operations per second of the best matrix product, beside each round
+    memory: dict[str, dict[str, float]]
+    losses: dict[str, float]  # held out
+
+    def speeds(self, side: str, counted: str = "tokens") -> list[float]:
+        """Tokens per second of each turn; `counted`: or what else a block counts."""
+        return [block[counted] / block["seconds"] for block in self.blocks[side]]
+
+    def ratios(self, side: str) -> list[float]:
+        """The speed of ours over that of another side, turn by turn."""
+        return [ours / theirs for ours, theirs in zip(self.speeds("ours"), self.speeds(side), strict=True)]
+
+    def shares(self, side: str, flops_per_token: float, counted: str = "tokens") -> list[float]:
+        """The share of the machine's limit that each turn made use of."""
+        return [
+            speed * flops_per_token / peak for speed, peak in zip(self.speeds(side, counted), self.peaks, strict=True)
+        ]
+
+    def costs(self, label: str) -> Iterator[Figure]:
+        """Memory and held-out loss of each side."""
+        above = {side: (held["peak"] - held["floor"]) / 1e9 for side, held in self.memory.items()}
+        yield from (Figure.once(f"gigabytes_above_floor{label}:{side}", "GB", above[side]) for side in above)
+        yield Figure.once(f"memory_over_trl_tuned{label}", "x", above["ours"] / above["trl-tuned"])
+        yield from (Figure.once(f"heldout_loss{label}:{side}", "nats", loss) for side, loss in self.losses.items())
+
+
+def take_turns(sides: Sequence[Side], steps: int, rounds: int, dtype: str) -> Turns:
+    """So many blocks of steps of each, one after the other; the sides are ended then."""
+    import torch
+
+    blocks: dict[str, list[dict[str, float]]] = {side.name: [] for side in sides}
+    peaks: list[float] = []
+    try:
+        for side in sides:
+            side.ask("steps 1")  # the first step makes what later ones reuse
+        for _ in range(rounds):
+            for side in sides:
+                blocks[side.name].append(side.ask(f"steps {steps}"))
+            peaks.append(hardware.gemm_gflops(getattr(torch, dtype), budget_seconds=0.3) * 1e9)
+        memory = {side.name: side.ask("memory") for side in sides}
+        losses = {side.name: side.ask("heldout")["loss"] for side in sides}
+    finally:
+        for side in sides:
+            side.end()
+    return Turns(blocks, peaks, memory, losses)
 
 
 # ---- the child

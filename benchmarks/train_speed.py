@@ -11,8 +11,8 @@ import argparse
 from collections.abc import Iterator
 
 from benchmarks.report import Figure, run
-from benchmarks.sides import Side
-from tunelab.machine import hardware, libraries
+from benchmarks.sides import Side, take_turns
+from tunelab.machine import libraries
 
 TUNED = ("ours", "trl-tuned")
 # quantization, dtype, words per answer (0: as they are), steps in a turn, sides
@@ -37,41 +37,17 @@ def measure(options: argparse.Namespace) -> Iterator[Figure]:
 
 
 def _workload(name: str, rounds: int) -> Iterator[Figure]:
-    import torch
-
     quantization, dtype, words, steps, sides = WORKLOADS[name]
     label = "" if name == "nf4" else f"_{name}"
-    children = {side: Side(side, quantization=quantization, dtype=dtype, words=words) for side in sides}
-    speeds: dict[str, list[float]] = {side: [] for side in sides}
-    computed: list[float] = []  # positions per second that ours really computed
-    peaks: list[float] = []
-    try:
-        for child in children.values():
-            child.ask("steps 1")  # the first step makes what later ones reuse
-        for _ in range(rounds):
-            for side, child in children.items():
-                block = child.ask(f"steps {steps}")
-                speeds[side].append(block["tokens"] / block["seconds"])
-                if side == "ours":
-                    computed.append(block["computed"] / block["seconds"])
-            peaks.append(hardware.gemm_gflops(getattr(torch, dtype), budget_seconds=0.3) * 1e9)
-        memory = {side: child.ask("memory") for side, child in children.items()}
-        losses = {side: child.ask("heldout")["loss"] for side, child in children.items()}
-    finally:
-        for child in children.values():
-            child.end()
-    yield from (Figure.of(f"tokens_per_second{label}:{side}", "tokens/s", speeds[side]) for side in sides)
+    children = [Side(side, quantization=quantization, dtype=dtype, words=words) for side in sides]
+    turns = take_turns(children, steps, rounds, dtype)
+    yield from (Figure.of(f"tokens_per_second{label}:{side}", "tokens/s", turns.speeds(side)) for side in sides)
     for side in sides[1:]:
-        ratios = [a / b for a, b in zip(speeds["ours"], speeds[side], strict=True)]
-        yield Figure.of(f"speed_over_{side}{label}".replace("-", "_"), "x", ratios)
+        yield Figure.of(f"speed_over_{side}{label}".replace("-", "_"), "x", turns.ratios(side))
     if not words:
-        for figure, rates in (("mfu", speeds["ours"]), ("mfu_computed", computed)):
-            shares = [rate * flops_per_token() / peak for rate, peak in zip(rates, peaks, strict=True)]
-            yield Figure.of(f"{figure}{label}", "of peak", shares)
-    above = {side: (memory[side]["peak"] - memory[side]["floor"]) / 1e9 for side in sides}
-    yield from (Figure.once(f"gigabytes_above_floor{label}:{side}", "GB", above[side]) for side in sides)
-    yield Figure.once(f"memory_over_trl_tuned{label}", "x", above["ours"] / above["trl-tuned"])
-    yield from (Figure.once(f"heldout_loss{label}:{side}", "nats", losses[side]) for side in sides)
+        for figure, counted in (("mfu", "tokens"), ("mfu_computed", "computed")):
+            yield Figure.of(f"{figure}{label}", "of peak", turns.shares("ours", flops_per_token(), counted))
+    yield from turns.costs(label)
 
 
 def main() -> None:
