@@ -15,6 +15,7 @@ from playground.errors import as_message
 from playground.parts import columns
 from playground.parts.events import PRIVATE, QUIET
 from playground.parts.pacing import paced
+from playground.parts.repeating import repeated
 from playground.parts.shared import Shared
 from playground.parts.waiting import Asked, Cancels
 from playground.views import plain_markdown
@@ -191,7 +192,7 @@ def _askers(shared: Shared, room: Asking, cancels: Cancels) -> tuple[Any, Any]:
             turn = _Turn(prompt, picks, (system or "").strip(), tuple(columns_of(picks, root, system)), None)
             return _stream(shared, room, cancels, page, asked, turn, settings(*values[:4]), view)
 
-        yield from _heard(room, cancels, page, answers)
+        yield from repeated(_heard(room, cancels, page, answers), once=[room.talk.message])
 
     def follow(
         page: gr.Request, prompt: str, said: Said | None, view: views.View, system: str | None, *values: Any
@@ -204,7 +205,7 @@ def _askers(shared: Shared, room: Asking, cancels: Cancels) -> tuple[Any, Any]:
             turn = _Turn(prompt, said.picks, said.system, said.columns, said.comparison)
             return _stream(shared, room, cancels, page, asked, turn, settings(*values[:4]), view)
 
-        yield from _heard(room, cancels, page, answers)
+        yield from repeated(_heard(room, cancels, page, answers), once=[room.talk.message])
 
     return ask, follow
 
@@ -251,18 +252,16 @@ def _stream(
                 room.buttons.cancel: gr.update(interactive=True),
                 **shown,
             }
-        yield {room.buttons.cancel: gr.update(interactive=False), **_settled(room, turn, last, view)}
+        yield {room.buttons.cancel: gr.update(interactive=False), **_settled(room, turn, last)}
     finally:
         cancels.over(page, asked)
 
 
-def _settled(room: Asking, turn: _Turn, last: Comparison | None, view: views.View) -> dict[Any, Any]:
-    """The conversation as it stands after an answer. Says again what it shows: a page that is busy may miss an update
-    that another one follows at once (see `repeating`)."""
+def _settled(room: Asking, turn: _Turn, last: Comparison | None) -> dict[Any, Any]:
+    """The conversation as it stands after an answer."""
     if last is None or not last.answers:
         return {}
-    said = Said(turn.picks, turn.system, turn.columns, last)
-    return {room.message: plain_markdown(last.note or ""), room.talk.said: said, **_shown(room, last, view)}
+    return {room.talk.said: Said(turn.picks, turn.system, turn.columns, last)}
 
 
 def _shown(room: Asking, said: Comparison | None, view: views.View) -> dict[Any, Any]:

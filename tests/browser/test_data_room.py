@@ -80,6 +80,7 @@ def test_a_wrong_column_is_told_beside_its_drop_down_with_the_nearest(room, app,
     for patience in (10, 20, 60 * PATIENCE):  # the page may draw the button anew just below the press
         field.fill("anwser")
         field.press("Enter")
+        expect(field).to_have_value("anwser")
         wait_for_text(
             room, "data-trouble-completion", "there is no column 'anwser'.*'question', 'answer'.*Use “answer”"
         )
