@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -63,3 +64,46 @@ print("done")
 def test_what_is_imported_is_not_looked_through_for_garbage_and_what_is_made_later_is():
     result = subprocess.run([sys.executable, "-c", LATER], capture_output=True, text=True)
     assert result.stdout == "done\n", result.stderr
+
+
+# As transformers does, it takes its time and then puts another module in its own place.
+REPLACING = """
+import sys, time, types
+time.sleep(0.5)
+new = types.ModuleType(__name__)
+new.thing = "the thing"
+sys.modules[__name__] = new
+"""
+TWO_THREADS = """
+import sys, threading, time
+from tunelab.machine import libraries
+libraries.import_from_several_threads("replacing")
+def first():
+    import replacing
+def second():
+    while "replacing" not in sys.modules:
+        time.sleep(0.001)
+    from replacing import thing
+    print(thing)
+threads = [threading.Thread(target=each) for each in (first, second)]
+for thread in threads:
+    thread.start()
+"""
+
+
+def test_who_imports_a_package_that_replaces_itself_while_another_thread_does_gets_what_is_in_it(tmp_path):
+    (tmp_path / "replacing.py").write_text(REPLACING)
+    paths = {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    result = subprocess.run(
+        [sys.executable, "-c", TWO_THREADS], capture_output=True, text=True, env={**os.environ, **paths}
+    )
+    assert result.stdout == "the thing\n", result.stderr
+
+
+def test_every_program_may_import_transformers_from_several_threads():
+    code = "import sys; from tunelab.machine import libraries; libraries.prepare(); libraries.prepare()"
+    code += "; import transformers"
+    code += "; print(sum(hasattr(one, 'name') and one.name == 'transformers' for one in sys.meta_path))"
+    code += "; print(type(transformers).__name__, transformers.__spec__.name)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.split() == ["1", "_LazyModule", "transformers"], result.stderr

@@ -7,6 +7,11 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+from typing import Any
 
 
 def prepare() -> None:
@@ -26,6 +31,7 @@ def prepare() -> None:
     warnings.filterwarnings("ignore", message="IProgress not found")
     # bitsandbytes asks for the package `kernels`, which would run code from the Hub
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    import_from_several_threads("transformers")
 
 
 def load() -> None:
@@ -46,3 +52,35 @@ def load() -> None:
         if collecting:
             gc.enable()
     gc.freeze()
+
+
+def import_from_several_threads(name: str) -> None:
+    """Let threads import a package at the same time that puts another module in its own place, as transformers does.
+
+    Who imports it while another thread does waits for that one, and Python gives it the module that was replaced
+    meanwhile: it is empty, and `from transformers import AutoModel` fails. Here the old one asks the new one.
+    """
+    if name not in sys.modules and not any(isinstance(one, _Replaced) and one.name == name for one in sys.meta_path):
+        sys.meta_path.insert(0, _Replaced(name))
+
+
+class _Replaced(MetaPathFinder):
+    """Finds the package `name` where it is, and changes how it is executed."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        spec = PathFinder.find_spec(name, path, target) if name == self.name else None
+        loader: Any = spec and spec.loader
+        if loader is None:
+            return None
+        execute = loader.exec_module
+
+        def execute_and_ask(module: Any) -> None:
+            execute(module)
+            if (new := sys.modules[name]) is not module:
+                module.__getattr__ = lambda attribute: getattr(new, attribute)
+
+        loader.exec_module = execute_and_ask
+        return spec

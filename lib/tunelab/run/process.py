@@ -81,9 +81,9 @@ def evidence(folder: Path) -> Evidence:
     start, end = _read(folder / PROCESS_FILE), _read(folder / EXIT_FILE)
     code = end.get("code")
     seen = code if isinstance(code, int) else None
-    then, now = _kills(start), _kills(end) if end else memory_kills()
     if not start:
         return Evidence(seen)
+    then, now = _kills(start), _kills(end) if end else memory_kills()
     if then.boot != now.boot:
         return Evidence(seen, restarted=True)
     here, anywhere = _rise(then.here, now.here), _rise(then.anywhere, now.anywhere)
