@@ -99,11 +99,19 @@ def serve(root: Path | None, port: int, open_browser: bool, lan: bool = False) -
         threading.Thread(target=warm_up, daemon=True, name="warm-up").start()
         running.wait()
     except KeyboardInterrupt:
-        print("The page is closed.")
+        say_goodbye()
     finally:
         jobs.end()
         running.stop()
     return 0
+
+
+def say_goodbye() -> None:
+    """Say that the page is closed, to whoever still reads what it prints."""
+    try:
+        print("The page is closed.", flush=True)
+    except BrokenPipeError:  # nor shall Python try again when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def greeting(url: str, root: Path, port: int, password: str | None) -> str:

@@ -72,7 +72,9 @@ class Looks:
             now = f"{self._look()}:{_digest(run_id)}"
             if now == key:
                 return None
-            parts = {name: self._part(run_id, name) for name in list(have)[:MOST_ASKED] if self._is_known(name)}
+            asked = [name for name in list(have)[:MOST_ASKED] if self._is_known(name)]
+            of_run = _digest(self.jobs.state_of(run_id)) if any(name in self.of_run for name in asked) else ""
+            parts = {name: self._part(run_id, name, of_run if name in self.of_run else self._state) for name in asked}
         changed = {name: part for name, part in parts.items() if part[0] != have[name]}
         return {"key": now, "moment": self._moment, "boot": BOOT, "parts": changed}
 
@@ -89,9 +91,8 @@ class Looks:
     def _is_known(self, name: str) -> bool:
         return name in self.of_run or name in self.of_all or name.partition("~")[0] in self.of_asked
 
-    def _part(self, run_id: str, name: str) -> tuple[str, str]:
-        """Hash and HTML of a part, made anew only where what it follows from has changed."""
-        key = _digest(self.jobs.state_of(run_id)) if name in self.of_run else self._state
+    def _part(self, run_id: str, name: str, key: str) -> tuple[str, str]:
+        """Hash and HTML of a part, made anew only where what it follows from, `key`, has changed."""
         made, hash_, html = self._made.get((run_id, name), ("", "", ""))
         if made != key:
             html = self._rendered(self.jobs.find(run_id), name)

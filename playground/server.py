@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from playground.jobs import Jobs
 
 START_SECONDS = 60.0
+# Gradio looks for something to do a thousand times a second, which takes a twentieth of a core while nobody is there.
+LOOK_SECONDS = 0.02
 
 
 def application(page: gr.Blocks, jobs: Jobs, look: dict[str, Any]) -> FastAPI:
@@ -44,6 +46,7 @@ def application(page: gr.Blocks, jobs: Jobs, look: dict[str, Any]) -> FastAPI:
         ssr_mode=False,
         **look,
     )
+    page._queue.sleep_when_free = page._queue.progress_update_sleep_when_free = LOOK_SECONDS
     _without_deep_links(web)
     return web
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import os
+import time as clock
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from playground.english import page
@@ -10,12 +15,13 @@ from playground.english import train as say
 from playground.views.techniques import technique_picture
 from playground.views.texts import duration, plain_markdown
 from tunelab import TECHNIQUES, ModelSpec, Progress, Run, RunConfig, Stage, diagnose
+from tunelab.data.split import file_of
 from tunelab.machine import hardware
 from tunelab.measure.changes.scrub import answers_over_steps
 from tunelab.measure.charts import training_picture
 from tunelab.measure.markup import render
 from tunelab.run.events import Evaluated, Finished, RolledBack
-from tunelab.train.forecast import Unforeseen
+from tunelab.train.forecast import Forecast, Unforeseen
 from tunelab.train.memory import read_and_forecast
 
 if TYPE_CHECKING:
@@ -23,6 +29,9 @@ if TYPE_CHECKING:
 
     from playground.jobs import Jobs
     from playground.material import Material
+
+
+FORECAST_SECONDS = 600  # how long a forecast holds at most: other work on the machine comes and goes
 
 
 @dataclass(frozen=True)
@@ -204,7 +213,7 @@ def forecast_of(config: RunConfig, *, time: bool) -> Ahead:
         UserError: data or model can't be read.
     """
     try:
-        ahead = read_and_forecast(config, time=time)
+        ahead = _foreseen(config.model_copy(update={"name": None}).model_dump_json(), time, *_stands(config))
     except Unforeseen as reason:
         return Ahead(words=str(reason))
     free = hardware.available_memory_bytes(ahead.device)
@@ -215,6 +224,25 @@ def forecast_of(config: RunConfig, *, time: bool) -> Ahead:
     if ahead.total > free:
         words += say.TOO_MUCH_MEMORY
     return Ahead(words, ahead.note(free), seconds=ahead.seconds_total if is_timed else None)
+
+
+@lru_cache(maxsize=32)
+def _foreseen(config: str, time: bool, *_stands: object) -> Forecast:
+    """The forecast of a configuration, which takes a second or more: every page that opens asks for the same one."""
+    return read_and_forecast(RunConfig.model_validate_json(config), time=time)
+
+
+def _stands(config: RunConfig) -> tuple[object, ...]:
+    """What a forecast follows from beside its configuration: files as they are now, and about how much memory there
+    is."""
+    named = [config.model.repo_id, *(s for one in config.stages for s in (one.data.source, one.data.heldout))]
+    named += [one.replay.source for one in config.stages if one.replay]
+    states = []
+    for file in filter(None, map(file_of, named)):
+        with suppress(OSError):
+            state = os.stat(file)
+            states.append((str(file), state.st_size, state.st_mtime_ns))
+    return (*states, round(math.log(hardware.available_memory_bytes()), 1), clock.monotonic() // FORECAST_SECONDS)
 
 
 def forecast_html(ahead: Ahead, *, waiting: bool = False) -> Markup:

@@ -7,6 +7,7 @@
 
     const chosen = () => document.querySelector("#chosen-run [data-run]")?.dataset.run ?? "";
     const places = () => [...document.querySelectorAll("[data-live]")].filter((place) => place.offsetParent !== null);
+    const names = () => [...new Set(places().map((place) => place.dataset.live))];
 
     // what gives the keyboard back to the element that had it, once its place is filled anew
     const focus = (place) => {
@@ -54,7 +55,7 @@
                 remember();
                 key = "";
             }
-            const shown = [...new Set(places().map((place) => place.dataset.live))];
+            const shown = names();
             if (shown.join() !== asked) key = ""; // what was not looked at meanwhile may be old
             asked = shown.join();
             const query = new URLSearchParams({ run, key, have: shown.map((name) => `${name}:${have[name] ?? ""}`).join(",") });
@@ -103,6 +104,10 @@
         if (pressed.dataset.choose) choose(pressed.dataset.choose);
         else write(pressed.dataset.into, `${pressed.dataset.value} ${Date.now()}`); // else the same twice is no change
     });
+
+    // a press may open a room: what it shows is asked for as soon as it is there
+    const lookIfOther = () => { if (names().join() !== asked) look(); };
+    document.addEventListener("click", () => [100, 200, 400, 700].forEach((wait) => setTimeout(lookIfOther, wait)));
 
     setInterval(look, EVERY);
     document.addEventListener("visibilitychange", look);

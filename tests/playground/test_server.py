@@ -48,6 +48,13 @@ def test_nothing_else_is_changed():
     assert answer.text == "<head>"
 
 
+@pytest.mark.parametrize(("client", "packed"), [("127.0.0.1", None), ("::1", None), ("10.0.0.5", "gzip")])
+def test_what_goes_over_a_network_is_packed_and_on_this_machine_it_is_not(client, packed):
+    answer = TestClient(Front(INSIDE, ""), client=(client, 5000)).get("/other")
+    assert answer.headers.get("content-encoding") == packed
+    assert answer.text == "<head>"
+
+
 @pytest.mark.parametrize("path", ["/", "/other", "/none"])
 def test_a_page_may_ask_this_server_only(path):
     policy = TestClient(Front(INSIDE, "")).get(path).headers["content-security-policy"]
@@ -129,6 +136,17 @@ def test_who_is_ended_tidies_up_and_who_ignores_it_goes_on(number):
     code = ENDS.format(number=number, ignored=[number], seconds=0)
     ignoring = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert ignoring.stdout == "goes on\ntidied up\n"
+
+
+def test_who_is_no_longer_read_says_goodbye_to_nobody_and_ends_well():
+    code = "import sys; from playground.__main__ import say_goodbye; sys.stdin.read(); say_goodbye()"
+    left = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    left.stdout.close()
+    left.stdin.close()
+    assert (left.stderr.read(), left.wait(60)) == ("", 0)
+    left.stderr.close()
 
 
 def test_a_server_answers_until_it_is_stopped():

@@ -9,6 +9,7 @@ from playground import run_form
 from playground.jobs import Jobs
 from playground.material import Material
 from playground.rooms.train import seconds_of
+from playground.views import training
 from tests.helpers import ROWS
 from tunelab import (
     IA3,
@@ -22,6 +23,8 @@ from tunelab import (
     Stage,
     TrainConfig,
 )
+from tunelab.machine import hardware
+from tunelab.train.forecast import Forecast
 
 TEXT = "Answer briefly, politely: 42 'x' <b>"
 TRAINING = TrainConfig(
@@ -76,3 +79,29 @@ def test_the_forecast_that_those_who_wait_are_told_is_the_one_of_this_run():
     assert seconds_of(given, (CONFIGS["stages"], 40.0)) is None
     assert seconds_of(given, (given, None)) is None
     assert seconds_of(given, None) is None
+
+
+def test_a_forecast_is_worked_out_once_until_something_it_follows_from_changes(tmp_path, monkeypatch):
+    known, asked = Forecast(1, 1, 1, 1, 1, 1, 1, untimed="later"), []
+    memory = [10_000_000_000]
+    monkeypatch.setattr(training, "read_and_forecast", lambda config, time: asked.append((config, time)) or known)
+    monkeypatch.setattr(hardware, "available_memory_bytes", lambda device=None: memory[0])
+    rows = tmp_path / "rows.csv"
+    rows.write_text("prompt,completion\na,b\n")
+    config = CONFIGS["stages"]
+    stage = config.stages[-1].model_copy(update={"data": DataSpec(source=str(rows))})
+    config = config.model_copy(update={"stages": (stage,)})
+
+    def times_asked(config, time=False):
+        training.forecast_of(config, time=time)
+        return len(asked)
+
+    assert [times_asked(config), times_asked(config)] == [1, 1]
+    assert times_asked(config.model_copy(update={"name": "other"})) == 1
+    assert times_asked(config, time=True) == 2
+    memory[0] //= 2
+    assert times_asked(config) == 3
+    rows.write_text("prompt,completion\na,b\nc,d\n")
+    assert [times_asked(config), times_asked(config)] == [4, 4]
+    other = stage.training.model_copy(update={"steps": 99})
+    assert times_asked(config.model_copy(update={"stages": (stage.model_copy(update={"training": other}),)})) == 5
