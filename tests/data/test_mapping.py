@@ -11,6 +11,7 @@ from tests.conftest import REPOSITORY
 from tests.helpers import byte_tokenizer
 from tunelab import DataSpec, UserError, read_data
 from tunelab.data import encode_all, read_examples, store
+from tunelab.data.advice import ColumnError
 
 SHAPES = json.loads((REPOSITORY / "tests" / "shapes" / "expected.json").read_text(encoding="utf-8"))
 READ = [shape for shape in SHAPES if "refused_naming" not in shape]
@@ -218,3 +219,11 @@ def test_letters_of_the_west_and_of_the_centre_are_told_apart(tmp_path, encoding
     path = tmp_path / "a.csv"
     path.write_bytes("".join(["prompt,completion\n", *(f"{text} {n},ok\n" for n in range(20))]).encode(encoding))
     assert read_examples(DataSpec(source=str(path)))[0].prompt == f"{text} 0"
+
+
+def test_texts_that_begin_alike_are_no_labels():
+    opening = "Read this e-mail and answer with its urgency, in one word and nothing else.\n\n"
+    rows = [{"Nachricht": f"{opening}I wait for {n}.", "Dringlichkeit": ("low", "high")[n % 2]} for n in range(40)]
+    with pytest.raises(ColumnError) as refused:
+        read_data(DataSpec(rows=rows))
+    assert refused.value.advised == {"prompt": "Nachricht", "completion": "Dringlichkeit"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -129,7 +130,7 @@ class Column:
         elif not self.varies:
             self.varies = text != self.opening
         if len(self.values) < MAX_DISTINCT:
-            self.values.add(text[: LONGEST_LABEL + 1])
+            self.values.add(_told_apart(text))
         if text.lstrip().startswith(("[", "{")) and len(text) <= LONGEST_LIST and (items := list_in(text)):
             self.lists_as_text += 1
             self.longest = max(self.longest, len(items))
@@ -140,6 +141,11 @@ class Column:
                 self.inner.setdefault(str(key), set()).add(kind_of(item) or "nothing")
         texts = value.get("text")
         self.longest = max(self.longest, len(texts) if isinstance(texts, list) else len(value))
+
+
+def _told_apart(text: str) -> str:
+    """A text, or of a long one its beginning and a number that tells it from others that begin as it does."""
+    return text if len(text) <= LONGEST_LABEL else f"{text[:LONGEST_LABEL]}:{zlib.crc32(text.encode(errors='replace'))}"
 
 
 def kind_of(value: Any) -> str | None:
