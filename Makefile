@@ -17,8 +17,8 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 TORCH_INDEX ?=
 PORT ?= 7860
 RUNS ?=
-# two at most: each takes up to 3 GB of memory
-WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1); [ $$n -lt 2 ] && echo 1 || echo 2)
+# one more than cores, for tests wait now and then, and three at most: each takes up to 3 GB of memory
+WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1); [ $$n -lt 2 ] && echo 2 || echo 3)
 
 VENV := .venv
 BIN := $(VENV)/bin

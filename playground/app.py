@@ -79,7 +79,7 @@ def _lay_out_head() -> _Head:
         gr.HTML(f"<h2>{say.FIRST_TITLE}</h2><p>{say.FIRST_WORDS}</p>")
         with gr.Row(elem_classes="tight"):
             quick_button = gr.Button(say.FIRST_BUTTON, variant="primary", elem_id="quick", scale=0, min_width=220)
-            own = gr.Button(say.FIRST_OWN, elem_id="own", scale=0, min_width=180)
+            own = gr.Button(say.FIRST_OWN, elem_id="own", scale=0, min_width=220)
         message = gr.Markdown("", elem_id="first-message", elem_classes="message")
         _tour()
     return _Head(chosen_run, choose, gr.State(None), quick_button, own, message)

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# Most tests run in several processes. Each has cores of its own, and so has everything it starts: two trainings that
-# share their cores take longer than one after the other. Those marked `alone` run one by one and have all cores.
+# Most tests run in several processes. Each keeps to its cores, and so does everything it starts: trainings that each
+# use all cores take longer than one after the other. Where there are more processes than cores, two share one: a test
+# that waits for a page leaves it to the other. Those marked `alone` run one by one and have all cores.
 if hasattr(os, "sched_setaffinity") and (worker := os.environ.get("PYTEST_XDIST_WORKER")):
     cores, workers = sorted(os.sched_getaffinity(0)), int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
-    if len(cores) >= workers:
-        os.sched_setaffinity(0, cores[int(worker.removeprefix("gw")) :: workers])
+    number = int(worker.removeprefix("gw"))
+    os.sched_setaffinity(0, cores[number::workers] or [cores[number % len(cores)]])
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
