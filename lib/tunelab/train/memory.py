@@ -188,7 +188,7 @@ def _training(
 
     loss: Any = choose_loss(model, technique, training)
     batch, checkpointing = largest_batch(train, training), training.gradient_checkpointing is True
-    kept, positions = loss.kept_bytes(batch) if loss.fast else _saved(model, batch, checkpointing)
+    kept, positions = loss.kept_bytes(batch, base.device) if loss.fast else _saved(model, batch, checkpointing)
     on_gpu = base.device.type == "cuda"
     trained = [p for p in model.parameters() if p.requires_grad]
     count, gradients = sum(p.numel() for p in trained), sum(p.numel() * p.dtype.itemsize for p in trained)
