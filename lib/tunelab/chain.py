@@ -576,7 +576,8 @@ def _dtype_of(spec: ModelSpec) -> str:
 
 def _attention_of(spec: ModelSpec) -> str:
     """What the plain path of a base of `spec` attends with here."""
-    from tunelab.model.load import choose_attention, choose_device, choose_dtype, find
+    from tunelab.model.attention import choose_attention
+    from tunelab.model.load import choose_device, choose_dtype, find
 
     device = choose_device(spec)
     return choose_attention(find(spec), device, choose_dtype(spec, device))

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from tunelab.techniques import Technique
 
 NF4_BYTES = 0.516  # per weight: 4 bits, and scales that are quantised themselves
-FUSED = "counted_sdpa"
+COUNTED = "counted_sdpa"
 # measured where the library was written, on two cores and a disk of a data centre
 STARTUP_SECONDS = 8.0  # of the worker, with its libraries
 WARM_UP_STEPS = 1  # what the first step takes longer: memory is used for the first time, kernels are made
@@ -61,13 +61,15 @@ def forecast(
     """
     import torch
 
-    from tunelab.model.load import choose_attention, empty_model, find
+    from tunelab.model.attention import choose_attention, needs_mask
+    from tunelab.model.load import empty_model, find
 
     loaded = base.model.device.type != "meta"
     folder = folder or find(config.model)
     chosen = choose_attention(folder, base.device, base.dtype)
     attention = base.model.config._attn_implementation if loaded else chosen
-    outline = replace(base, model=empty_model(folder, base.dtype, _counted(attention)))
+    counted = _counted(attention, needs_mask(attention, base.device))
+    outline = replace(base, model=empty_model(folder, base.dtype, counted))
     unpacked = _is_unpacked(base, loaded)
     of_base = {id(p) for p in outline.model.parameters()}
     with torch.device("meta"):
@@ -277,27 +279,33 @@ def _working(base: Base, tokens: int, scored: int, fast: bool, grad: bool) -> in
     return logits + layer
 
 
-def _counted(attention: str) -> str:
+def _counted(attention: str, masked: bool = True) -> str:
     """The attention of an outline: the one that will run, or for PyTorch's fused one, which has no form of its own
-    there, one that keeps as much: q, k, v, the mask, the result and a number for each query, no weights."""
+    there, one that keeps as much: q, k, v, the mask, the result and a number for each query, no weights. `masked`:
+    rows are told where they end."""
     import torch
     from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.masking_utils import eager_mask
+    from transformers.masking_utils import eager_mask, sdpa_mask
 
-    if attention != "sdpa":
+    from tunelab.model.attention import FUSED
+
+    if attention not in FUSED:
         return attention
 
     def fused(module: Any, query: Any, key: Any, value: Any, mask: Any, **given: Any) -> tuple[torch.Tensor, None]:
         groups = query.shape[1] // key.shape[1]
         key, value = (part.repeat_interleave(groups, 1) if groups > 1 else part for part in (key, value))
-        mask = None if mask is None else mask.clone()  # made anew in each layer
+        mask = None if mask is None else torch.zeros_like(mask, dtype=query.dtype)  # made anew in each layer
         kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
         mixed = kernel(query, key, value, 0.0, mask is None, attn_mask=mask, scale=given.get("scaling"))[0]
         return mixed.transpose(1, 2).contiguous(), None
 
-    AttentionInterface.register(FUSED, fused)
-    AttentionMaskInterface.register(FUSED, eager_mask)
-    return FUSED
+    def without_padding(*args: Any, **given: Any) -> Any:
+        return sdpa_mask(*args, **given | {"attention_mask": None})
+
+    AttentionInterface.register(COUNTED, fused)
+    AttentionMaskInterface.register(COUNTED, eager_mask if masked else without_padding)
+    return COUNTED
 
 
 class _Saved:
