@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tunelab.config import RunConfig
 from tunelab.errors import UserError, cause_of, explain
-from tunelab.machine import hardware, libraries, processes
+from tunelab.machine import gpus, hardware, libraries, processes
 from tunelab.machine.files import replacing
 from tunelab.run import process
 from tunelab.run.events import (
@@ -268,6 +268,7 @@ class _Chain:
         attention = attention or processes.agreed(lambda: _attention_of(spec))
         self.base = load(spec, progress, attention=attention)
         if before:
+        hardware.forget_gpu_peak()
             torch.set_num_threads(before.threads)
             if before.base_sha256 != self.base.sha256:
                 raise UserError(
@@ -425,6 +426,17 @@ class _Chain:
 
     def _kept(self) -> int:
         """How many results are kept at evaluations."""
+    def _notes_on_device(self) -> list[str]:
+        """What to know of computing on this device."""
+        device = self.base.device
+        notes = gpus.notes_on(device, self.base.dtype, processes.count())
+        if device.type == "cuda" and not self.loss.fast and self.loss.attention == "eager":
+            notes.append(
+                "this model has no fused attention: it keeps a score of every token with every other, so its memory "
+                "grows with the square of max_length"
+            )
+        return notes
+
         return sum(stage.training.evaluations for stage in self.config.stages if stage.training.keep_adapters)
 
     def _stages_to_train(self) -> range:
