@@ -187,6 +187,7 @@ def _training(
     parameters."""
     from tunelab.data.batches import collate
     from tunelab.fast import choose_loss
+    from tunelab.train.optimizer import moment_bytes
 
     loss: Any = choose_loss(model, technique, training)
     batch, checkpointing = largest_batch(train, training), training.gradient_checkpointing is True
@@ -197,7 +198,8 @@ def _training(
     # a weight in half precision has an fp32 copy for the optimiser, and later a gradient in fp32 beside its own
     own = sum(p.numel() * (4 if p.dtype.itemsize == 4 else p.dtype.itemsize + 4) for p in trained)
     apart = gradients if gradients == 4 * count else gradients + 4 * count
-    moments = count * (2 if training.optimizer == "adamw_8bit" else 8)
+    moments = count * moment_bytes(training.optimizer)
+    paged = _paged(trained, training.optimizer) if on_gpu else 0
     best = 4 * count if held and training.keep_best else 0
     # a GPU has no mapped file beside the base's own weights where these are trained, and the best lie in the host
     elsewhere = best + sum(p.numel() * p.dtype.itemsize for p in trained if id(p) in of_base) if on_gpu else 0
@@ -205,13 +207,23 @@ def _training(
         seen = collate(evaluated, 0)
         apart = max(apart, _working(base, seen.input_ids.numel(), seen.scored_tokens, loss.fast, grad=False))
     return loss.fast, {
-        "trained": own + moments + best - elsewhere,
+        "trained": own + moments + best - elsewhere - paged,
+        "paged": paged,
         "checkpoint": own + moments + best,
         "gradients": gradients,
         "kept": kept,
         "working": _working(base, positions, batch.scored_tokens, loss.fast, grad=True),
         "apart": apart,
     }
+
+
+def _paged(trained: list[Any], optimizer: str) -> int:
+    """Bytes of the moments that lie in pages."""
+    from tunelab.train.optimizer import PAGED_NUMBERS, is_paged, moment_bytes
+
+    if not is_paged(optimizer):
+        return 0
+    return sum(p.numel() for p in trained if p.numel() >= PAGED_NUMBERS) * moment_bytes(optimizer)
 
 
 def largest_batch(rows: list[Encoded], training: TrainConfig) -> Batch:
