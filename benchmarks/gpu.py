@@ -4,7 +4,7 @@ Each workload is a run in a worker's process: 20 steps of 8 rows of python-docs,
 model's own forward. Measured are useful tokens per second (the first five steps left out), the most GPU memory held,
 and both over what was forecast. Then one prompt is answered by base and tuned in one batch, in turns with
 `transformers.generate` and PEFT. Speed does not depend on what the weights are: `--random` makes a Llama of 1.2 billion
-random ones, with the tokenizer of the model named.
+random ones, with the tokenizer of the model named (of at most 49,152 words).
 """
 
 from __future__ import annotations
@@ -19,12 +19,33 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.generation import PROMPT
-from benchmarks.report import Figure, run
-from tunelab import IA3, DataSpec, FullFineTuning, LoRA, ModelSpec, PrefixTuning, Run, RunConfig, Stage, TrainConfig
+from benchmarks.report import Figure, needs_gpu, run
+from benchmarks.shapes import Shape, save
+from tunelab import (
+    IA3,
+    BottleneckAdapter,
+    DataSpec,
+    FullFineTuning,
+    LoRA,
+    ModelSpec,
+    PrefixTuning,
+    PromptTuning,
+    Run,
+    RunConfig,
+    Stage,
+    TrainConfig,
+)
 from tunelab.machine import libraries
 from tunelab.run.events import Finished
 
 STEPS, SKIPPED, BATCH, NEW_TOKENS = 20, 5, 8, 64
+# 1.2 billion weights, with a head for the words of the built-in model alone
+RANDOM = Shape(
+    "Llama",
+    0,
+    {"vocab_size": 49152, "tie_word_embeddings": True, "max_position_embeddings": 8192, "hidden_size": 2048,
+     "intermediate_size": 8192, "num_hidden_layers": 20, "num_attention_heads": 32, "num_key_value_heads": 8},
+)  # fmt: skip
 # technique, settings of the model, settings of the training
 WORKLOADS: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
     "qlora": (LoRA(), {"quantization": "nf4"}, {}),
@@ -34,51 +55,26 @@ WORKLOADS: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
     "lora_int8": (LoRA(), {"quantization": "int8"}, {}),
     "qdora": (LoRA(use_dora=True), {"quantization": "nf4"}, {}),
     "prefix": (PrefixTuning(), {}, {}),
+    "prompt": (PromptTuning(), {}, {}),
+    "bottleneck": (BottleneckAdapter(), {}, {}),
     "ia3": (IA3(), {}, {}),
     "full": (FullFineTuning(), {}, {}),
     "full_adamw_8bit": (FullFineTuning(), {}, {"optimizer": "adamw_8bit"}),
+    "full_paged_adamw_32bit": (FullFineTuning(), {}, {"optimizer": "paged_adamw_32bit"}),
+    "full_paged_adamw_8bit": (FullFineTuning(), {}, {"optimizer": "paged_adamw_8bit"}),
 }
 
 
 def measure(options: argparse.Namespace) -> Iterator[Figure]:
-    import torch
-
-    if not torch.cuda.is_available():
-        sys.exit("No CUDA GPU is here, and every figure of this benchmark is about one.")
+    needs_gpu("every figure of this benchmark is about one")
     with tempfile.TemporaryDirectory() as folder:
-        model = random_llama(Path(folder) / "random", options.model) if options.random else options.model
+        model = options.model
+        if options.random:
+            save(RANDOM, Path(folder) / "random", "cuda", model)
+            model = str(Path(folder) / "random")
         for name in options.workload or WORKLOADS:
             yield from _trained(name, model)
         yield from _answered(model, options.rounds)
-
-
-def random_llama(folder: Path, tokenizer: str) -> str:
-    """A folder with a Llama of 1.2 billion random weights and the tokenizer of another model's folder."""
-    import torch
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
-
-    from tunelab.model.load import find
-
-    words = AutoTokenizer.from_pretrained(find(ModelSpec(repo_id=tokenizer)) if tokenizer == "starter" else tokenizer)
-    config = LlamaConfig(
-        vocab_size=-(-len(words) // 64) * 64,
-        hidden_size=2048,
-        intermediate_size=8192,
-        num_hidden_layers=20,
-        num_attention_heads=32,
-        num_key_value_heads=8,
-        max_position_embeddings=8192,
-        tie_word_embeddings=True,
-        eos_token_id=words.eos_token_id,
-        pad_token_id=words.pad_token_id,
-        bos_token_id=words.bos_token_id,
-    )
-    torch.manual_seed(0)
-    with torch.device("cuda"):
-        model: Any = LlamaForCausalLM(config)
-    model.to(torch.bfloat16).save_pretrained(folder)
-    words.save_pretrained(folder)
-    return str(folder)
 
 
 def _trained(name: str, model: str) -> Iterator[Figure]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
@@ -38,7 +39,16 @@ def machine() -> str:
     kind = "AMX" if "amx_bf16" in features else "AVX512-BF16" if "avx512_bf16" in features else "no bf16"
     rates = {d: hardware.gemm_gflops(getattr(torch, d), budget_seconds=0.2) for d in ("float32", "bfloat16")}
     peaks = ", ".join(f"{dtype} {rate:.0f} GFLOP/s" for dtype, rate in rates.items())
-    return f"{hardware.physical_cores()} cores ({kind}), {peaks}, {hardware.total_memory_bytes() / 1e9:.0f} GB"
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"{hardware.physical_cores()} cores ({kind}), {peaks}, {hardware.total_memory_bytes() / 1e9:.0f} GB{gpu}"
+
+
+def needs_gpu(why: str) -> None:
+    """End with a sentence where there is no CUDA GPU."""
+    import torch
+
+    if not torch.cuda.is_available():
+        sys.exit(f"No CUDA GPU is here, and {why}.")
 
 
 def run(measure: Callable[[argparse.Namespace], Iterable[Figure]], parser: argparse.ArgumentParser) -> None:

@@ -3,26 +3,27 @@
     parent → "steps N"     child → {"tokens": …, "computed": …, "seconds": …}
                                     (real tokens, padding excluded; positions that were really computed)
     parent → "heldout"     child → {"loss": …}                        (plain loss, the same rows for everybody)
-    parent → "memory"      child → {"floor": …, "peak": …}            (bytes: after the imports; at most)
+    parent → "memory"      child → {"floor": …, "peak": …}            (bytes: after the imports; at most. On a GPU, of
+                                                                       its memory: 0, and what tensors held at most)
 
-So the sides can take turns on one machine, and none pays for another's imports. `ours` is the project's trainer.
-`trl-default` is TRL's SFTTrainer as its documentation shows it: bf16 autocast, gradient checkpointing, random batches.
-`trl-tuned` is the fairest we could make it: weights in the target dtype without autocast, no checkpointing, batches
-grouped by length, eager attention, adapters without the fp32 upcast.
+So the sides can take turns on one machine, and none pays for another's imports. `ours` is the project's trainer,
+`trl-default` and `trl-tuned` are TRL's (`trl_side.py`).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks import trl_side
 from benchmarks.report import Figure
 from tunelab.machine import hardware
 
@@ -41,6 +42,7 @@ class Side:
         model: str = "starter",
         quantization: str = "nf4",
         dtype: str = "bfloat16",
+        device: str = "cpu",
         words: int = 0,
         seed: int = 0,
         rows: int = TRAIN_ROWS,
@@ -48,13 +50,13 @@ class Side:
     ) -> None:
         """`settings`: fields of ours that differ from the defaults, for "model", "technique" and "training"."""
         command = [sys.executable, "-m", "benchmarks.sides", name, "--model", model]
-        command += ["--quantization", quantization, "--dtype", dtype]
+        command += ["--quantization", quantization, "--dtype", dtype, "--device", device]
         command += ["--words", str(words), "--seed", str(seed), "--rows", str(rows)]
         command += ["--settings", json.dumps(settings or {})]
-        self.name = name
+        self.name, self.device = name, device
         self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115  # the child's for as long as it lives
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True, env=one_card(os.environ)
         )
 
     def ask(self, question: str) -> dict[str, float]:
@@ -73,12 +75,18 @@ class Side:
         self.process.wait()
 
 
+def one_card(environment: Mapping[str, str]) -> dict[str, str]:
+    """An environment in which a process sees one GPU, the first of those it would see: TRL trains on all it sees."""
+    first = environment.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+    return {**environment, "CUDA_VISIBLE_DEVICES": first}
+
+
 @dataclass(frozen=True)
 class Turns:
     """What sides that took turns did."""
 
     blocks: dict[str, list[dict[str, float]]]  # by side, the answer of each turn
-    peaks: list[float]  # operations per second of the best matrix product, beside each round
+    peaks: list[float]  # operations per second of the best matrix product, beside each round; none on a GPU
     memory: dict[str, dict[str, float]]
     losses: dict[str, float]  # held out
 
@@ -96,10 +104,10 @@ class Turns:
             speed * flops_per_token / peak for speed, peak in zip(self.speeds(side, counted), self.peaks, strict=True)
         ]
 
-    def costs(self, label: str) -> Iterator[Figure]:
-        """Memory and held-out loss of each side."""
+    def costs(self, label: str, memory: str = "gigabytes_above_floor") -> Iterator[Figure]:
+        """Memory and held-out loss of each side; `memory`: what the figures of memory are called."""
         above = {side: (held["peak"] - held["floor"]) / 1e9 for side, held in self.memory.items()}
-        yield from (Figure.once(f"gigabytes_above_floor{label}:{side}", "GB", above[side]) for side in above)
+        yield from (Figure.once(f"{memory}{label}:{side}", "GB", above[side]) for side in above)
         yield Figure.once(f"memory_over_trl_tuned{label}", "x", above["ours"] / above["trl-tuned"])
         yield from (Figure.once(f"heldout_loss{label}:{side}", "nats", loss) for side, loss in self.losses.items())
 
@@ -116,7 +124,8 @@ def take_turns(sides: Sequence[Side], steps: int, rounds: int, dtype: str) -> Tu
         for _ in range(rounds):
             for side in sides:
                 blocks[side.name].append(side.ask(f"steps {steps}"))
-            peaks.append(hardware.gemm_gflops(getattr(torch, dtype), budget_seconds=0.3) * 1e9)
+            if all(side.device == "cpu" for side in sides):
+                peaks.append(hardware.gemm_gflops(getattr(torch, dtype), budget_seconds=0.3) * 1e9)
         memory = {side.name: side.ask("memory") for side in sides}
         losses = {side.name: side.ask("heldout")["loss"] for side in sides}
     finally:
@@ -133,7 +142,8 @@ def main() -> None:
     parser.add_argument("name", choices=SIDES)
     parser.add_argument("--model", default="starter", help="the starter, or a folder")
     parser.add_argument("--quantization", default="nf4", choices=("nf4", "none"))
-    parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"))
+    parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float16", "float32"))
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--words", type=int, default=0, help="lengthen each answer to this many words; 0: as it is")
     parser.add_argument("--seed", type=int, default=0, help="seed of the start and of the order of the rows")
     parser.add_argument("--rows", type=int, default=TRAIN_ROWS, help="training rows")
@@ -143,7 +153,7 @@ def main() -> None:
         from tunelab.machine import libraries
 
         libraries.prepare()
-    steps = _ours(options) if options.name == "ours" else _trl(options)
+    steps = _ours(options) if options.name == "ours" else trl_side.steps(options, _rows, _heldout, BATCH)
     floor, heldout = next(steps)
     for line in sys.stdin:
         word, *numbers = line.split()
@@ -151,15 +161,25 @@ def main() -> None:
             started = time.perf_counter()
             counts = [next(steps) for _ in range(int(numbers[0]))]
             tokens, computed = (sum(column) for column in zip(*counts, strict=True))
+            _finish(options.device)
             _answer(tokens=tokens, computed=computed, seconds=time.perf_counter() - started)
         elif word == "heldout":
             _answer(loss=heldout())
         elif word == "memory":
-            _answer(floor=floor, peak=hardware.peak_memory_bytes())
+            gpu = options.device == "cuda"
+            _answer(floor=floor, peak=hardware.gpu_peak_memory_bytes() if gpu else hardware.peak_memory_bytes())
 
 
 def _answer(**values: float) -> None:
     print(json.dumps(values), flush=True)
+
+
+def _finish(device: str) -> None:
+    """Wait for what a GPU still computes."""
+    if device == "cuda":
+        import torch
+
+        torch.cuda.synchronize()
 
 
 def _rows(words: int, count: int) -> tuple[list[Any], list[Any]]:
@@ -207,7 +227,7 @@ def _heldout(model: Any, tokenizer: Any, examples: list[Any]) -> Callable[[], fl
         model.eval()
         with torch.no_grad():
             batches = [collate(rows[i : i + BATCH], tokenizer.pad_token_id) for i in range(0, len(rows), BATCH)]
-            total = sum(float(PlainLoss(model)(batch)) for batch in batches)
+            total = sum(float(PlainLoss(model)(batch.to(model.device))) for batch in batches)
         model.train()
         return total / sum(batch.scored_tokens for batch in batches)
 
@@ -218,13 +238,14 @@ def _ours(options: argparse.Namespace) -> Iterator[Any]:
     import torch
 
     from tunelab import LoRA, ModelSpec, TrainConfig, load
+    from tunelab.data.batches import collate
     from tunelab.data.encode import encode_all
     from tunelab.fast import choose_loss
     from tunelab.fast.llama import layout_of
     from tunelab.run.events import StepDone
     from tunelab.train.loop import StageData, Trainer
 
-    floor = hardware.resident_bytes()
+    floor = hardware.resident_bytes() if options.device == "cpu" else 0
     train, held = _rows(options.words, options.rows)
     model_settings, technique_settings, training_settings = (
         options.settings.get(part, {}) for part in ("model", "technique", "training")
@@ -234,6 +255,7 @@ def _ours(options: argparse.Namespace) -> Iterator[Any]:
             repo_id=options.model,
             quantization=options.quantization,
             dtype=options.dtype,
+            device=options.device,
             max_length=1024,
             **model_settings,
         )
@@ -258,109 +280,9 @@ def _ours(options: argparse.Namespace) -> Iterator[Any]:
     yield floor, _heldout(model, base.tokenizer, held)
     for event in trainer.train():
         if isinstance(event, StepDone):
-            batch = trainer.batch([rows[row] for row in trainer.order.step(index)])
+            batch = collate([rows[row] for row in trainer.order.step(index)], base.tokenizer.pad_token_id)
             index += 1
             yield event.tokens, layout_of(batch).tokens
-
-
-def _trl(options: argparse.Namespace) -> Iterator[Any]:
-    """SFTTrainer in a thread of its own, let through one step at a time."""
-    import queue
-    import threading
-
-    import datasets
-    import torch
-    import transformers
-    import trl
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM
-
-    from tunelab import ModelSpec
-    from tunelab.model.load import find, load_tokenizer
-    from tunelab.model.quantization import bitsandbytes_config, keep_trainable
-
-    floor = hardware.resident_bytes()
-    torch.set_num_threads(hardware.physical_cores())
-    tuned = options.name == "trl-tuned"
-    spec = ModelSpec(repo_id=options.model, quantization=options.quantization)
-    dtype = getattr(torch, options.dtype)
-    loading: dict[str, Any] = {"dtype": dtype}
-    if tuned:
-        loading["attn_implementation"] = "eager"
-    if options.quantization == "nf4":
-        loading |= {"quantization_config": bitsandbytes_config(spec, dtype), "device_map": {"": "cpu"}}
-    model: Any = AutoModelForCausalLM.from_pretrained(find(spec), local_files_only=True, **loading)
-    keep_trainable(model)
-    tokenizer = load_tokenizer(spec)
-    train, held = _rows(options.words, options.rows)
-    rows = [
-        {
-            "prompt": [{"role": m.role, "content": m.content} for m in row.asked],
-            "completion": [{"role": "assistant", "content": row.answer}],
-        }
-        for row in train
-    ]
-    lora = LoraConfig(task_type="CAUSAL_LM", r=16, lora_alpha=32, target_modules="all-linear")
-    settings: dict[str, Any] = {}
-    if tuned:
-        model.requires_grad_(False)
-        model = get_peft_model(model, lora, autocast_adapter_dtype=False)
-        settings = {"bf16": False, "gradient_checkpointing": False, "train_sampling_strategy": "group_by_length"}
-    elif options.dtype == "float32":
-        settings = {"bf16": False}
-    config = trl.SFTConfig(
-        output_dir=tempfile.mkdtemp(),
-        per_device_train_batch_size=BATCH,
-        max_steps=MANY,
-        max_length=1024,
-        learning_rate=1e-3,
-        lr_scheduler_type="constant",
-        logging_strategy="no",
-        save_strategy="no",
-        report_to="none",
-        use_cpu=True,
-        seed=options.seed,
-        **settings,
-    )
-    go: queue.SimpleQueue[None] = queue.SimpleQueue()
-    done: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    counted: list[tuple[int, int]] = []
-
-    class Gate(transformers.TrainerCallback):
-        def on_step_begin(self, *_: Any, **__: Any) -> None:
-            go.get()
-
-        def on_step_end(self, *_: Any, **__: Any) -> None:
-            done.put(counted.pop())
-
-    class Counting(trl.SFTTrainer):
-        def compute_loss(self, model: Any, inputs: Any, *rest: Any, **more: Any) -> Any:
-            counted.append((int(inputs["attention_mask"].sum()), inputs["input_ids"].numel()))
-            return super().compute_loss(model, inputs, *rest, **more)
-
-    trainer = Counting(
-        model=model,
-        args=config,
-        train_dataset=datasets.Dataset.from_list(rows),
-        processing_class=tokenizer,
-        peft_config=None if tuned else lora,
-        callbacks=[Gate()],
-    )
-    yield floor, _heldout(trainer.model, tokenizer, held)
-
-    def work() -> None:
-        try:
-            trainer.train()
-        except BaseException as error:
-            done.put(error)
-
-    threading.Thread(target=work, daemon=True).start()
-    while True:
-        go.put(None)
-        counts = done.get()
-        if isinstance(counts, BaseException):
-            raise counts
-        yield counts
 
 
 if __name__ == "__main__":

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy
 import pytest
 import torch
 
 from benchmarks import __main__ as results
-from benchmarks import verdict
+from benchmarks import shapes, train_speed, trl_side, verdict
 from benchmarks.data import write_rows
 from benchmarks.generation import Int8, bytes_per_token
 from benchmarks.memory import SHAPES, config_of
 from benchmarks.report import Figure
-from benchmarks.sides import lengthened
+from benchmarks.sides import lengthened, one_card
 from benchmarks.switches import SWITCHES
 from tunelab import LoRA, ModelSpec, TrainConfig, examine, load
 from tunelab.measure.ladder import RUNGS
@@ -74,6 +75,76 @@ def test_switches_are_settings_that_exist():
         ModelSpec(repo_id="starter", quantization="nf4", **settings.get("model", {}))
         LoRA(**settings.get("technique", {}))
         TrainConfig(**settings.get("training", {}))
+
+
+# as their publishers count them, in billions
+PUBLISHED = {
+    "qwen2.5-0.5b": 0.494,
+    "qwen3-0.6b": 0.596,
+    "llama-3.2-1b": 1.236,
+    "llama-3.1-8b": 8.030,
+    "gemma-3-270m": 0.268,
+}
+
+
+@pytest.mark.parametrize("name", shapes.SHAPES)
+def test_random_models_have_as_many_weights_as_the_models_whose_shape_they_are_of(name):
+    import transformers
+
+    shape = shapes.SHAPES[name]
+    with torch.device("meta"):
+        config = getattr(transformers, f"{shape.kind}Config")(**shape.settings)
+        model = transformers.AutoModelForCausalLM.from_config(config)
+    assert sum(p.numel() for p in model.parameters()) / 1e9 == pytest.approx(PUBLISHED[name], rel=0.002)
+
+
+def test_what_a_token_needs_at_least_is_counted_alike_by_all_benchmarks():
+    import transformers
+
+    settings = {"vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30}
+    heads = {"num_attention_heads": 9, "num_key_value_heads": 3, "tie_word_embeddings": True}
+    with torch.device("meta"):
+        model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**settings, **heads))
+    assert shapes.flops_per_token(model) == pytest.approx(train_speed.flops_per_token(), rel=0.001)
+
+
+def test_without_a_gpu_its_comparison_ends_with_a_sentence(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for flags, said in (
+        ("--device cuda --json", "No CUDA GPU is here"),
+        ("--shape llama-3.2-1b --json", "--device cuda"),
+    ):
+        monkeypatch.setattr("sys.argv", ["train_speed", *flags.split()])
+        with pytest.raises(SystemExit, match=said):
+            train_speed.main()
+    assert not capsys.readouterr().out
+
+
+def test_trl_is_given_on_each_device_what_its_side_is_named_for(monkeypatch):
+    def given(name, device, dtype="bfloat16", extras=()):
+        monkeypatch.setattr(trl_side, "installed", lambda module: module in extras)
+        options = SimpleNamespace(name=name, device=device, dtype=dtype, quantization="nf4")
+        spec = ModelSpec(repo_id="starter", quantization="nf4")
+        return trl_side.loading(options, spec), trl_side.settings(options, [60, 100, 50], batch=8)
+
+    loading, settings = given("trl-tuned", "cuda")
+    assert loading["device_map"] == {"": "cuda"}
+    assert "attn_implementation" not in loading
+    assert (settings["packing"], settings["max_length"]) == (True, 576)  # 8 · 70 tokens, in steps of 64
+    assert (settings["bf16"], settings["gradient_checkpointing"], settings["use_liger_kernel"]) == (False, False, False)
+    loading, settings = given("trl-tuned", "cuda", "float16", extras=("liger_kernel", "flash_attn"))
+    assert loading["attn_implementation"] == "flash_attention_2"
+    assert (settings["fp16"], settings["use_liger_kernel"]) == (True, True)
+    assert given("trl-default", "cuda")[1] == {"per_device_train_batch_size": 8, "max_length": 1024}
+    loading, settings = given("trl-tuned", "cpu")
+    assert loading["attn_implementation"] == "eager"
+    assert settings["train_sampling_strategy"] == "group_by_length"
+    assert "packing" not in settings
+
+
+def test_a_side_sees_one_card():
+    assert one_card({})["CUDA_VISIBLE_DEVICES"] == "0"
+    assert one_card({"CUDA_VISIBLE_DEVICES": "3,1", "HOME": "/"}) == {"CUDA_VISIBLE_DEVICES": "3", "HOME": "/"}
 
 
 def test_large_data_holds_as_many_repeats_conflicts_and_empty_answers_as_it_says(tmp_path):

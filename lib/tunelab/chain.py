@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tunelab.config import RunConfig
 from tunelab.errors import UserError, cause_of, explain
-from tunelab.machine import hardware, libraries, processes
+from tunelab.machine import gpus, hardware, libraries, processes
 from tunelab.machine.files import replacing
 from tunelab.run import process
 from tunelab.run.events import (
@@ -217,6 +217,14 @@ class _Chain:
 
         for stage in self.stages:
             check_live(stage.training)
+            self._check_optimizer(stage.training.optimizer)
+
+    def _check_optimizer(self, optimizer: str) -> None:
+        if optimizer not in ("auto", "adamw"):
+            from tunelab.model.load import choose_device
+            from tunelab.train.optimizer import check_optimizer
+
+            check_optimizer(optimizer, choose_device(self.config.model))
 
     def _look_back(self) -> None:
         """What a run that is resumed was: its measured choices, and its newest checkpoint."""
@@ -260,6 +268,7 @@ class _Chain:
         from tunelab.model.load import load
 
         before = self.before
+        hardware.forget_gpu_peak()
         self.libraries_bytes = hardware.resident_bytes()
         # a resumed run computes as it did before, whatever a new measurement would say
         attention = before.attention if before and before.attention in ("eager", "sdpa") else None
@@ -373,34 +382,27 @@ class _Chain:
     def _look_ahead(self) -> Iterator[TrainingEvent]:
         """What the run will take, memory and time; what there is to say of it is noted. 'auto' is settled on the way:
         by what is free now on the device, or as it was when the run started."""
+        from tunelab.train.fit import fitted
         from tunelab.train.forecast import Unforeseen
         from tunelab.train.memory import forecast, timed
 
         rows = [(stage.train, stage.heldout) for stage in self.rows]
-        free = processes.agreed(lambda: hardware.reachable_memory_bytes(self.base.device))
+        free = processes.smallest(lambda: hardware.reachable_memory_bytes(self.base.device))
         if self.base.device.type == "cpu":
             free //= processes.on_this_machine()
-        automatic = all(stage.training.gradient_checkpointing == "auto" for stage in self.stages)
-        possible = automatic and self.config.technique.activations_can_be_recomputed
+
+        def forecast_of(config: RunConfig) -> Forecast:
+            return forecast(config, self.base, rows, libraries=self.libraries_bytes)
+
         try:
-            ahead = forecast(self.config, self.base, rows, libraries=self.libraries_bytes)
-            needed = self.before.gradient_checkpointing if self.before else ahead.total > free
-            if possible and processes.agreed(lambda: needed):
-                self._recompute_activations()
-                self.notes.append(f"memory: {ahead.total / 1e9:.1f} GB would not do")
-                ahead = forecast(self.config, self.base, rows, libraries=self.libraries_bytes, checkpointing=True)
+            made = fitted(self.config, self.base.device, free, forecast_of, self.before)
         except Unforeseen as reason:
             self.notes.append(str(reason))
             return
+        self.stages, self.notes = list(made.config.stages), [*self.notes, *made.notes]
         yield Preparing(message="timing a step of such a run")
-        self.ahead = timed(ahead, self.config, self.base, rows)
+        self.ahead = timed(made.ahead, self.config, self.base, rows)
         self.notes.append(self.ahead.note(free))
-
-    def _recompute_activations(self) -> None:
-        settled = {"gradient_checkpointing": True}
-        self.stages = [
-            stage.model_copy(update={"training": stage.training.model_copy(update=settled)}) for stage in self.stages
-        ]
 
     def _begin(self) -> Iterator[TrainingEvent]:
         """What the run uses, and from where it goes on."""
@@ -409,6 +411,7 @@ class _Chain:
         self._choose_loss(self.stages[0].training)
         if self.loss.why_plain and self.stages[0].training.fast:
             self.notes.append(f"computed by the model's own code, not by the fast path: {self.loss.why_plain}")
+        self.notes += self._notes_on_device()
         if kept := self._kept():
             each = sum(p.numel() * p.element_size() for p in trained_parameters(self.model).values())
             self.notes.append(
@@ -422,6 +425,17 @@ class _Chain:
             # without a checkpoint it begins anew: what the log says of steps is void
             yield Resumed(step=self.checkpoint.position.step if self.checkpoint else 0)
         _check_disk(self.run.path, trained_parameters(self.model), self._kept())
+
+    def _notes_on_device(self) -> list[str]:
+        """What to know of computing on this device."""
+        device = self.base.device
+        notes = gpus.notes_on(device, self.base.dtype, processes.count())
+        if device.type == "cuda" and not self.loss.fast and self.loss.attention == "eager":
+            notes.append(
+                "this model has no fused attention: it keeps a score of every token with every other, so its memory "
+                "grows with the square of max_length"
+            )
+        return notes
 
     def _kept(self) -> int:
         """How many results are kept at evaluations."""
@@ -555,6 +569,7 @@ class _Chain:
             columns=tuple(split.columns for split in self.splits),
             forecast_bytes=self.ahead.total if self.ahead else 0,
             forecast_seconds=self.ahead.seconds_total if self.ahead else 0.0,
+            optimizer=self.stages[0].training.optimizer,
             gradient_checkpointing=any(stage.training.gradient_checkpointing is True for stage in self.stages),
             libraries_bytes=self.libraries_bytes,
             notes=tuple(self.notes),
@@ -576,7 +591,8 @@ def _dtype_of(spec: ModelSpec) -> str:
 
 def _attention_of(spec: ModelSpec) -> str:
     """What the plain path of a base of `spec` attends with here."""
-    from tunelab.model.load import choose_attention, choose_device, choose_dtype, find
+    from tunelab.model.attention import choose_attention
+    from tunelab.model.load import choose_device, choose_dtype, find
 
     device = choose_device(spec)
     return choose_attention(find(spec), device, choose_dtype(spec, device))

@@ -12,7 +12,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from tunelab.machine import files, hardware
+from tunelab.machine import files, gpus, hardware
 from tunelab.model import starter
 from tunelab.run.run import runs_root
 
@@ -126,8 +126,7 @@ def _gpu() -> dict[str, str]:
     import torch
 
     if torch.cuda.is_available():
-        properties = torch.cuda.get_device_properties(0)
-        return {"CUDA": f"{properties.name}, {properties.total_memory / 1e9:.0f} GB"}
+        return gpus.described()
     if torch.backends.mps.is_available():
         return {"MPS": "there; used only when device is 'mps'"}
     return {"CUDA": "none: training runs on the CPU"}
@@ -170,7 +169,8 @@ def _conclusions(processor: dict[str, Any]) -> dict[str, str]:
     peak = processor["bf16 GFLOP/s"] if dtype == "bfloat16" else processor["fp32 GFLOP/s"]
     seconds = STARTUP_SECONDS + QUICK_TOKENS * QUICK_FLOPS_PER_TOKEN / (peak * 1e9 * EFFICIENCY)
     if torch.cuda.is_available():
-        return {"device": "cuda", "dtype": "by the card: bfloat16 from Ampere on, else float16"}
+        dtype = str(gpus.half_precision(torch.cuda.current_device())).removeprefix("torch.")
+        return {"device": "cuda", "dtype": f"{dtype} (by the card: bfloat16 from Ampere on, else float16)"}
     return {
         "device": "cpu",
         "dtype": dtype,

@@ -17,6 +17,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from tunelab.data.batches import Batch
+from tunelab.model.attention import needs_mask
 from tunelab.spec import TrainConfig
 
 CHUNK = 256  # scored positions whose (chunk, V) logits exist at a time
@@ -203,8 +204,10 @@ def _at_scored(model: Any, batch: Batch, pick: Callable[[Tensor], Tensor]) -> tu
 
     hook = model.get_output_embeddings().register_forward_pre_hook(keep_scored)
     try:
-        mask = torch.arange(length, device=batch.lengths.device)[None] < batch.lengths[:, None]
-        logits = model(input_ids=batch.input_ids, attention_mask=mask.long(), use_cache=False).logits
+        mask = None
+        if needs_mask(model.config._attn_implementation, batch.input_ids.device):
+            mask = (torch.arange(length, device=batch.lengths.device)[None] < batch.lengths[:, None]).long()
+        logits = model(input_ids=batch.input_ids, attention_mask=mask, use_cache=False).logits
     finally:
         hook.remove()
     return logits, batch.input_ids[:, 1:][targets_mask]

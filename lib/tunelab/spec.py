@@ -308,10 +308,12 @@ class TrainConfig(Spec):
         "auto", description="Steps over which the learning rate rises from zero. 'auto': 5 % of the steps."
     )
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients are scaled down to this norm (clipping).")
-    optimizer: Literal["adamw", "adamw_8bit"] = Field(
-        "adamw",
-        description="'adamw_8bit' keeps the two moments in 8 bits (Dettmers et al. 2022): for full fine-tuning on a "
-        "CUDA GPU, where they take most of the memory.",
+    optimizer: Literal["auto", "adamw", "adamw_8bit", "paged_adamw_32bit", "paged_adamw_8bit"] = Field(
+        "auto",
+        description="'adamw_8bit' keeps AdamW's two moments in 8 bits (Dettmers et al. 2022), for full fine-tuning, "
+        "where they take most of the memory; 'paged_…' moves them to the machine's memory where the card is full "
+        "(Dettmers et al. 2023). Both need a CUDA GPU. 'auto': 'adamw', or 'paged_adamw_32bit', which computes the "
+        "same, where a GPU's memory would not do without.",
     )
     weight_decay: float = Field(
         0.0, ge=0, le=1, description="Pull of the trained weights towards zero (AdamW). Use when few rows repeat often."

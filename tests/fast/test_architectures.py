@@ -120,6 +120,23 @@ def test_loss_and_gradients_are_those_of_the_plain_path(name, targets):
         assert close(ours, theirs, 1e-4)
 
 
+@every_family
+def test_as_a_gpu_attends_losses_gradients_and_what_is_kept_are_the_same(name, monkeypatch):
+    from tests.train.test_memory import kept_by
+
+    monkeypatch.setattr("tunelab.fast.llama.is_fused", lambda device: True)
+    model = adapted(tiny(name))
+    plain, expected = loss_and_gradients(PlainLoss(model), model, BATCH)
+    loss = FastLoss(model)
+    assert loss.attention == "sdpa"
+    fast, got = loss_and_gradients(loss, model, BATCH)
+    assert fast == pytest.approx(plain, rel=1e-5)
+    assert all(close(ours, theirs, 1e-4) for ours, theirs in zip(got, expected, strict=True))
+    copies = [t for a in loss.llama.adapters for t in (a.a, a.b)]
+    measured = kept_by(lambda: loss.hidden(BATCH), torch.nn.ParameterList(copies))
+    assert loss.kept_bytes(BATCH, BATCH.input_ids.device)[0] == pytest.approx(measured, rel=0.1)
+
+
 @pytest.mark.parametrize("name", ["qwen3", "gemma2", "granite"])
 def test_what_regularises_a_step_is_that_of_the_plain_path(name):
     model, training = adapted(tiny(name)), TrainConfig(label_smoothing=0.2, kl_weight=0.5)
@@ -172,6 +189,19 @@ def test_greedy_answers_are_those_of_generate_side_by_side_with_other_adapters_a
     assert expected[0] != expected[1] != expected[2]
     prompts = [(prompt, adapter) for adapter in adapters for prompt in PROMPTS]
     assert answers(FastLlama(bare), prompts) == [answer for of_adapter in expected for answer in of_adapter]
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen2, window", "gemma2", "gemma3"])
+def test_a_prompt_that_is_read_in_parts_is_answered_as_one_that_is_not(name, monkeypatch):
+    llama, prompts = FastLlama(tiny(name)), [(prompt, None) for prompt in PROMPTS]
+    expected, read = answers(llama, prompts), []
+    monkeypatch.setattr("tunelab.fast.decode.READ_AT_ONCE", 6)
+    blocks = FastDecoder._blocks
+    monkeypatch.setattr(
+        FastDecoder, "_blocks", lambda self, ids, *rest: read.append(ids.shape[1]) or blocks(self, ids, *rest)
+    )
+    assert answers(llama, prompts) == expected
+    assert read == [6, 6, 6, 2] + [1] * NEW_TOKENS
 
 
 def greedy(model, prompt):
@@ -236,7 +266,7 @@ def test_what_the_forward_keeps_is_what_its_formula_says(name):
     copies = [t for a in loss.llama.adapters for t in (a.a, a.b)]
     measured = kept_by(lambda: loss.hidden(BATCH), torch.nn.ParameterList(copies))
     # besides: the angles of rotations, kept once for all layers, and the last norm
-    assert loss.kept_bytes(BATCH)[0] == pytest.approx(measured, rel=0.1)
+    assert loss.kept_bytes(BATCH, torch.device("cpu"))[0] == pytest.approx(measured, rel=0.1)
 
 
 def places(model):

@@ -8,8 +8,10 @@ import pytest
 import torch
 from torch.nn import functional
 
+from tunelab.fast import fused
 from tunelab.fast.attention import attend, attend_backward, attention, attention_backward, rotate_, signed
 from tunelab.fast.blocks import Around, AttentionBlock, AttentionPart, MLPBlock, MLPPart
+from tunelab.fast.fused import Sight
 from tunelab.fast.gate import ACTIVATIONS, SILU, gated, gated_backward
 from tunelab.fast.head import HEAD_CHUNK, Finish, Head, Norm, ScoredHead
 from tunelab.fast.layout import Heads, Layout, Mask
@@ -232,6 +234,34 @@ def test_attention_over_a_sharded_prefix_is_that_of_every_text_by_itself(layout,
     assert len(kept) == (4 if keeps else 1)
     assert close(attention_backward(dy, kept, heads, layout, mask), expected)
     assert close(attention_backward(dy, (qkv, *kept[3:]), heads, layout, mask), expected)
+
+
+@pytest.mark.parametrize("layout", [SHARDED, Layout(6, 3, 4), Layout(0, 3, 5), Layout(0, 1, 9)], ids=str)
+@pytest.mark.parametrize("window", [None, 1, 4, 8])
+@pytest.mark.parametrize("cap", [None, 2.0])
+def test_attention_as_a_gpu_has_it_is_that_of_every_text_by_itself(layout, window, cap, monkeypatch):
+    monkeypatch.setattr(fused, "CAPPED_NUMBERS", 600)  # a few queries at a time
+    heads = replace(HEADS, scaling=0.3, cap=cap)
+    qkv = random(layout.tokens, (heads.queries + 2 * heads.keys) * heads.size)
+    dy = without_padding(random(layout.tokens, heads.queries * heads.size, seed=1), layout)
+    y, (expected,) = by_autograd(lambda qkv: plain_attention(qkv, layout, heads, window), dy, qkv)
+    out = torch.empty_like(dy)
+    kept = attention(qkv, heads, layout, Sight(window), out=out)
+    assert [one.data_ptr() for one in kept] == [qkv.data_ptr()]  # and no weights
+    assert close(without_padding(out, layout), y)
+    assert close(attention_backward(dy, kept, heads, layout, Sight(window)), expected)
+
+
+@pytest.mark.parametrize("tokens", [1, 7, 64])
+@pytest.mark.parametrize("window", [None, 5])
+def test_blocks_of_queries_have_all_the_keys_that_they_see_and_few_more(tokens, window):
+    sight, seen = Sight(window), torch.zeros(tokens, tokens, dtype=torch.bool)
+    for queries, keys in sight.blocks(tokens, 4):
+        assert keys.stop == queries.stop
+        assert window is None or keys.stop - keys.start < window + 4
+        seen[queries, keys] = sight.of(queries, keys, torch.device("cpu"))
+    back = torch.arange(tokens)[:, None] - torch.arange(tokens)[None]
+    assert torch.equal(seen, (back >= 0) & (back < (window or tokens)))
 
 
 # the sublayers

@@ -34,6 +34,7 @@ def machine(monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device=None: (6 * GB, 16 * GB))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device=None: 3 * GB)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device=None: 2 * GB)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (8, 0))
     monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: 12 * GB)
     monkeypatch.setattr(torch.mps, "current_allocated_memory", lambda: 4 * GB)
 

@@ -203,6 +203,12 @@ def test_what_does_not_fit_the_run_is_not_offered():
     assert "Retry with gradient checkpointing" not in titles(base.model_copy(update={"technique": PrefixTuning()}))
     on = STARTED.model_copy(update={"gradient_checkpointing": True})
     assert "Retry with gradient checkpointing" not in titles(base, on)
+    full, on_gpu = base.model_copy(update={"technique": FullFineTuning()}), {"device": "cuda", "optimizer": "adamw"}
+    pages = "Retry with paged moments"
+    assert pages in titles(full, STARTED.model_copy(update=on_gpu))
+    assert pages not in titles(base, STARTED.model_copy(update=on_gpu))  # whose moments are small
+    assert pages not in titles(full)  # on a CPU
+    assert pages not in titles(full, STARTED.model_copy(update=on_gpu | {"optimizer": "paged_adamw_32bit"}))
     assert titles(base, None)[0] == "Retry in 4 bits"  # it ended while the model was loaded
     assert memory_fixes(base.model_copy(update={"technique": LoRA(r=2)}))
 

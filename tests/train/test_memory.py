@@ -100,7 +100,7 @@ def test_what_the_fast_forward_keeps_is_what_its_formula_says(tiny, settings, le
     assert layout_of(batch).keeps_weights(loss.llama.heads) is short  # attention weights grow with the square
     copies = [t for a in loss.llama.adapters for t in (a.a, a.b)]
     measured = kept_by(lambda: loss.hidden(batch), torch.nn.ParameterList(copies))
-    formula, positions = loss.kept_bytes(batch)
+    formula, positions = loss.kept_bytes(batch, torch.device("cpu"))
     assert positions == 3 * (3 + max(lengths) - 8)  # each of three rows has a third of the prefix
     # besides: the rotation's angles, kept once for all layers, and the last norm
     assert formula == pytest.approx(measured, rel=0.1)

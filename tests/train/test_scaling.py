@@ -23,6 +23,7 @@ from tunelab import (
 )
 from tunelab.data.batches import collate
 from tunelab.fast import choose_loss
+from tunelab.fast.head import Head, ScoredHead
 from tunelab.losses import PlainLoss
 from tunelab.run.events import StepDone
 from tunelab.train.checkpoints import newest_checkpoint
@@ -65,6 +66,23 @@ def test_gradients_in_fp16_are_those_of_fp32_however_many_tokens_a_step_has(tiny
     unscaled = trainer_of(tiny, "float16", technique, loss)
     unscaled.scaler = torch.amp.GradScaler("cpu", enabled=False)
     assert error(gradients(unscaled), right) > 0.03  # what it is there for
+
+
+def test_what_a_nearly_certain_token_still_teaches_is_not_lost_in_fp16():
+    generator = torch.Generator().manual_seed(0)
+    x, head = torch.randn(3, 32, generator=generator), 0.1 * torch.randn(320, 32, generator=generator)
+    targets = torch.tensor([5, 9, 200])
+    head[targets] = 17 * x / x.square().sum(1, keepdim=True)  # logits of 17 among small ones: p = 1 - 1e-5, about
+    x, head = x.half(), head.half()
+
+    def gradient(dtype, scale):
+        hidden = x.to(dtype, copy=True).requires_grad_()
+        (ScoredHead.apply(hidden, Head(head.to(dtype)), targets) * scale).backward()
+        return hidden.grad.float() / scale
+
+    right = gradient(torch.float64, 1.0)
+    assert 0 < float(right.abs().max()) < 1e-4
+    assert error(gradient(torch.float16, 2.0**16), right) < 0.002
 
 
 def test_loss_and_norm_are_told_unscaled(tiny):

@@ -170,7 +170,7 @@ class Owner:
         from tunelab.model import load as loading
 
         size = sum(file.stat().st_size for file in loading.find(spec).glob("*.safetensors"))
-        return 0 < ROOM_TO_LOAD * size < available_memory_bytes()
+        return 0 < ROOM_TO_LOAD * size < available_memory_bytes(loading.choose_device(spec))
 
     # who begins
 

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tunelab.fast import fused
+from tunelab.fast.fused import Sight
 from tunelab.fast.layout import Heads, Layout, Mask
 
 SOFTMAX_NUMBERS = 2**17  # of attention scores, how many are in fp32 at a time, about
@@ -94,18 +96,23 @@ def attend_backward(
     return torch.bmm(d_scores, k), torch.bmm(d_scores.transpose(1, 2), q), d_v
 
 
-def attention(qkv: Tensor, heads: Heads, layout: Layout, mask: Mask, out: Tensor) -> tuple[Tensor, ...]:
+def attention(qkv: Tensor, heads: Heads, layout: Layout, mask: Mask | Sight, out: Tensor) -> tuple[Tensor, ...]:
     """Mixed values of rotated qkv (N, (H + 2K) · D), into `out` (N, H · D). Gives what the backward needs: packed q, k
-    and v and the weights, or qkv alone (`Layout.keeps_weights`)."""
+    and v and the weights, or qkv alone (`Layout.keeps_weights`, and on a GPU, where no mask is made)."""
+    if isinstance(mask, Sight):
+        fused.attention(qkv, heads, layout, mask, out)
+        return (qkv,)
     q, k, v = heads.pack(qkv, layout)
     values, weights = attend(q, k, v, mask, heads.scale, heads.cap)
     heads.unpack_queries(values, layout.rows, out=out.unflatten(1, (heads.queries, heads.size)))
     return (q, k, v, weights) if layout.keeps_weights(heads) else (qkv,)
 
 
-def attention_backward(d: Tensor, kept: Sequence[Tensor], heads: Heads, layout: Layout, mask: Mask) -> Tensor:
+def attention_backward(d: Tensor, kept: Sequence[Tensor], heads: Heads, layout: Layout, mask: Mask | Sight) -> Tensor:
     """Gradient of rotated qkv (N, (H + 2K) · D), from that of the mixed values (N, H · D). `kept`: what `attention`
     gave, or qkv and the weights."""
+    if isinstance(mask, Sight):
+        return fused.attention_backward(d, kept[0], heads, layout, mask)
     if len(kept) == 4:
         q, k, v, weights = kept
     else:

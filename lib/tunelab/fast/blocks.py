@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from tunelab.fast.attention import attention, attention_backward, rotate_
+from tunelab.fast.fused import Sight
 from tunelab.fast.gate import SILU, Activation, gated, gated_backward
 from tunelab.fast.layout import Heads, Layout, Mask
 from tunelab.fast.linear import Stack
@@ -70,7 +71,7 @@ class AttentionPart:
     heads: Heads
     layout: Layout
     rotation: tuple[Tensor, Tensor] | None  # cos and signed sin (N, 1, D or less); None: without positions
-    mask: Mask
+    mask: Mask | Sight
     head_norms: HeadNorms | None = None
 
     @property

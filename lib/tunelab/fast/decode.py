@@ -27,6 +27,7 @@ from tunelab.fast.tree import Tree
 from tunelab.fast.weights import Weight
 
 LEAST_GROWTH = 64  # tokens
+READ_AT_ONCE = 512  # tokens of a prompt: what each of them sees is written down for so many at a time
 
 # name of a layer in the base -> A (r, in), B (out, r), scale
 Factors = dict[str, tuple[Tensor, Tensor, float]]
@@ -99,13 +100,15 @@ class FastDecoder:
     def __call__(self, input_ids: Tensor, padding: Tensor | None = None) -> Tensor:
         """Logits (rows, V) after input_ids (rows, T), which follow everything given before; `padding` (rows,) tokens at
         the left of each row, given with the first ones, are hidden from all others."""
-        llama, start = self.llama, self.length
-        end = start + input_ids.shape[1]
+        llama = self.llama
         if padding is not None:
             self.padding = padding.to(llama.embedding.device)
-        places = torch.arange(start, end, device=llama.embedding.device)
-        hidden = self._blocks(input_ids, places, places[:, None] >= torch.arange(end, device=places.device)[None])
-        self.length, self.last_hidden = end, hidden[:, -1]
+        self._hold(self.length + input_ids.shape[1])
+        for part in input_ids.split(READ_AT_ONCE, dim=1):
+            end = self.length + part.shape[1]
+            places = torch.arange(self.length, end, device=llama.embedding.device)
+            hidden = self._blocks(part, places, places[:, None] >= torch.arange(end, device=places.device)[None])
+            self.length, self.last_hidden = end, hidden[:, -1]
         return llama.logits(_normed(self.last_hidden, llama.norm))
 
     @torch.inference_mode()

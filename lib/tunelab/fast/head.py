@@ -15,6 +15,9 @@ HEAD_CHUNK = 256  # scored positions whose (chunk, V) logits exist at a time, wh
 CHUNK_NUMBERS = 2**25  # of logits at a time, at most: 64 MB in half precision
 SOFTMAX_ROWS = 16  # of those positions, how many are in fp32 at a time on a CPU: they stay in its cache
 SOFTMAX_NUMBERS = 2**20  # of them at most
+# in fp16 dz is kept so many times as large: of a token that is nearly certain it would be lost before the loss scale,
+# which comes after it, could save it. dz is at most 1, so that dx stays far below what fp16 can hold (65,504)
+FP16_SCALE = 256.0
 
 
 class Norm(Function):
@@ -121,7 +124,8 @@ class ScoredHead(Function):
         dx = dz E                                   (N, C), times the gradient of the loss
 
     The head is frozen, so dx is all there is: it is made in the forward, chunk by chunk, dz in the place of z, and
-    (N, V) logits never exist as a whole. Each row is moved by its greatest logit before exp, which changes neither.
+    (N, V) logits never exist as a whole. Each row is moved by its greatest logit before exp, which changes neither. In
+    fp16 dz and dx are FP16_SCALE times as large until the backward.
 
     Source: Hsu et al. 2024 (Liger Kernel), section 3.2, fused linear cross-entropy.
     """
@@ -129,6 +133,7 @@ class ScoredHead(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, head: Head, targets: Tensor) -> Tensor:
         dx = torch.empty_like(x) if ctx.needs_input_grad[0] else None
+        scale = FP16_SCALE if x.dtype == torch.float16 else 1.0
         total = x.new_zeros((), dtype=torch.float32)
         chunks = max(1, -(-len(x) // head.chunk))
         size = -(-len(x) // chunks // SOFTMAX_ROWS) * SOFTMAX_ROWS or 1  # alike: few rows would cost as much as many
@@ -150,6 +155,8 @@ class ScoredHead(Function):
                 if dx is not None:
                     p = wide.div_(normaliser)
                     p.scatter_add_(1, of_part[:, None], p.new_full((len(p), 1), -1.0))
+                    if scale != 1:
+                        p.mul_(scale)
                     part.copy_(p if head.finish is None else head.finish.backward_(p, slope))
             if dx is not None:
                 torch.mm(logits, head.matrix, out=dx[rows])
@@ -159,4 +166,6 @@ class ScoredHead(Function):
     @staticmethod
     def backward(ctx: Any, d_total: Tensor) -> Any:
         (dx,) = ctx.saved_tensors
+        if dx.dtype == torch.float16:  # in fp32, for the factor alone may be beyond fp16
+            return (dx.float() * (d_total / FP16_SCALE)).to(dx.dtype), None, None
         return dx * d_total.to(dx.dtype), None, None

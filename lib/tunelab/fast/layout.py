@@ -61,9 +61,10 @@ class Layout:
         shared, own = flat.unflatten(0, (self.rows, -1)).split([self.shard, self.length], dim=1)
         return shared, own
 
-    def kept(self, heads: Heads, normed: bool = False) -> int:
-        """Numbers that the backward of attention needs, of one layer; `normed`: with norms of queries and keys."""
-        if not self.keeps_weights(heads):
+    def kept(self, heads: Heads, weights: bool, normed: bool = False) -> int:
+        """Numbers that the backward of attention needs, of one layer; `weights`: attention weights are kept; `normed`:
+        with norms of queries and keys."""
+        if not weights:
             return self._flat(heads)
         return self._flat(heads) + self._weights(heads) if normed else self._packed(heads)
 

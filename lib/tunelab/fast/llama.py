@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -22,6 +23,7 @@ from tunelab.data.batches import Batch
 from tunelab.fast.attention import signed
 from tunelab.fast.blocks import AttentionBlock, AttentionPart, MLPBlock, MLPPart
 from tunelab.fast.frozen import FrozenCache, FrozenLayers
+from tunelab.fast.fused import Sight, is_fused
 from tunelab.fast.head import Head, Norm, ScoredHead
 from tunelab.fast.layout import Layout, Mask, layout_of
 from tunelab.fast.linear import Adapters, Joined
@@ -41,7 +43,7 @@ class _Step:
 
     layout: Layout
     rotations: dict[str | None, tuple[Tensor, Tensor] | None]  # of each kind, cos and signed sin (N, 1, D)
-    masks: dict[int | None, Mask]  # of each window
+    masks: dict[int | None, Mask | Sight]  # of each window
     matrices: dict[Adapters | None, tuple[Tensor, Tensor]]  # A and B of each; none where they are switched off
 
 
@@ -126,8 +128,7 @@ class FastLlama:
         stands for the layers below the lowest adapter."""
         x = self.embedded(input_ids)
         rotations = self.rotations(layout.positions.to(x.device), x)
-        longest = layout.prefix + layout.length
-        masks = {w: layout.mask(self.heads.per_group, x, within(w, longest)) for w in self._windows}
+        masks = {window: self._mask(layout, window, x) for window in self._windows}
         step = _Step(layout, rotations, masks, self._matrices())
         first = 0
         if frozen is not None:
@@ -136,6 +137,10 @@ class FastLlama:
         x = self._through(x, self.layers[first:-1], step)
         x = self._attention(x, self.layers[-1], step)
         return self._mlp(x[scored], self.layers[-1], step)  # nothing after this looks at other positions
+
+    def _mask(self, layout: Layout, window: int | None, like: Tensor) -> Mask | Sight:
+        window = within(window, layout.prefix + layout.length)
+        return Sight(window) if is_fused(like.device) else layout.mask(self.heads.per_group, like, window)
 
     def _matrices(self) -> dict[Adapters | None, tuple[Tensor, Tensor]]:
         """The adapters' matrices as their parameters are now; empty where they are switched off."""
@@ -161,17 +166,19 @@ class FastLlama:
         part = MLPPart(layer.around_mlp, gate_up, down, layer.activation)
         return MLPBlock.apply(x, part, *part.matrices)
 
-    def kept_bytes(self, layout: Layout, scored: int) -> int:
+    def kept_bytes(self, layout: Layout, scored: int, device: torch.device) -> int:
         """What the blocks keep for their backward (`save_for_backward` in `blocks.py`): per token x twice, mixed
         values, gate and up, what attention needs, what stands before a norm behind a sublayer, and what the adapters'
         first factors give. Below the lowest adapter there is no backward, and the last MLP sees scored positions only.
+        `device`: where it will be computed.
         """
         item, hidden = self.embedding.element_size(), self.embedding.shape[1]
         mixed = self.heads.queries * self.heads.size
         total, kept = 0, False
         for layer in self.layers:
             mlp_tokens = scored if layer is self.layers[-1] else layout.tokens
-            attended = layout.kept(self.heads, normed=layer.head_norms is not None)
+            weights = not is_fused(device) and layout.keeps_weights(self.heads)
+            attended = layout.kept(self.heads, weights, normed=layer.head_norms is not None)
             for parts, around, tokens, width, more in (
                 ((layer.qkv, layer.out), layer.around, layout.tokens, hidden + mixed, attended),
                 ((layer.gate_up, layer.down), layer.around_mlp, mlp_tokens, hidden + sum(layer.gate_up.widths), 0),
@@ -216,10 +223,10 @@ class FastLoss:
 
     fast = True
     why_plain = ""
-    attention = "grouped"
 
     def __init__(self, model: Any, cache_frozen: bool = False) -> None:
         self.model, self.llama = model, FastLlama(model).join()
+        self.attention = "sdpa" if is_fused(self.llama.embedding.device) else "grouped"
         self.scored_head = Head(self.llama.head_matrix, self.llama.finish)
         caches = cache_frozen and self.llama.first_adapted and self.llama.rows_alone
         self.cache = FrozenCache() if caches else None
@@ -228,11 +235,11 @@ class FastLoss:
         hidden, targets = self._hidden(batch)
         return ScoredHead.apply(hidden, self.scored_head, targets)
 
-    def kept_bytes(self, batch: Batch) -> tuple[int, int]:
-        """What the forward of a batch keeps for its backward, and how many positions it computes."""
+    def kept_bytes(self, batch: Batch, device: torch.device) -> tuple[int, int]:
+        """What the forward of a batch keeps for its backward on this device, and how many positions it computes."""
         layout = layout_of(batch)
         scored = batch.scored_tokens + -batch.scored_tokens % ROWS
-        return self.llama.kept_bytes(layout, scored), layout.tokens
+        return self.llama.kept_bytes(layout, scored, device), layout.tokens
 
     def head(self, hidden: Tensor) -> Tensor:
         return self.llama.logits(hidden)

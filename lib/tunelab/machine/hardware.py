@@ -102,10 +102,18 @@ def peak_memory_bytes() -> int:
 
 
 def gpu_peak_memory_bytes() -> int:
-    """The most memory tensors of this process have held on its CUDA GPU; 0 without one."""
+    """The most memory tensors of this process have held on its CUDA GPU since `forget_gpu_peak`; 0 without one."""
     import torch
 
     return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
+
+
+def forget_gpu_peak() -> None:
+    """Count `gpu_peak_memory_bytes` from now on: an earlier run of this process is not part of the next one."""
+    import torch
+
+    if torch.cuda.is_initialized():
+        torch.cuda.reset_peak_memory_stats()
 
 
 def release_free_memory() -> None:

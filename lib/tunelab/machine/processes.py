@@ -56,6 +56,12 @@ def join(device: str) -> None:
     assert state.num_processes == count(), f"{state.num_processes} of {count()} processes have met"
 
 
+def smallest(look: Callable[[], int]) -> int:
+    """The least of what `look` gives in each process: each may have a GPU of its own. All processes have to come here,
+    after `join`."""
+    return min(gathered([look()]))
+
+
 def agreed(look: Callable[[], Value]) -> Value:
     """What `look` gives, or raises, in the first process. All processes have to come here, after `join`."""
     if count() == 1:

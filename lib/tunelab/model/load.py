@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunelab.errors import UserError
-from tunelab.machine import hardware, libraries
+from tunelab.machine import gpus, hardware, libraries
 from tunelab.model import folder as folders
 from tunelab.model import from_gguf, hub, starter
+from tunelab.model.attention import choose_attention
 from tunelab.spec import STARTER, ModelSpec
 
 if TYPE_CHECKING:
@@ -274,8 +275,7 @@ def choose_dtype(spec: ModelSpec, device: torch.device) -> torch.dtype:
     if spec.dtype != "auto":
         return getattr(torch, spec.dtype)
     if device.type == "cuda":
-        # bf16 needs Ampere; transformers would accept it emulated on older cards
-        return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
+        return gpus.half_precision(device)
     return hardware.best_cpu_dtype() if device.type == "cpu" else torch.float16
 
 
@@ -306,17 +306,6 @@ def _load_weights(
     if device.type == "cpu":
         _leave_file(model)
     return model
-
-
-def choose_attention(folder: Path, device: torch.device, dtype: torch.dtype, asked: str | None = None) -> str:
-    """What the plain path attends with, 'eager' or 'sdpa': what is asked for, or faster here. Models whose scores are
-    changed before the softmax (Gemma 2 caps them, BLOOM adds ALiBi) have no 'sdpa'."""
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
-
-    kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(folders.read_config(folder)), None)
-    if not getattr(kind, "_supports_sdpa", False):
-        return "eager"
-    return asked or ("sdpa" if device.type != "cpu" else hardware.best_cpu_attention(dtype))
 
 
 def _leave_file(model: PreTrainedModel) -> None:

@@ -87,10 +87,10 @@ def bitsandbytes_config(spec: ModelSpec, dtype: torch.dtype) -> Any:
 
 def should_dequantize(spec: ModelSpec, weights: int, dtype: torch.dtype, device: torch.device) -> bool:
     """Whether to keep so many quantised weights dequantised: `keep_dequantized`, or for 'auto' while the device they
-    are on can afford it."""
+    are on can afford it, that of every process."""
     if spec.keep_dequantized != "auto":
         return spec.keep_dequantized
-    return processes.agreed(lambda: hardware.affords(weights * dtype.itemsize, device))
+    return bool(processes.smallest(lambda: hardware.affords(weights * dtype.itemsize, device)))
 
 
 def quantized_kinds() -> tuple[type[nn.Module], ...]:

@@ -21,6 +21,7 @@ from tunelab.run.events import Failed, Started
 from tunelab.run.process import SIGKILL, Evidence, evidence
 from tunelab.run.run import Run
 from tunelab.spec import Stage
+from tunelab.techniques import FullFineTuning
 
 Kind = Literal["memory", "disk", "killed", "crashed", "restarted", "said", "unknown"]
 SHORTEST = 64  # tokens: rows are not cut below it
@@ -58,7 +59,7 @@ def memory_fixes(config: RunConfig, started: Started | None = None) -> tuple[Fix
     """What makes a run take less memory, what changes the least first; `started`: what it had settled on, if it began
     to train."""
     kinds: tuple[Callable[[RunConfig, Started | None], Fix | None], ...]
-    kinds = (_smaller_batches, _checkpointing, _shorter_rows, _packed_weights, _quantised)
+    kinds = (_smaller_batches, _paged_moments, _checkpointing, _shorter_rows, _packed_weights, _quantised)
     if started is None:  # it ended while the model was loaded: no batch has been computed yet
         kinds = (_packed_weights, _quantised, _smaller_batches, _checkpointing, _shorter_rows)
     return tuple(_each(kinds, config, started))
@@ -195,6 +196,23 @@ def _checkpointing(config: RunConfig, started: Started | None) -> Fix | None:
         "Compute activations again in the backward pass (gradient checkpointing): the same result, much less memory, "
         "about a third slower.",
         changed(config, Changes(training={"gradient_checkpointing": True})),
+    )
+
+
+def _paged_moments(config: RunConfig, started: Started | None) -> Fix | None:
+    optimizers = {stage.training.optimizer for stage in config.stages} | {started.optimizer if started else ""}
+    on_gpu = started is not None and started.device.startswith("cuda")
+    if (
+        not on_gpu
+        or not isinstance(config.technique, FullFineTuning)
+        or any(name.startswith("paged") for name in optimizers)
+    ):
+        return None
+    return Fix(
+        "Retry with paged moments",
+        "Let AdamW's moments move to the machine's memory where the GPU has no room (optimizer paged_adamw_32bit): the "
+        "same result, slower by what has to move.",
+        changed(config, Changes(training={"optimizer": "paged_adamw_32bit"})),
     )
 
 

@@ -51,6 +51,7 @@ class Started(Event):
     forecast_bytes: int = 0  # of memory at the peak, the whole process; 0 where none could be made
     forecast_seconds: float = 0.0  # of the whole run, start-up included; 0 where none could be made
     gradient_checkpointing: bool = False
+    optimizer: str = ""  # of the first stage, 'auto' settled; '' in older logs: as the configuration says
     libraries_bytes: int = 0  # what the process held before the model was loaded; part of the forecast
     notes: tuple[str, ...] = ()  # rows dropped, columns detected, warnings
 

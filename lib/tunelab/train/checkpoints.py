@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tunelab.machine.files import replacing
+from tunelab.train.optimizer import placed
 
 KEEP = 2
 MANIFEST = "manifest.json"
@@ -101,7 +102,7 @@ def restore_optimizer(
         if index not in ("rng", "scaler"):
             parameter = parameters[int(index)]
             whole = value.ndim == 0 and value.dtype == torch.int64
-            optimizer.state[parameter][key] = int(value) if whole else value.to(parameter.device, copy=True)
+            optimizer.state[parameter][key] = int(value) if whole else placed(optimizer, parameter, key, value)
     torch.set_rng_state(tensors["rng.cpu"])
     if "rng.cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["rng.cuda"])

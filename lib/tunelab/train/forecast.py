@@ -41,6 +41,7 @@ class Forecast:
     working: int  # logits of a chunk, one layer's intermediate results
     apart: int  # the most at other moments: gradients in fp32 beside those in half precision, an evaluation's logits
     loading: int  # the most while the model is loaded and quantised
+    paged: int = 0  # moments that move to the machine's memory where a card is full; not part of `total`
     checkpoint: int = 0  # on the disk
     otherwise: int = 0  # weights, were a quantised base kept packed where it is kept unpacked, or the other way round
     checkpointing: bool = False
@@ -79,6 +80,8 @@ class Forecast:
         if self.otherwise:
             here, there = ("unpacked", "packed") if self.otherwise < self.weights else ("packed", "unpacked")
             parts_text += f"; the weights are kept {here}, {there} they would be {self.otherwise / 1e9:.2f}"
+        if self.paged:
+            parts_text += f"; {self.paged / 1e9:.2f} of paged moments besides, on the card as far as it has room"
         if self.checkpointing:
             parts_text += "; activations are computed again in the backward (gradient checkpointing)"
         short = "" if self.total <= free else f", and {free / 1e9:.1f} GB are free: lower batch_size or max_length"

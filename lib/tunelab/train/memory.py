@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from tunelab.techniques import Technique
 
 NF4_BYTES = 0.516  # per weight: 4 bits, and scales that are quantised themselves
-FUSED = "counted_sdpa"
+COUNTED = "counted_sdpa"
 # measured where the library was written, on two cores and a disk of a data centre
 STARTUP_SECONDS = 8.0  # of the worker, with its libraries
 WARM_UP_STEPS = 1  # what the first step takes longer: memory is used for the first time, kernels are made
@@ -61,13 +61,15 @@ def forecast(
     """
     import torch
 
-    from tunelab.model.load import choose_attention, empty_model, find
+    from tunelab.model.attention import choose_attention, needs_mask
+    from tunelab.model.load import empty_model, find
 
     loaded = base.model.device.type != "meta"
     folder = folder or find(config.model)
     chosen = choose_attention(folder, base.device, base.dtype)
     attention = base.model.config._attn_implementation if loaded else chosen
-    outline = replace(base, model=empty_model(folder, base.dtype, _counted(attention)))
+    counted = _counted(attention, needs_mask(attention, base.device))
+    outline = replace(base, model=empty_model(folder, base.dtype, counted))
     unpacked = _is_unpacked(base, loaded)
     of_base = {id(p) for p in outline.model.parameters()}
     with torch.device("meta"):
@@ -185,17 +187,19 @@ def _training(
     parameters."""
     from tunelab.data.batches import collate
     from tunelab.fast import choose_loss
+    from tunelab.train.optimizer import moment_bytes
 
     loss: Any = choose_loss(model, technique, training)
     batch, checkpointing = largest_batch(train, training), training.gradient_checkpointing is True
-    kept, positions = loss.kept_bytes(batch) if loss.fast else _saved(model, batch, checkpointing)
+    kept, positions = loss.kept_bytes(batch, base.device) if loss.fast else _saved(model, batch, checkpointing)
     on_gpu = base.device.type == "cuda"
     trained = [p for p in model.parameters() if p.requires_grad]
     count, gradients = sum(p.numel() for p in trained), sum(p.numel() * p.dtype.itemsize for p in trained)
     # a weight in half precision has an fp32 copy for the optimiser, and later a gradient in fp32 beside its own
     own = sum(p.numel() * (4 if p.dtype.itemsize == 4 else p.dtype.itemsize + 4) for p in trained)
     apart = gradients if gradients == 4 * count else gradients + 4 * count
-    moments = count * (2 if training.optimizer == "adamw_8bit" else 8)
+    moments = count * moment_bytes(training.optimizer)
+    paged = _paged(trained, training.optimizer) if on_gpu else 0
     best = 4 * count if held and training.keep_best else 0
     # a GPU has no mapped file beside the base's own weights where these are trained, and the best lie in the host
     elsewhere = best + sum(p.numel() * p.dtype.itemsize for p in trained if id(p) in of_base) if on_gpu else 0
@@ -203,13 +207,23 @@ def _training(
         seen = collate(evaluated, 0)
         apart = max(apart, _working(base, seen.input_ids.numel(), seen.scored_tokens, loss.fast, grad=False))
     return loss.fast, {
-        "trained": own + moments + best - elsewhere,
+        "trained": own + moments + best - elsewhere - paged,
+        "paged": paged,
         "checkpoint": own + moments + best,
         "gradients": gradients,
         "kept": kept,
         "working": _working(base, positions, batch.scored_tokens, loss.fast, grad=True),
         "apart": apart,
     }
+
+
+def _paged(trained: list[Any], optimizer: str) -> int:
+    """Bytes of the moments that lie in pages."""
+    from tunelab.train.optimizer import PAGED_NUMBERS, is_paged, moment_bytes
+
+    if not is_paged(optimizer):
+        return 0
+    return sum(p.numel() for p in trained if p.numel() >= PAGED_NUMBERS) * moment_bytes(optimizer)
 
 
 def largest_batch(rows: list[Encoded], training: TrainConfig) -> Batch:
@@ -277,27 +291,33 @@ def _working(base: Base, tokens: int, scored: int, fast: bool, grad: bool) -> in
     return logits + layer
 
 
-def _counted(attention: str) -> str:
+def _counted(attention: str, masked: bool = True) -> str:
     """The attention of an outline: the one that will run, or for PyTorch's fused one, which has no form of its own
-    there, one that keeps as much: q, k, v, the mask, the result and a number for each query, no weights."""
+    there, one that keeps as much: q, k, v, the mask, the result and a number for each query, no weights. `masked`:
+    rows are told where they end."""
     import torch
     from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.masking_utils import eager_mask
+    from transformers.masking_utils import eager_mask, sdpa_mask
 
-    if attention != "sdpa":
+    from tunelab.model.attention import FUSED
+
+    if attention not in FUSED:
         return attention
 
     def fused(module: Any, query: Any, key: Any, value: Any, mask: Any, **given: Any) -> tuple[torch.Tensor, None]:
         groups = query.shape[1] // key.shape[1]
         key, value = (part.repeat_interleave(groups, 1) if groups > 1 else part for part in (key, value))
-        mask = None if mask is None else mask.clone()  # made anew in each layer
+        mask = None if mask is None else torch.zeros_like(mask, dtype=query.dtype)  # made anew in each layer
         kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
         mixed = kernel(query, key, value, 0.0, mask is None, attn_mask=mask, scale=given.get("scaling"))[0]
         return mixed.transpose(1, 2).contiguous(), None
 
-    AttentionInterface.register(FUSED, fused)
-    AttentionMaskInterface.register(FUSED, eager_mask)
-    return FUSED
+    def without_padding(*args: Any, **given: Any) -> Any:
+        return sdpa_mask(*args, **given | {"attention_mask": None})
+
+    AttentionInterface.register(COUNTED, fused)
+    AttentionMaskInterface.register(COUNTED, eager_mask if masked else without_padding)
+    return COUNTED
 
 
 class _Saved:

@@ -41,7 +41,7 @@ from tunelab.model.load import unwrapped
 from tunelab.techniques import FullFineTuning, places
 from tunelab.train.checkpoints import trained_parameters
 from tunelab.train.forecast import EVAL_ROWS, Route
-from tunelab.train.optimizer import fp32_copy, make_optimizer
+from tunelab.train.optimizer import fp32_copy, make_optimizer, unpaged
 
 if TYPE_CHECKING:
     from tunelab.data import Encoded
@@ -257,7 +257,9 @@ class _Small:
         self.objective = Objective(self.loss, training, lambda: technique.off(model))
         self.weights = trained_parameters(self.model)
         self.copies = {name: fp32_copy(weight) for name, weight in self.weights.items()}
-        self.optimizer = make_optimizer(self.copies, training, 1e-6)
+        # pages are never given back, and what moves to the machine's memory depends on the whole
+        settings = training.model_copy(update={"optimizer": unpaged(training.optimizer)})
+        self.optimizer = make_optimizer(self.copies, settings, 1e-6)
 
     def batch(self, batch: Batch) -> None:
         for weight in self.weights.values():
