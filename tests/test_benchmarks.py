@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as results
-from benchmarks import verdict
+from benchmarks import switches, verdict
 from benchmarks.data import write_rows
 from benchmarks.generation import Int8, bytes_per_token
 from benchmarks.memory import SHAPES, config_of
@@ -21,6 +21,7 @@ from tunelab import LoRA, ModelSpec, TrainConfig, examine, load
 from tunelab.measure.ladder import RUNGS
 from tunelab.measure.metrics import ExactMatch
 from tunelab.measure.statistics import judge_all
+from tunelab.techniques import TECHNIQUES
 
 
 def test_a_figure_is_the_median_with_its_range():
@@ -74,6 +75,13 @@ def test_switches_are_settings_that_exist():
         ModelSpec(repo_id="starter", quantization="nf4", **settings.get("model", {}))
         LoRA(**settings.get("technique", {}))
         TrainConfig(**settings.get("training", {}))
+
+
+def test_the_fast_path_is_measured_with_every_kind_of_technique():
+    kinds = {settings.get("kind", "lora") for settings in switches.TECHNIQUES.values()}
+    assert kinds == set(TECHNIQUES)
+    for settings in switches.TECHNIQUES.values():
+        TECHNIQUES[settings.get("kind", "lora")](**settings)
 
 
 def test_large_data_holds_as_many_repeats_conflicts_and_empty_answers_as_it_says(tmp_path):
