@@ -48,7 +48,8 @@ class Side:
         rows: int = TRAIN_ROWS,
         settings: dict[str, dict[str, Any]] | None = None,
     ) -> None:
-        """`settings`: fields of ours that differ from the defaults, for "model", "technique" and "training"."""
+        """`settings`: fields of ours that differ from the defaults, for "model", "technique" (its kind is one) and
+        "training"."""
         command = [sys.executable, "-m", "benchmarks.sides", name, "--model", model]
         command += ["--quantization", quantization, "--dtype", dtype, "--device", device]
         command += ["--words", str(words), "--seed", str(seed), "--rows", str(rows)]
@@ -237,12 +238,13 @@ def _heldout(model: Any, tokenizer: Any, examples: list[Any]) -> Callable[[], fl
 def _ours(options: argparse.Namespace) -> Iterator[Any]:
     import torch
 
-    from tunelab import LoRA, ModelSpec, TrainConfig, load
+    from tunelab import ModelSpec, TrainConfig, load
     from tunelab.data.batches import collate
     from tunelab.data.encode import encode_all
     from tunelab.fast import choose_loss
     from tunelab.fast.llama import layout_of
     from tunelab.run.events import StepDone
+    from tunelab.techniques import TECHNIQUES
     from tunelab.train.loop import StageData, Trainer
 
     floor = hardware.resident_bytes() if options.device == "cpu" else 0
@@ -260,10 +262,11 @@ def _ours(options: argparse.Namespace) -> Iterator[Any]:
             **model_settings,
         )
     )
-    torch.manual_seed(options.seed)
-    technique = LoRA(**{"r": 16} | technique_settings)
-    model = technique.attach(base)
     rows, _ = encode_all(train, base.tokenizer, 1024)
+    torch.manual_seed(options.seed)
+    kind = technique_settings.pop("kind", "lora")
+    technique = TECHNIQUES[kind](**({"r": 16} if kind == "lora" else {}) | technique_settings)
+    model = technique.attach(base, rows)
     config = TrainConfig(
         steps=MANY,
         batch_size=BATCH,

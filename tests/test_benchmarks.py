@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as results
-from benchmarks import shapes, train_speed, trl_side, verdict
+from benchmarks import shapes, switches, train_speed, trl_side, verdict
 from benchmarks.data import write_rows
 from benchmarks.generation import Int8, bytes_per_token
 from benchmarks.memory import SHAPES, config_of
@@ -22,6 +22,7 @@ from tunelab import LoRA, ModelSpec, TrainConfig, examine, load
 from tunelab.measure.ladder import RUNGS
 from tunelab.measure.metrics import ExactMatch
 from tunelab.measure.statistics import judge_all
+from tunelab.techniques import TECHNIQUES
 
 
 def test_a_figure_is_the_median_with_its_range():
@@ -145,6 +146,13 @@ def test_trl_is_given_on_each_device_what_its_side_is_named_for(monkeypatch):
 def test_a_side_sees_one_card():
     assert one_card({})["CUDA_VISIBLE_DEVICES"] == "0"
     assert one_card({"CUDA_VISIBLE_DEVICES": "3,1", "HOME": "/"}) == {"CUDA_VISIBLE_DEVICES": "3", "HOME": "/"}
+
+
+def test_the_fast_path_is_measured_with_every_kind_of_technique():
+    kinds = {settings.get("kind", "lora") for settings in switches.TECHNIQUES.values()}
+    assert kinds == set(TECHNIQUES)
+    for settings in switches.TECHNIQUES.values():
+        TECHNIQUES[settings.get("kind", "lora")](**settings)
 
 
 def test_large_data_holds_as_many_repeats_conflicts_and_empty_answers_as_it_says(tmp_path):

@@ -15,9 +15,9 @@ from tests.helpers import VOCABULARY
 from tunelab import LoRA, TrainConfig
 from tunelab.data.batches import collate
 from tunelab.fast import choose_loss
+from tunelab.fast.changes import Unsupported
 from tunelab.fast.decode import FastDecoder
 from tunelab.fast.llama import FastLlama, FastLoss
-from tunelab.fast.structure import Unsupported
 from tunelab.losses import Objective, PlainLoss
 
 LONGROPE = {

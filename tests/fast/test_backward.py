@@ -15,7 +15,7 @@ from tunelab.fast.fused import Sight
 from tunelab.fast.gate import ACTIVATIONS, SILU, gated, gated_backward
 from tunelab.fast.head import HEAD_CHUNK, Finish, Head, Norm, ScoredHead
 from tunelab.fast.layout import Heads, Layout, Mask
-from tunelab.fast.linear import Stack
+from tunelab.fast.linear import Gradients, Stack, row_lengths
 from tunelab.fast.norm import RMS, HeadNorms
 
 EPSILON = 1e-5
@@ -80,19 +80,22 @@ def plain_rotation(x, angle):
     return torch.cat((turned.real, turned.imag), dim=-1)
 
 
-def plain_attention(qkv, layout=SHARDED, heads=HEADS, window=None):
-    """Every text by itself, with the whole prefix before its own tokens; the key of a group repeated for its queries.
-    Flat rows as `layout` has them, those of padding zero."""
+def plain_attention(qkv, layout=SHARDED, heads=HEADS, window=None, beside=None):
+    """Every text by itself, with what is beside and the whole prefix before its own tokens; the key of a group repeated
+    for its queries. Flat rows as `layout` has them, those of padding zero."""
     shards, own = layout.parts(qkv)
     prefix, out = shards.flatten(0, 1)[: layout.prefix], []
     for text in own:
         sequence = torch.cat((prefix, text))
         q, k, v = (part.transpose(0, 1) for part in heads.split(sequence))
+        if beside is not None:
+            k, v = (torch.cat((more, part), dim=1) for more, part in zip(beside, (k, v), strict=True))
         k, v = (part.repeat_interleave(heads.per_group, 0) for part in (k, v))
         scores = q @ k.transpose(1, 2) * (heads.scaling or heads.size**-0.5)
         scores = scores if heads.cap is None else heads.cap * torch.tanh(scores / heads.cap)
-        causal = torch.ones(len(sequence), len(sequence), dtype=torch.bool).tril()
-        causal = causal if window is None else causal.triu(1 - window)
+        more = k.shape[1] - len(sequence)
+        causal = torch.ones(len(sequence), k.shape[1], dtype=torch.bool).tril(more)
+        causal = causal if window is None else causal.triu(1 - window + more)
         out.append((scores.masked_fill(~causal, float("-inf")).softmax(-1) @ v).transpose(0, 1).flatten(1))
     of_prefix = functional.pad(out[0][: layout.prefix], (0, 0, 0, layout.sharded - layout.prefix))
     of_prefix = of_prefix.unflatten(0, (layout.rows, layout.shard))
@@ -115,10 +118,12 @@ def test_norm_gives_the_gradient_of_its_formula():
     weight, dy = random(64, seed=1), random(5, 64, seed=2)
     for x in (random(5, 64), 1e-3 * random(5, 64)):  # the second so small that epsilon counts
         leaf = x.clone().requires_grad_()
-        y = Norm.apply(leaf, weight, EPSILON)
-        expected, (dx,) = by_autograd(lambda x: plain_norm(x, weight), dy, x)
-        assert close(y.detach(), expected)
-        assert close(torch.autograd.grad(y, leaf, dy)[0], dx)
+        for adds_one in (False, True):
+            parameter = (weight - int(adds_one)).requires_grad_()
+            y = Norm.apply(leaf, parameter, RMS(parameter, EPSILON, adds_one))
+            expected, (dx, d_weight) = by_autograd(plain_norm, dy, x, weight)
+            assert close(y.detach(), expected)
+            assert all(map(close, torch.autograd.grad(y, (leaf, parameter), dy), (dx, d_weight)))
 
 
 @activations
@@ -133,9 +138,10 @@ def test_a_gated_unit_gives_the_gradient_of_its_formula(activation):
 def test_norms_of_queries_and_keys_give_the_gradients_of_their_formula(whole):
     norms = head_norms(whole)
     qkv, dy = (random(5, (HEADS.queries + 2 * HEADS.keys) * HEADS.size, seed=seed) for seed in (0, 1))
-    y, (expected,) = by_autograd(lambda qkv: plain_head_norms(qkv, norms), dy, qkv)
+    weights = [rms.parameter.requires_grad_() for rms in (norms.queries, norms.keys)]
+    y, (expected, *of_weights) = by_autograd(lambda qkv, *w: plain_head_norms(qkv, norms, w), dy, qkv, *weights)
     assert close(norms(qkv, HEADS), y)
-    norms.backward_(dy, qkv, HEADS)
+    assert all(map(close, norms.backward_(dy, qkv, HEADS), of_weights))
     assert close(dy, expected)
 
 
@@ -147,12 +153,11 @@ def head_norms(whole):
     return HeadNorms(*(RMS(weight, EPSILON) for weight in weights), whole=whole)
 
 
-def plain_head_norms(qkv, norms, heads=HEADS):
+def plain_head_norms(qkv, norms, weights=None, heads=HEADS):
     q, k, v = heads.split(qkv)
     flat = [part.flatten(1) if norms.whole else part for part in (q, k)]
-    normed = [
-        plain_norm(x, rms.weight).reshape(len(x), -1) for x, rms in zip(flat, (norms.queries, norms.keys), strict=True)
-    ]
+    weights = weights or (norms.queries.weight, norms.keys.weight)
+    normed = [plain_norm(x, weight).reshape(len(x), -1) for x, weight in zip(flat, weights, strict=True)]
     return torch.cat((*normed, v.flatten(1)), dim=1)
 
 
@@ -190,13 +195,65 @@ def test_a_stack_gives_the_gradients_of_x_and_of_its_adapters(rank):
     biased = replace(layers, bias=random(24, seed=7))
     assert close(biased.forward(buffer), y + biased.bias)
     assert close(biased.forward(buffer, residual=dy, alpha=0.5), 0.5 * (y + biased.bias) + dy)
-    ours, *of_ours = layers.backward(dy, x, layers.low_rank(buffer))
-    assert close(ours, dx)
-    none, *again = layers.backward(dy, x, layers.low_rank(buffer), needs_dx=False)
-    assert none is None
-    for kind in (of_ours, again):
-        assert all(close(got, expected) for got, expected in zip(kind, of_adapters or (), strict=bool(rank)))
-    assert rank or of_ours == again == [None, None]
+    for needed in (True, False):
+        gradients = Gradients()
+        ours = layers.backward(dy, x, layers.low_rank(buffer), gradients, needs_dx=needed)
+        assert close(ours, dx) if needed else ours is None
+        assert all(map(close, gradients.of(layers.trained), of_adapters))
+    assert len(layers.trained) == len(of_adapters)
+
+
+def lengths_of(weight, a, b):
+    return (weight if a is None else weight + b @ a).norm(dim=1)
+
+
+ADDED = {
+    "factors": lambda x, w, a, b, c, f: f * (plain_linear(x, w, a, b) + c),
+    "lengths": lambda x, w, a, b, c, f: f / lengths_of(w, a, b).detach() * plain_linear(x, w, a, b) + c,
+    "input factors": lambda x, w, a, b, c, f: plain_linear(x * f[: x.shape[1]], w, a, b) + c,
+    "weights": lambda x, w, a, b, c, f: plain_linear(x, w, a, b) + c + 0 * f.sum(),
+}
+
+
+@pytest.mark.parametrize("rank", [0, 4])
+@pytest.mark.parametrize("kind", ADDED)
+def test_what_is_added_to_a_stack_or_trained_of_it_has_its_gradients(kind, rank):
+    if kind == "lengths" and not rank:
+        pytest.skip("lengths are of rows with a low-rank change")
+    layers, weight, a, b = stack(16, 24, rank)
+    x, dy, bias, factors = random(5, 16, seed=8), random(5, 24, seed=9), random(24, seed=7), 1 + random(24, seed=6)
+    low_rank = [a, b] if rank else [torch.zeros(0, 16), torch.zeros(24, 0)]
+    y, expected = by_autograd(ADDED[kind], dy, x, weight, *low_rank, bias, factors[: 16 if "input" in kind else 24])
+    squares = weight.square().sum(1)
+    changes = {
+        "factors": {"factors": factors},
+        "lengths": {"factors": factors, "lengths": lambda w: row_lengths(w, squares, a, b), "bias_behind": True},
+        "input factors": {"input_factors": factors[:16]},
+        "weights": {"weights": [(slice(0, 10), weight[:10]), (slice(10, 24), weight[10:])]},
+    }
+    layers = replace(layers, bias=bias, biases=[(slice(0, 24), bias)], **changes[kind])
+    buffer, place = layers.input_buffer(x)
+    place.copy_(x)
+    unscaled = layers.scale_input_(place)
+    made, gradients = layers.product(buffer), Gradients()
+    assert close(layers.finished(made), y)
+    du = layers.finished_backward(dy, made, gradients)
+    dx = layers.backward(du, place, layers.low_rank(buffer), gradients)
+    dx = layers.input_backward(dx, unscaled, gradients)
+    d_x, d_weight, d_a, d_b, d_bias, d_factors = expected
+    own = [d_weight[:10], d_weight[10:]] if kind == "weights" else [d_factors]
+    order = [*[d_a, d_b] * bool(rank), *own, d_bias]
+    assert all(map(close, [dx, *gradients.of(layers.trained)], [d_x, *order]))
+    assert len(layers.trained) == len(order)
+
+
+def test_lengths_of_rows_are_those_of_the_whole_matrix():
+    weight, a, b = random(24, 16), random(6, 16, seed=1), random(24, 6, seed=2)
+    b[:10, 4:] = b[10:, :4] = 0  # two layers, each with rows and columns of its own
+    found = row_lengths(torch.cat((weight, b), 1), weight.square().sum(1), a, b)
+    assert close(found, lengths_of(weight.double(), a.double(), b.double()))
+    gone = row_lengths(torch.cat((-b @ a, b), 1), (b @ a).square().sum(1), a, b)
+    assert gone.isfinite().all()  # rounding may make a square less than nothing
 
 
 # attention
@@ -222,18 +279,20 @@ def test_attention_gives_the_gradients_through_its_softmax(cap):
 @pytest.mark.parametrize("layout", [SHARDED, Layout(6, 3, 4), Layout(0, 3, 5), Layout(0, 1, 9)], ids=str)
 @pytest.mark.parametrize("keeps", [True, False], ids=["kept", "again"])
 @pytest.mark.parametrize("window", [None, 1, 4, 8])
-def test_attention_over_a_sharded_prefix_is_that_of_every_text_by_itself(layout, keeps, window, monkeypatch):
+@pytest.mark.parametrize("more", [0, 3])
+def test_attention_over_a_sharded_prefix_is_that_of_every_text_by_itself(layout, keeps, window, more, monkeypatch):
     monkeypatch.setattr(Layout, "keeps_weights", lambda self, heads: keeps)
     heads = replace(HEADS, scaling=0.3, cap=2.0) if window == 4 else HEADS
+    layout, beside = replace(layout, beside=more), random(2, heads.keys, more, heads.size, seed=3)
     qkv = random(layout.tokens, (heads.queries + 2 * heads.keys) * heads.size)
     dy = without_padding(random(layout.tokens, heads.queries * heads.size, seed=1), layout)
-    y, (expected,) = by_autograd(lambda qkv: plain_attention(qkv, layout, heads, window), dy, qkv)
+    y, expected = by_autograd(lambda qkv, b: plain_attention(qkv, layout, heads, window, b), dy, qkv, beside)
     mask, out = layout.mask(heads.per_group, qkv, window), torch.empty_like(dy)
-    kept = attention(qkv, heads, layout, mask, out=out)
+    kept = attention(qkv, heads, layout, mask, out=out, beside=beside)
     assert close(without_padding(out, layout), y)
     assert len(kept) == (4 if keeps else 1)
-    assert close(attention_backward(dy, kept, heads, layout, mask), expected)
-    assert close(attention_backward(dy, (qkv, *kept[3:]), heads, layout, mask), expected)
+    for given in (kept, (qkv, *kept[3:])):
+        assert all(map(close, attention_backward(dy, given, heads, layout, mask, beside), expected))
 
 
 @pytest.mark.parametrize("layout", [SHARDED, Layout(6, 3, 4), Layout(0, 3, 5), Layout(0, 1, 9)], ids=str)
@@ -288,12 +347,12 @@ def check_block(block, part, plain, x, dy, *stacks, below, bias=()):
         return plain(x, [*first, *bias], *others)
 
     expected, gradients = by_autograd(formula, dy, x, *matrices)
-    given = [m if m is None else m.clone().requires_grad_() for m in part.matrices]
+    given = [matrix.clone().requires_grad_() for matrix in part.trained]
     leaf = x.clone().requires_grad_(below)
     y = block.apply(leaf, part, *given)
     asked = dy.any(1)
     assert close(y.detach()[asked], expected[asked])
-    leaves = [leaf] * below + [m for m in given if m is not None]
+    leaves = [leaf] * below + given
     assert y.requires_grad is bool(leaves)
     ours = torch.autograd.grad(y, leaves, dy) if leaves else ()
     for got, theirs in zip(ours, gradients[not below :], strict=True):
@@ -370,18 +429,19 @@ def check_attention_block(ranks, below, around, kind):
 def test_the_head_gives_cross_entropy_and_its_gradient_in_whole_and_part_chunks(count, finish):
     matrix, x = random(50, 16, seed=1), random(count + 7, 16)
     targets = torch.randint(50, (count,), generator=torch.Generator().manual_seed(2))
-    leaf = x.clone().requires_grad_()
-    loss = ScoredHead.apply(leaf, Head(matrix, finish), targets)
-    (ours,) = torch.autograd.grad(loss, leaf, torch.tensor(0.25))
+    leaf, trained = x.clone().requires_grad_(), matrix.requires_grad_()
+    loss = ScoredHead.apply(leaf, Head(matrix, finish), targets, trained)
+    ours, of_matrix = torch.autograd.grad(loss, (leaf, trained), torch.tensor(0.25))
 
-    def plain(x):
-        logits = x[:count] @ matrix.double().T
+    def plain(x, matrix):
+        logits = x[:count] @ matrix.T
         if finish is not None:
             logits = logits / finish.divisor
             logits = logits if finish.cap is None else finish.cap * torch.tanh(logits / finish.cap)
         return functional.cross_entropy(logits, targets, reduction="sum")
 
-    expected, (theirs,) = by_autograd(plain, torch.tensor(0.25), x)
+    expected, (theirs, their_matrix) = by_autograd(plain, torch.tensor(0.25), x, matrix.detach())
     assert loss.item() == pytest.approx(float(expected), rel=1e-6)
     assert close(ours, theirs)
+    assert close(of_matrix, their_matrix)
     assert not ours[count:].any()  # rows without a target

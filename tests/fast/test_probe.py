@@ -9,12 +9,12 @@ import torch
 
 from tests.architectures import GROUPED
 from tests.fast.test_architectures import adapted, every_family, tiny
-from tunelab import IA3, LoRA, TrainConfig
+from tunelab import LoRA, TrainConfig
 from tunelab.fast import choose_loss, probe, reading
 from tunelab.fast.blocks import AttentionPart
+from tunelab.fast.changes import Unsupported
 from tunelab.fast.llama import FastLoss
 from tunelab.fast.reading import read
-from tunelab.fast.structure import Unsupported
 from tunelab.losses import PlainLoss
 
 
@@ -47,7 +47,7 @@ def broken_weights(monkeypatch):
 
 def broken_backward(monkeypatch):
     """The right losses and wrong gradients."""
-    monkeypatch.setattr(AttentionPart, "turned_backward_", lambda self, d_qkv, qkv: d_qkv)
+    monkeypatch.setattr(AttentionPart, "turned_backward_", lambda self, d_qkv, qkv, gradients: d_qkv)
 
 
 def broken_decoder(monkeypatch):
@@ -145,12 +145,10 @@ def test_settings_that_the_fast_path_does_not_compute_are_named():
         choose_loss(model, technique, training).why_plain
         for technique, training in (
             (LoRA(), TrainConfig(fast=False)),
-            (LoRA(use_dora=True), None),
-            (IA3(), None),
             (LoRA(), TrainConfig(neftune_alpha=5.0)),
             (LoRA(), TrainConfig(gradient_checkpointing=True)),
         )
     ]
-    wanted = ["fast = false", "DoRA", "IA³", "neftune_alpha = 5", "gradient_checkpointing = true"]
+    wanted = ["fast = false", "neftune_alpha = 5", "gradient_checkpointing = true"]
     assert all(word in reason for word, reason in zip(wanted, reasons, strict=True)), reasons
     assert choose_loss(model, LoRA()).why_plain == ""

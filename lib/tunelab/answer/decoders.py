@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunelab.answer.generation import Decoder, PlainDecoder
+from tunelab.fast.changes import Unsupported
 from tunelab.fast.decode import Factors, FastDecoder
 from tunelab.fast.llama import FastLlama
 from tunelab.fast.probe import check
-from tunelab.fast.structure import Unsupported
 from tunelab.machine import hardware
 from tunelab.techniques import LoRA, Technique
 
@@ -82,7 +82,7 @@ class Resident:
         """A base whose result is attached already, as `model`; `llama`: how both compute their losses, if fast."""
         resident = cls(base)
         resident._attached, resident._knows_llama = (result, model), True
-        resident._llama = llama if llama is not None and llama.rows_alone else None
+        resident._llama = llama if _decodes(llama, result.technique) else None
         return resident
 
     def passes(self, results: Sequence[Result], columns: Collection[int] | None = None) -> Iterator[Pass]:
@@ -221,11 +221,18 @@ class Resident:
 def while_training(model: Any, technique: Technique, llama: FastLlama | None, tuned: bool) -> Pass:
     """How a model that is being trained answers now, with its adapter as it is, or without it; `llama`: how it computes
     its losses, if fast."""
-    if llama is not None and llama.rows_alone and isinstance(technique, LoRA):
+    if llama is not None and _decodes(llama, technique):
+        assert isinstance(technique, LoRA), technique
         factors = technique.factors_of(model) if tuned else None
         return Pass([0], lambda rows, capacity: [FastDecoder(llama, [factors] * rows, capacity)], padded=True)
     around = nullcontext if tuned else lambda: technique.off(model)
     return Pass([0], lambda rows, _capacity: [PlainDecoder(model, around, rows)], technique.rows_can_be_padded)
+
+
+def _decodes(llama: FastLlama | None, technique: Technique) -> bool:
+    """Whether it answers as the base, and as the model with the technique: in a batch it knows no other changes than
+    low-rank ones."""
+    return llama is not None and llama.rows_alone and technique.rows_can_differ
 
 
 def _batched(llama: FastLlama, results: Sequence[Result | None]) -> MakeDecoders:

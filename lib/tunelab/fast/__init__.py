@@ -2,7 +2,7 @@
 
 Each is switchable and tested for parity with the plain one; a model they do not know is computed by the plain one.
 
-    linear, layout ──> attention, norm, gate ──> blocks ──> head ──> structure, reading, frozen
+    linear, layout ──> attention, norm, gate ──> blocks ──> head ──> changes ──> structure, reading, frozen
         ──> llama (trains, scores), decode (answers) ──> probe (whether both compute what the model's own code does)
 
 Shapes: N tokens (the flat rows of a batch), C hidden size, F intermediate size of the MLP, H query heads, K key heads,
@@ -31,28 +31,26 @@ def loss_settings(training: TrainConfig) -> tuple[Any, ...]:
 
 
 def choose_loss(model: Any, technique: Technique, training: TrainConfig | None = None) -> Loss:
-    """The loss to train or score with: the fast one if it is asked for and computes this model, this technique and
-    these settings, else the plain one, which says why."""
+    """The loss to train or score with: the fast one if it is asked for and computes this model, what the technique
+    added to it and these settings, else the plain one, which says why."""
+    from tunelab.fast.changes import Unsupported
     from tunelab.fast.llama import FastLoss
     from tunelab.fast.probe import check
-    from tunelab.fast.structure import Unsupported
 
     training = training or TrainConfig()
-    if settings := _why_not(technique, training):
+    if settings := _why_not(training):
         return PlainLoss(model, training.neftune_alpha, why_plain=settings)
     try:
         check(model)
-        return FastLoss(model, training.cache_frozen)
+        return FastLoss(model, training.cache_frozen, joins=not technique.exchanges_weights)
     except Unsupported as reason:
         return PlainLoss(model, why_plain=str(reason))
 
 
-def _why_not(technique: Technique, training: TrainConfig) -> str:
+def _why_not(training: TrainConfig) -> str:
     """The setting that the fast path does not compute; nothing where there is none."""
     if not training.fast:
         return "fast = false"
-    if not technique.rows_can_differ:
-        return f"the technique is {'DoRA' if getattr(technique, 'use_dora', False) else technique.title}"
     if training.neftune_alpha:
         return f"neftune_alpha = {training.neftune_alpha:g}"
     return "gradient_checkpointing = true" if training.gradient_checkpointing is True else ""

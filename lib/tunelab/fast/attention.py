@@ -96,33 +96,38 @@ def attend_backward(
     return torch.bmm(d_scores, k), torch.bmm(d_scores.transpose(1, 2), q), d_v
 
 
-def attention(qkv: Tensor, heads: Heads, layout: Layout, mask: Mask | Sight, out: Tensor) -> tuple[Tensor, ...]:
-    """Mixed values of rotated qkv (N, (H + 2K) · D), into `out` (N, H · D). Gives what the backward needs: packed q, k
-    and v and the weights, or qkv alone (`Layout.keeps_weights`, and on a GPU, where no mask is made)."""
+def attention(
+    qkv: Tensor, heads: Heads, layout: Layout, mask: Mask | Sight, out: Tensor, beside: Tensor | None = None
+) -> tuple[Tensor, ...]:
+    """Mixed values of rotated qkv (N, (H + 2K) · D), into `out` (N, H · D). `beside`: keys and values (2, K, P, D) that
+    every text sees before its own. Gives what the backward needs: packed q, k and v and the weights, or qkv alone
+    (`Layout.keeps_weights`, and on a GPU, where no mask is made)."""
     if isinstance(mask, Sight):
+        assert beside is None, "what stands beside is attended to by a mask"
         fused.attention(qkv, heads, layout, mask, out)
         return (qkv,)
-    q, k, v = heads.pack(qkv, layout)
+    q, k, v = heads.pack(qkv, layout, beside)
     values, weights = attend(q, k, v, mask, heads.scale, heads.cap)
     heads.unpack_queries(values, layout.rows, out=out.unflatten(1, (heads.queries, heads.size)))
     return (q, k, v, weights) if layout.keeps_weights(heads) else (qkv,)
 
 
-def attention_backward(d: Tensor, kept: Sequence[Tensor], heads: Heads, layout: Layout, mask: Mask | Sight) -> Tensor:
-    """Gradient of rotated qkv (N, (H + 2K) · D), from that of the mixed values (N, H · D). `kept`: what `attention`
-    gave, or qkv and the weights."""
+def attention_backward(
+    d: Tensor, kept: Sequence[Tensor], heads: Heads, layout: Layout, mask: Mask | Sight, beside: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """Gradients of rotated qkv (N, (H + 2K) · D), and of what is beside (2, K, P, D), from that of the mixed values
+    (N, H · D). `kept`: what `attention` gave, or qkv and the weights."""
     if isinstance(mask, Sight):
-        return fused.attention_backward(d, kept[0], heads, layout, mask)
+        return fused.attention_backward(d, kept[0], heads, layout, mask), None
     if len(kept) == 4:
         q, k, v, weights = kept
     else:
-        q, k, v = heads.pack(kept[0], layout)
+        q, k, v = heads.pack(kept[0], layout, beside)
         weights = kept[1] if len(kept) == 2 else attend(q, k, v, mask, heads.scale, heads.cap)[1]
     d = heads.pack_queries(d.unflatten(1, (heads.queries, heads.size)), layout.rows)
     of_q, of_k, of_v = attend_backward(d, q, k, v, weights, heads.scale, heads.cap)
     d_qkv = d.new_empty(layout.tokens, (heads.queries + 2 * heads.keys) * heads.size)
     d_q, d_k, d_v = heads.split(d_qkv)
     heads.unpack_queries(of_q, layout.rows, out=d_q)
-    heads.unpack_keys(of_k, layout, out=d_k)
-    heads.unpack_keys(of_v, layout, out=d_v)
-    return d_qkv
+    of_beside = [heads.unpack_keys(packed, layout, out=part) for packed, part in ((of_k, d_k), (of_v, d_v))]
+    return d_qkv, None if beside is None else torch.stack(of_beside)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from tunelab.fast.norm import norm, norm_backward, normalised
+from tunelab.fast.norm import RMS, norm, norm_backward, normalised, weight_gradient
 
 HEAD_CHUNK = 256  # scored positions whose (chunk, V) logits exist at a time, where the vocabulary is not very large
 CHUNK_NUMBERS = 2**25  # of logits at a time, at most: 64 MB in half precision
@@ -21,18 +21,22 @@ FP16_SCALE = 256.0
 
 
 class Norm(Function):
-    """`norm` alone and its `norm_backward`, for the last one, before the head; apply to (x, weight, epsilon)."""
+    """`norm` alone and its backward, for the last one, before the head; apply to (x, the norm's parameter, the
+    norm)."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-        y, inverse = norm(x, weight, epsilon)
-        ctx.save_for_backward(x, weight, inverse)
+    def forward(ctx: Any, x: Tensor, parameter: Tensor, rms: RMS) -> Tensor:
+        y, inverse = norm(x, rms.weight, rms.epsilon)
+        ctx.rms = rms
+        ctx.save_for_backward(x, inverse)
         return y
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> Any:
-        x, weight, inverse = ctx.saved_tensors
-        return norm_backward(dy, normalised(x, inverse), weight, inverse), None, None
+        x, inverse = ctx.saved_tensors
+        x_hat, rms = normalised(x, inverse), ctx.rms
+        of_parameter = weight_gradient(dy, x_hat).to(rms.parameter.dtype) if ctx.needs_input_grad[1] else None
+        return norm_backward(dy, x_hat, rms.weight, inverse), of_parameter, None
 
 
 def chunk_rows(vocabulary: int) -> int:
@@ -77,7 +81,7 @@ class Finish:
 
 
 class Head:
-    """The frozen output matrix E (V, C), with buffers for the logits of a chunk.
+    """The output matrix E (V, C), with buffers for the logits of a chunk.
 
     They are used again at every step: memory of that size comes from the operating system anew each time, which takes
     longer than what is computed in it.
@@ -115,25 +119,28 @@ class Head:
 
 class ScoredHead(Function):
     """The cross-entropy summed over N scored positions, with its gradient computed on the way; apply to (x, head,
-    targets). Rows of x (N or more, C) without a target (N,) count nothing. With t the targets:
+    targets, the head's matrix). Rows of x (N or more, C) without a target (N,) count nothing. With t the targets:
 
         z = x Eᵀ                                    logits (N, V), finished as the model does (`Finish`)
         loss = Σ_n log Σ_v exp(z_nv) - z_n,t_n      = -Σ_n log softmax(z_n)[t_n]
 
         dz = softmax(z) - onehot(t)                 as ∂(log Σ exp z)/∂z_v = exp(z_v) / Σ exp z
         dx = dz E                                   (N, C), times the gradient of the loss
+        dE = dzᵀ x                                  (V, C), likewise, where E is trained
 
-    The head is frozen, so dx is all there is: it is made in the forward, chunk by chunk, dz in the place of z, and
-    (N, V) logits never exist as a whole. Each row is moved by its greatest logit before exp, which changes neither. In
-    fp16 dz and dx are FP16_SCALE times as large until the backward.
+    They are made in the forward, chunk by chunk, dz in the place of z, and (N, V) logits never exist as a whole. Each
+    row is moved by its greatest logit before exp, which changes neither. In fp16 they are FP16_SCALE times as large
+    until the backward.
 
     Source: Hsu et al. 2024 (Liger Kernel), section 3.2, fused linear cross-entropy.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, head: Head, targets: Tensor) -> Tensor:
-        dx = torch.empty_like(x) if ctx.needs_input_grad[0] else None
-        scale = FP16_SCALE if x.dtype == torch.float16 else 1.0
+    def forward(ctx: Any, x: Tensor, head: Head, targets: Tensor, matrix: Tensor) -> Tensor:
+        needs_dx, needs_matrix = ctx.needs_input_grad[0], ctx.needs_input_grad[3]
+        dx = torch.empty_like(x) if needs_dx else None
+        d_matrix = torch.zeros_like(matrix) if needs_matrix else None
+        scale = (FP16_SCALE if x.dtype == torch.float16 else 1.0) if needs_dx or needs_matrix else None
         total = x.new_zeros((), dtype=torch.float32)
         chunks = max(1, -(-len(x) // head.chunk))
         size = -(-len(x) // chunks // SOFTMAX_ROWS) * SOFTMAX_ROWS or 1  # alike: few rows would cost as much as many
@@ -141,31 +148,46 @@ class ScoredHead(Function):
             rows = slice(start, start + size)
             logits, known = head.logits(x[rows]), targets[rows]
             logits[len(known) :].zero_()
-            parts = logits[: len(known)].split(head.rows_at_a_time)
-            for part, of_part in zip(parts, known.split(head.rows_at_a_time), strict=True):
-                # in place: a call that makes its own fp32 copy waits longer for that memory than it computes
-                wide = head.scratch(len(part)).copy_(part)
-                if head.finish is not None:
-                    slope = head.slope(len(part))
-                    head.finish.apply_(wide, slope)
-                wide.sub_(wide.amax(1, keepdim=True))
-                of_target = wide.gather(1, of_part[:, None])
-                normaliser = wide.exp_().sum(1, keepdim=True)
-                total += (normaliser.log() - of_target).sum()
-                if dx is not None:
-                    p = wide.div_(normaliser)
-                    p.scatter_add_(1, of_part[:, None], p.new_full((len(p), 1), -1.0))
-                    if scale != 1:
-                        p.mul_(scale)
-                    part.copy_(p if head.finish is None else head.finish.backward_(p, slope))
+            total += _losses(logits[: len(known)], head, known, scale)
             if dx is not None:
-                torch.mm(logits, head.matrix, out=dx[rows])
-        ctx.save_for_backward(dx)
+                torch.mm(logits, matrix, out=dx[rows])
+            if d_matrix is not None:
+                d_matrix.addmm_(logits.T, x[rows])
+        ctx.save_for_backward(dx, d_matrix)
         return total
 
     @staticmethod
     def backward(ctx: Any, d_total: Tensor) -> Any:
-        (dx,) = ctx.saved_tensors
-        if dx.dtype == torch.float16:  # in fp32, for the factor alone may be beyond fp16
-            return (dx.float() * (d_total / FP16_SCALE)).to(dx.dtype), None, None
-        return dx * d_total.to(dx.dtype), None, None
+        scaled = [d if d is None else _times(d, d_total) for d in ctx.saved_tensors]
+        return scaled[0], None, None, scaled[1]
+
+
+def _times(d: Tensor, d_total: Tensor) -> Tensor:
+    """A gradient of the sum of losses, times that of what follows from the sum."""
+    if d.dtype == torch.float16:  # in fp32, for the factor alone may be beyond fp16
+        return (d.float() * (d_total / FP16_SCALE)).to(d.dtype)
+    return d * d_total.to(d.dtype)
+
+
+def _losses(logits: Tensor, head: Head, targets: Tensor, scale: float | None) -> Tensor:
+    """The sum of the cross-entropies of logits (n, V), which are overwritten by `scale` times their gradients where
+    there is one (`ScoredHead`)."""
+    total = logits.new_zeros((), dtype=torch.float32)
+    parts = zip(logits.split(head.rows_at_a_time), targets.split(head.rows_at_a_time), strict=True)
+    for part, of_part in parts:
+        # in place: a call that makes its own fp32 copy waits longer for that memory than it computes
+        wide = head.scratch(len(part)).copy_(part)
+        if head.finish is not None:
+            slope = head.slope(len(part))
+            head.finish.apply_(wide, slope)
+        wide.sub_(wide.amax(1, keepdim=True))
+        of_target = wide.gather(1, of_part[:, None])
+        normaliser = wide.exp_().sum(1, keepdim=True)
+        total += (normaliser.log() - of_target).sum()
+        if scale is not None:
+            p = wide.div_(normaliser)
+            p.scatter_add_(1, of_part[:, None], p.new_full((len(p), 1), -1.0))
+            if scale != 1:
+                p.mul_(scale)
+            part.copy_(p if head.finish is None else head.finish.backward_(p, slope))
+    return total

@@ -29,6 +29,7 @@ class Layout:
     prefix: int  # P
     rows: int  # B
     length: int  # T
+    beside: int = 0  # keys and values that every text sees besides, at the positions before its own
 
     @property
     def shard(self) -> int:
@@ -49,7 +50,12 @@ class Layout:
     def positions(self) -> Tensor:
         """The position (N,) of each flat row in its text."""
         own = torch.arange(self.prefix, self.prefix + self.length)
-        return self.lay(torch.arange(self.prefix), own.expand(self.rows, -1))
+        return self.beside + self.lay(torch.arange(self.prefix), own.expand(self.rows, -1))
+
+    @property
+    def seen(self) -> int:
+        """How many keys a text has: what is beside, the prefix with its padding, and its own."""
+        return self.beside + self.sharded + self.length
 
     def lay(self, shared: Tensor, own: Tensor) -> Tensor:
         """Flat rows (N, …) of what belongs to the prefix (P, …) and to the texts (B, T, …)."""
@@ -61,12 +67,12 @@ class Layout:
         shared, own = flat.unflatten(0, (self.rows, -1)).split([self.shard, self.length], dim=1)
         return shared, own
 
-    def kept(self, heads: Heads, weights: bool, normed: bool = False) -> int:
-        """Numbers that the backward of attention needs, of one layer; `weights`: attention weights are kept; `normed`:
-        with norms of queries and keys."""
+    def kept(self, heads: Heads, weights: bool, again: bool = False) -> int:
+        """Numbers that the backward of attention needs, of one layer; `weights`: attention weights are kept; `again`:
+        where q, k and v are made again of what was before their norms or factors."""
         if not weights:
             return self._flat(heads)
-        return self._flat(heads) + self._weights(heads) if normed else self._packed(heads)
+        return self._flat(heads) + self._weights(heads) if again else self._packed(heads)
 
     def keeps_weights(self, heads: Heads) -> bool:
         """Whether packed q, k and v and the attention weights are kept for the backward. They grow with the square of
@@ -78,27 +84,29 @@ class Layout:
         return self.tokens * (heads.queries + 2 * heads.keys) * heads.size
 
     def _weights(self, heads: Heads) -> int:
-        return self.tokens * heads.queries * (self.sharded + self.length)
+        return self.tokens * heads.queries * self.seen
 
     def _packed(self, heads: Heads) -> int:
-        of_keys = self.rows * (self.sharded + self.length) * heads.keys * heads.size
+        of_keys = self.rows * self.seen * heads.keys * heads.size
         return self._weights(heads) + self.tokens * heads.queries * heads.size + 2 * of_keys
 
     def mask(self, per_group: int, like: Tensor, window: int | None = None) -> Mask:
         """What hides from each query what it may not look at: `per_group` queries of each token ask the same key.
         `window`: a query sees so many tokens, the last of them itself; None: all before it."""
-        hidden, shards = float("-inf"), torch.arange(self.sharded, device=like.device)
-        texts = torch.arange(self.prefix, self.prefix + self.length, device=like.device)
-        own = like.new_zeros(self.length, self.sharded + self.length)
-        own.masked_fill_(_unseen(texts, torch.cat((shards, texts)), window), hidden)
-        own[:, self.prefix : self.sharded] = hidden
-        of_prefix = like.new_zeros(self.shard, self.sharded + self.length)
-        of_prefix[:, self.sharded :] = hidden
+        hidden, device = float("-inf"), like.device
+        before = torch.arange(self.beside + self.sharded, device=device)  # what is beside, and the shards
+        shards = before[self.beside :]
+        texts = self.beside + torch.arange(self.prefix, self.prefix + self.length, device=device)
+        own = like.new_zeros(self.length, self.seen)
+        own.masked_fill_(_unseen(texts, torch.cat((before, texts)), window), hidden)
+        own[:, self.beside + self.prefix : self.beside + self.sharded] = hidden
+        of_prefix = like.new_zeros(self.shard, self.seen)
+        of_prefix[:, len(before) :] = hidden
         everywhere = torch.cat((of_prefix, own)).repeat(per_group, 1)
         if not self.prefix:
             return Mask(everywhere, None)
-        within = like.new_zeros(self.sharded, self.sharded).masked_fill_(_unseen(shards, shards, window), hidden)
-        return Mask(everywhere, within.view(self.rows, 1, 1, self.shard, self.sharded))
+        within = like.new_zeros(self.sharded, len(before)).masked_fill_(_unseen(shards, before, window), hidden)
+        return Mask(everywhere, within.view(self.rows, 1, 1, self.shard, len(before)))
 
 
 def _unseen(queries: Tensor, keys: Tensor, window: int | None) -> Tensor:
@@ -111,16 +119,16 @@ def _unseen(queries: Tensor, keys: Tensor, window: int | None) -> Tensor:
 class Mask:
     """Zero where a query may look, -inf elsewhere, in two parts, of which the second is small."""
 
-    everywhere: Tensor  # (H / K · (s + T), B · s + T): the same for all texts
-    within: Tensor | None  # (B, 1, 1, s, B · s): inside the prefix, of which each text has other tokens
+    everywhere: Tensor  # (H / K · (s + T), P' + B · s + T): the same for all texts; P' is what is beside
+    within: Tensor | None  # (B, 1, 1, s, P' + B · s): inside the prefix, of which each text has other tokens
 
     def add_within(self, scores: Tensor) -> None:
-        """Adds the second part to packed scores (B · K, H / K · (s + T), B · s + T)."""
+        """Adds the second part to packed scores (B · K, H / K · (s + T), P' + B · s + T)."""
         if self.within is not None:
-            rows, _, _, shard, sharded = self.within.shape
-            tokens = shard + scores.shape[2] - sharded
+            rows, _, _, shard, before = self.within.shape
+            tokens = shard + scores.shape[2] - before
             of_texts = scores.unflatten(0, (rows, -1)).unflatten(2, (-1, tokens))
-            of_texts[:, :, :, :shard, :sharded].add_(self.within)
+            of_texts[:, :, :, :shard, :before].add_(self.within)
 
 
 @dataclass(frozen=True)
@@ -141,10 +149,12 @@ class Heads:
     def scale(self) -> float:
         return self.size**-0.5 if self.scaling is None else self.scaling
 
-    def pack(self, qkv: Tensor, layout: Layout) -> tuple[Tensor, Tensor, Tensor]:
-        """q, k and v of flat rows (N, (H + 2K) · D), packed for `attend`."""
+    def pack(self, qkv: Tensor, layout: Layout, beside: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """q, k and v of flat rows (N, (H + 2K) · D), packed for `attend`; `beside`: keys and values (2, K, P, D)."""
         q, k, v = self.split(qkv)
-        return self.pack_queries(q, layout.rows), self.pack_keys(k, layout), self.pack_keys(v, layout)
+        keys, values = (None, None) if beside is None else beside
+        packed = self.pack_queries(q, layout.rows)
+        return packed, self.pack_keys(k, layout, keys), self.pack_keys(v, layout, values)
 
     def pack_queries(self, q: Tensor, rows: int) -> Tensor:
         """(B · L, H, D) -> (B · K, H / K · L, D)."""
@@ -156,23 +166,30 @@ class Heads:
         packed = q.view(rows, self.keys, self.per_group, -1, self.size).permute(0, 3, 1, 2, 4)
         out.unflatten(0, (rows, -1)).unflatten(2, (self.keys, -1)).copy_(packed)
 
-    def pack_keys(self, flat: Tensor, layout: Layout) -> Tensor:
-        """Keys or values (N, K, D) -> (B · K, B · s + T, D): every text has the whole prefix before its own."""
+    def pack_keys(self, flat: Tensor, layout: Layout, beside: Tensor | None = None) -> Tensor:
+        """Keys or values (N, K, D) -> (B · K, S, D): every text has what is beside (K, P, D) and the whole prefix
+        before its own."""
         shared, own = layout.parts(flat)
-        packed = flat.new_empty(layout.rows, self.keys, layout.sharded + layout.length, self.size)
+        packed = flat.new_empty(layout.rows, self.keys, layout.seen, self.size)
+        start, end = layout.beside, layout.beside + layout.sharded
+        if beside is not None:
+            packed[:, :, :start] = beside
         if layout.prefix:
-            packed[:, :, : layout.sharded] = shared.flatten(0, 1).transpose(0, 1)
-        packed[:, :, layout.sharded :] = own.transpose(1, 2)
+            packed[:, :, start:end] = shared.flatten(0, 1).transpose(0, 1)
+        packed[:, :, end:] = own.transpose(1, 2)
         return packed.flatten(0, 1)
 
-    def unpack_keys(self, packed: Tensor, layout: Layout, out: Tensor) -> None:
-        """Gradients of what `pack_keys` was given, into `out` (N, K, D): the prefix collects from every text."""
+    def unpack_keys(self, packed: Tensor, layout: Layout, out: Tensor) -> Tensor:
+        """Gradients of what `pack_keys` was given, into `out` (N, K, D): the prefix collects from every text. Gives
+        those of what is beside (K, P, D), which does as well, in fp32."""
         shared, own = layout.parts(out)
         packed = packed.unflatten(0, (layout.rows, -1))
-        own.copy_(packed[:, :, layout.sharded :].transpose(1, 2))
+        start, end = layout.beside, layout.beside + layout.sharded
+        own.copy_(packed[:, :, end:].transpose(1, 2))
         if layout.prefix:
-            total = packed[:, :, : layout.sharded].sum(0, dtype=torch.float32)  # (K, B · s, D)
+            total = packed[:, :, start:end].sum(0, dtype=torch.float32)  # (K, B · s, D)
             shared.copy_(total.transpose(0, 1).unflatten(0, (layout.rows, -1)))
+        return packed[:, :, :start].sum(0, dtype=torch.float32)
 
     def split(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(N, (H + 2K) · D) -> q (N, H, D), k (N, K, D), v (N, K, D), all views."""
@@ -180,11 +197,12 @@ class Heads:
         return heads.split([self.queries, self.keys, self.keys], dim=1)
 
 
-def layout_of(batch: Batch) -> Layout:
-    """How the rows of a batch lie flat, with what they all begin with once."""
+def layout_of(batch: Batch, before: int = 0, beside: int = 0) -> Layout:
+    """How the rows of a batch lie flat, with what they all begin with once: so many virtual tokens `before` the text,
+    too. `beside`: how many keys and values they see besides."""
     rows, length = batch.input_ids.shape
     prefix = shared_prefix(batch)
-    return Layout(prefix, rows, length - prefix)
+    return Layout(before + prefix, rows, length - prefix, beside)
 
 
 def shared_prefix(batch: Batch) -> int:

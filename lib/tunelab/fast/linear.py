@@ -1,4 +1,4 @@
-"""Frozen linear layers that read the same input, and their LoRA factors, as one product: forward and backward."""
+"""Linear layers that read the same input, and what techniques add to them, as one product: forward and backward."""
 
 from __future__ import annotations
 
@@ -67,22 +67,43 @@ class Joined(Function):
         return None, *of_factors
 
 
+class Gradients:
+    """What a sublayer's backward gives its trained tensors, as it finds it."""
+
+    def __init__(self) -> None:
+        self._found: dict[int, Tensor] = {}
+
+    def add(self, tensor: Tensor, gradient: Tensor) -> None:
+        """The gradient of a tensor, in any precision."""
+        self._found[id(tensor)] = gradient.to(tensor.dtype)
+
+    def of(self, tensors: Sequence[Tensor]) -> list[Tensor | None]:
+        """In the order of the tensors; None where there is none."""
+        return [self._found.get(id(tensor)) for tensor in tensors]
+
+
 @dataclass
 class Stack:
-    """Frozen linear layers side by side with their adapters, for x (N, C) and its low-rank part h = x Aᵀ (N, R):
+    """Linear layers side by side with their adapters, for x (N, C) and its low-rank part h = x Aᵀ (N, R):
 
-        y = x Wᵀ + h Bᵀ = [x, h] [W, B]ᵀ        (N, O), plus the bias of layers that have one
+        u = x Wᵀ + h Bᵀ = [x, h] [W, B]ᵀ        (N, O), plus the bias of layers that have one
+        y = f · u                               with factors f (O,); y = u without
 
-        [g, dh] = dy [W, B]                     (N, C + R), g through W alone
+        du = f · dy
+        df = Σ_n dy · u                         (O,)
+        [g, dh] = du [W, B]                     (N, C + R), g through W alone
         dx = g + dh A                           (N, C), through W and through h
         dA = dhᵀ x                              (R, C)
-        dB = dyᵀ h                              (O, R)
+        dB = duᵀ h                              (O, R)
+        dW = duᵀ x                              (O, C), where W is trained
 
-    For y changes by δx Wᵀ + δh Bᵀ + h δBᵀ and h by δx Aᵀ + x δAᵀ; W is frozen. With W and B side by side, one product
-    gives what takes two: y in the forward, g and dh in the backward. So x lies in a buffer with R spare columns behind
-    it, for h.
+    For u changes by δx Wᵀ + δh Bᵀ + h δBᵀ + x δWᵀ and h by δx Aᵀ + x δAᵀ. With W and B side by side, one product gives
+    what takes two: u in the forward, g and dh in the backward. So x lies in a buffer with R spare columns behind it,
+    for h. The factors are the learned ones of IA³, or with `lengths` n (O,), those of the rows of W + B A, f = m / n
+    for learned lengths m (DoRA). n counts as a constant in the backward.
 
-    Source: Hu et al. 2021, section 4.1, equation 3; the gradients are derived here.
+    Source: Hu et al. 2021, section 4.1, equation 3; Liu, S.-Y., et al. 2024 (DoRA), equation 5 and section 4.3; Liu,
+    H., et al. 2022 (IA³), section 3.3; the gradients are derived here.
     """
 
     joined: Callable[[], Tensor]  # W and B: (O, C + R)
@@ -90,11 +111,19 @@ class Stack:
     a: Tensor | None = None  # (R, C); None: without adapters
     b: Tensor | None = None  # (O, R): lies in `joined`, stands here to be given its gradient
     bias: Tensor | None = None  # (O,)
+    factors: Tensor | None = None  # (O,), in fp32: f, or m where there are `lengths`
+    lengths: Callable[[Tensor], Tensor] | None = None  # [W, B] -> n (O,), in fp32
+    bias_behind: bool = False  # y = f · u + bias, and u without it (DoRA)
+    input_factors: Tensor | None = None  # (C,), in fp32: x is what was given times them
+    weights: Sequence[tuple[slice, Tensor]] = ()  # the trained ones of W, and which rows of it they are
+    biases: Sequence[tuple[slice, Tensor]] = ()  # likewise
 
     @property
-    def matrices(self) -> tuple[Tensor | None, Tensor | None]:
-        """The adapters', as a `Function` is applied to them."""
-        return self.a, self.b
+    def trained(self) -> list[Tensor]:
+        """What is given a gradient, as a `Function` is applied to it."""
+        changes = (self.a, self.b, self.factors, self.input_factors)
+        own = (tensor for _rows, tensor in (*self.weights, *self.biases))
+        return [*(tensor for tensor in changes if tensor is not None), *own]
 
     def input_buffer(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """For the input of as many rows as `like` has: what `forward` takes (N, C + R), and the part to fill (N, C)."""
@@ -105,23 +134,97 @@ class Stack:
         """h = x Aᵀ (N, R), as `forward` left it in its buffer: a copy, the rest need not stay."""
         return buffer[:, self.inputs :].clone()
 
+    def scale_input_(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Multiplies by the factors of the input, in place; keeps what it was, where there are some."""
+        if self.input_factors is None:
+            return ()
+        given = x.clone()
+        x.mul_(self.input_factors)
+        return (given,)
+
     def forward(self, buffer: Tensor, residual: Tensor | None = None, alpha: float = 1.0) -> Tensor:
-        """y (N, O) of the x in a buffer (N, C + R), whose spare columns are filled; or residual + alpha · y."""
+        """y (N, O) of the x in a buffer (N, C + R), whose spare columns are filled; or residual + alpha · y. Of a stack
+        without factors."""
+        return self._product(self.joined(), buffer, self.bias, residual, alpha)
+
+    def product(self, buffer: Tensor) -> tuple[Tensor, ...]:
+        """What `finished` makes y of, and all that the backward needs for it: u, or y itself without factors, and
+        1 / n, if there are lengths."""
+        joined = self.joined()
+        u = self._product(joined, buffer, None if self.bias_behind else self.bias)
+        return (u,) if self.lengths is None else (u, self.lengths(joined).reciprocal_())
+
+    def finished(self, made: Sequence[Tensor]) -> Tensor:
+        """y (N, O): a new tensor with factors."""
+        u = made[0]
+        if self.factors is None:
+            return u
+        y = torch.mul(u, self._factors(made), out=torch.empty_like(u))
+        return y.add_(self.bias) if self.bias_behind and self.bias is not None else y
+
+    def finished_backward(self, dy: Tensor, made: Sequence[Tensor], gradients: Gradients) -> Tensor:
+        """Gradient of u (N, O), from that of y."""
+        of_bias = dy
+        if self.factors is not None:
+            wide = dy.float()
+            d_factors = (wide * made[0]).sum(0)
+            gradients.add(self.factors, d_factors if self.lengths is None else d_factors * made[1])
+            dy = torch.mul(wide, self._factors(made), out=torch.empty_like(dy))
+        for rows, bias in self.biases:
+            gradients.add(bias, (of_bias if self.bias_behind else dy)[:, rows].sum(0))
+        return dy
+
+    def backward(
+        self, du: Tensor, x: Tensor, low_rank: Tensor, gradients: Gradients, needs_dx: bool = True
+    ) -> Tensor | None:
+        """Gradient of x (N, C), None unless `needs_dx`, from du (N, O), x and h."""
+        joined = self.joined()
+        for rows, weight in self.weights:
+            gradients.add(weight, du[:, rows].T @ x)
+        if self.a is None or self.b is None:
+            return du @ joined[:, : self.inputs] if needs_dx else None
+        gradients.add(self.b, du.T @ low_rank)
+        if not needs_dx:
+            gradients.add(self.a, (du @ joined[:, self.inputs :]).T @ x)
+            return None
+        dx, d_low_rank = (du @ joined).split([self.inputs, len(self.a)], dim=1)
+        gradients.add(self.a, d_low_rank.T @ x)
+        return dx.addmm_(d_low_rank, self.a)
+
+    def input_backward(self, dx: Tensor, kept: Sequence[Tensor], gradients: Gradients) -> Tensor:
+        """Gradient of what `scale_input_` was given, from that of x, and what it kept."""
+        if self.input_factors is None:
+            return dx
+        (given,) = kept
+        wide = dx.float()
+        gradients.add(self.input_factors, (wide * given).sum(0))
+        return torch.mul(wide, self.input_factors, out=torch.empty_like(dx))
+
+    def _factors(self, made: Sequence[Tensor]) -> Tensor:
+        assert self.factors is not None
+        return self.factors if self.lengths is None else self.factors * made[1]
+
+    def _product(
+        self, joined: Tensor, buffer: Tensor, bias: Tensor | None, residual: Tensor | None = None, alpha: float = 1.0
+    ) -> Tensor:
         if self.a is not None:
             torch.mm(buffer[:, : self.inputs], self.a.T, out=buffer[:, self.inputs :])
-        weight = self.joined()[:, : buffer.shape[1]].T
+        weight = joined[:, : buffer.shape[1]].T
         if residual is None:
-            return buffer @ weight if self.bias is None else torch.addmm(self.bias, buffer, weight)
+            return buffer @ weight if bias is None else torch.addmm(bias, buffer, weight)
         y = torch.addmm(residual, buffer, weight, alpha=alpha)
-        return y if self.bias is None else y.add_(self.bias, alpha=alpha)
+        return y if bias is None else y.add_(bias, alpha=alpha)
 
-    def backward(self, dy: Tensor, x: Tensor, low_rank: Tensor, needs_dx: bool = True) -> tuple[Any, Any, Any]:
-        """Gradients of x (N, C), None unless `needs_dx`, and of the adapters' A and B, from dy (N, O), x and h."""
-        joined = self.joined()
-        if self.a is None:
-            return dy @ joined[:, : self.inputs] if needs_dx else None, None, None
-        if not needs_dx:
-            d_low_rank = dy @ joined[:, self.inputs :]
-            return None, d_low_rank.T @ x, dy.T @ low_rank
-        dx, d_low_rank = (dy @ joined).split([self.inputs, len(self.a)], dim=1)
-        return dx.addmm_(d_low_rank, self.a), d_low_rank.T @ x, dy.T @ low_rank
+
+def row_lengths(joined: Tensor, squares: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """‖w + b A‖ (O,) of each row w of W and b of B, in fp32, from [W, B] (O, C + R) and `squares`, w · w (O,):
+
+        ‖w + b A‖² = w · w + (2 w Aᵀ + b (A Aᵀ)) · b
+
+    W is frozen, so w · w is computed once; all that is left are thin products. Where layers stand side by side, b is
+    zero in the columns of the others, and their rows of A add nothing.
+    """
+    crossed = (joined[:, : a.shape[1]] @ a.T).float()  # (O, R)
+    wide_a, wide_b = a.float(), b.float()
+    change = crossed.mul_(2).addmm_(wide_b, wide_a @ wide_a.T).mul_(wide_b).sum(1)
+    return change.add_(squares).clamp_(min=0).sqrt_()

@@ -1,12 +1,12 @@
-"""A decoder with LoRA as one readable forward: what `PlainLoss` computes, several times faster on a CPU.
+"""A decoder with what is added to it as one readable forward: what `PlainLoss` computes, several times faster on a CPU.
 
 Llama and those built like it: what a model has and Llama has not (norms of queries and keys, sliding windows, capped
-scores) is read from its modules (`reading.py`). It takes the weights of the transformers model and of PEFT's LoRA
-layers where they are, replaces their computation and leaves their format: saving, loading and switching off the adapter
-stay PEFT's. What makes it fast: q/k/v and gate/up are stacked, the adapters lie beside the weights they adapt and are
-multiplied along with them, what all rows of a batch begin with (a system prompt) is computed once, the last MLP and the
-head see scored positions only, right padding needs no mask under a causal one, and no autograd graph is kept for frozen
-weights.
+scores) is read from its modules (`reading.py`), and so is what a technique adds (`changes.py`). It takes the weights of
+the transformers model and of the adapters where they are, replaces their computation and leaves their format: saving,
+loading and switching off stay the technique's. What makes it fast: q/k/v and gate/up are stacked, low-rank adapters lie
+beside the weights they adapt and are multiplied along with them, what all rows of a batch begin with (a system prompt,
+virtual tokens) is computed once, the last MLP and the head see scored positions only, right padding needs no mask under
+a causal one, and no autograd graph is kept for frozen weights.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ from torch.nn import functional
 
 from tunelab.data.batches import Batch
 from tunelab.fast.attention import signed
-from tunelab.fast.blocks import AttentionBlock, AttentionPart, MLPBlock, MLPPart
+from tunelab.fast.blocks import Around, AttentionBlock, AttentionPart, Behind, MLPBlock, MLPPart
+from tunelab.fast.changes import virtual_of
 from tunelab.fast.frozen import FrozenCache, FrozenLayers
 from tunelab.fast.fused import Sight, is_fused
 from tunelab.fast.head import Head, Norm, ScoredHead
 from tunelab.fast.layout import Layout, Mask, layout_of
 from tunelab.fast.linear import Adapters, Joined
 from tunelab.fast.reading import read
-from tunelab.fast.structure import Layer, Linears, is_lora
+from tunelab.fast.structure import Layer, Linears
 from tunelab.fast.weights import Packed, Plain, Unpacking, Weight, can_pack
 from tunelab.machine import hardware
 from tunelab.model import quantization
@@ -44,17 +45,18 @@ class _Step:
     layout: Layout
     rotations: dict[str | None, tuple[Tensor, Tensor] | None]  # of each kind, cos and signed sin (N, 1, D)
     masks: dict[int | None, Mask | Sight]  # of each window
-    matrices: dict[Adapters | None, tuple[Tensor, Tensor]]  # A and B of each; none where they are switched off
+    matrices: dict[Adapters | None, tuple[Tensor, Tensor]] | None  # A and B of each; None: all changes are off
+    beside: list[Tensor] | None  # of each layer, the keys and values before those of every text (2, K, P, D)
 
 
 class FastLlama:
-    """The layers of a (PEFT-wrapped) decoder of transformers, computed by `blocks.py`.
+    """The layers of a decoder of transformers, with what a technique has added, computed by `blocks.py`.
 
     It computes with the model as it is, and faster after `join`, which `release` undoes. `packed`: with weights that
     are laid out for the CPU beforehand, to answer and not to train (`weights.py`).
 
     Raises:
-        Unsupported: the model or its adapter has something this forward does not compute.
+        Unsupported: the model, or what was added to it, has something this forward does not compute.
     """
 
     def __init__(self, model: Any, packed: bool = False) -> None:
@@ -65,7 +67,9 @@ class FastLlama:
         )  # fmt: skip
         self.embedding, self.head_matrix = structure.embedding, structure.head
         self.rows_alone = structure.rows_alone
-        self._scale, self._rotation = structure.embedding_scale, structure.rotation
+        self._scale, self._input_scale = structure.embedding_scale, structure.input_scale
+        self._rotation, self.virtual = structure.rotation, virtual_of(model)
+        self._embedding_is_trained = self.embedding.requires_grad
         self._ropes = {layer.rope for layer in self.layers}
         self._windows = {layer.window for layer in self.layers}
         # of quantised layers, were they unpacked
@@ -73,7 +77,7 @@ class FastLlama:
         self.packed = packed and self._can_unpack() and self._can_pack()
         self.head: Weight = Packed(self.head_matrix) if self.packed else Plain(self.head_matrix)
         self._packed = self._weights(Packed) if self.packed else None
-        self._switch = next((m for part in self._linears() for m in part.modules if is_lora(m)), None)
+        self._switches = [c.is_on for part in self._linears() for c in part.changes if c.is_on is not None][:1]
 
     def join(self) -> FastLlama:
         """This, with the weights that are multiplied together side by side for good, instead of for each use. They are
@@ -120,81 +124,129 @@ class FastLlama:
 
     @property
     def first_adapted(self) -> int:
-        """The lowest layer with an adapter: what lies below is the same at every step. 0 where there is none."""
-        return next((i for i, layer in enumerate(self.layers) if any(p.adapters for p in layer.linears)), 0)
+        """The lowest layer with a change: what lies below is the same at every step. 0 where there is none."""
+        if self.virtual is not None or self._embedding_is_trained:
+            return 0
+        return next((i for i, layer in enumerate(self.layers) if layer.changed), 0)
+
+    @property
+    def before(self) -> int:
+        """How many virtual tokens stand before every text."""
+        return self.virtual.count if self.virtual and self.virtual.is_on and not self.virtual.in_layers else 0
+
+    @property
+    def beside(self) -> int:
+        """How many keys and values stand before those of every text, in every layer."""
+        return self.virtual.count if self.virtual and self.virtual.is_on and self.virtual.in_layers else 0
 
     def hidden(self, input_ids: Tensor, layout: Layout, scored: Tensor, frozen: FrozenLayers | None = None) -> Tensor:
-        """Hidden states (M, C) before the last norm, at the flat rows `scored` (M,) of input_ids (N,). `frozen`: what
-        stands for the layers below the lowest adapter."""
-        x = self.embedded(input_ids)
+        """Hidden states (M, C) before the last norm, at the flat rows `scored` (M,) of the texts input_ids (B, T).
+        `frozen`: what stands for the layers below the lowest change."""
+        x = self._laid_out(input_ids, layout)
         rotations = self.rotations(layout.positions.to(x.device), x)
         masks = {window: self._mask(layout, window, x) for window in self._windows}
-        step = _Step(layout, rotations, masks, self._matrices())
+        step = _Step(layout, rotations, masks, self._matrices(), self._beside(x))
         first = 0
         if frozen is not None:
             first = self.first_adapted
             x = frozen(lambda: self._through(x, self.layers[:first], step))
-        x = self._through(x, self.layers[first:-1], step)
-        x = self._attention(x, self.layers[-1], step)
+        x = self._through(x, self.layers[first:-1], step, first)
+        x = self._attention(x, self.layers[-1], step, len(self.layers) - 1)
         return self._mlp(x[scored], self.layers[-1], step)  # nothing after this looks at other positions
 
     def _mask(self, layout: Layout, window: int | None, like: Tensor) -> Mask | Sight:
-        window = within(window, layout.prefix + layout.length)
-        return Sight(window) if is_fused(like.device) else layout.mask(self.heads.per_group, like, window)
+        window = within(window, layout.beside + layout.prefix + layout.length)
+        if self.is_fused(like.device):
+            return Sight(window)
+        return layout.mask(self.heads.per_group, like, window)
 
-    def _matrices(self) -> dict[Adapters | None, tuple[Tensor, Tensor]]:
-        """The adapters' matrices as their parameters are now; empty where they are switched off."""
-        if self._switch is None or self._switch.disable_adapters:
-            return {}
+    def is_fused(self, device: torch.device) -> bool:
+        """Whether PyTorch's kernels attend there; they know no keys that stand before those of every text."""
+        return is_fused(device) and not self.beside
+
+    def _laid_out(self, input_ids: Tensor, layout: Layout) -> Tensor:
+        """Hidden states (N, C) before the first layer, of virtual tokens and texts (B, T)."""
+        own = input_ids.shape[1] - layout.length  # what the texts begin with alike
+        shared = self.embedded(input_ids[0, :own])
+        if self.before:
+            assert self.virtual is not None
+            shared = torch.cat((self.virtual.embeddings(shared.dtype) * self._input_scale, shared))
+        return layout.lay(shared, self.embedded(input_ids[:, own:]))
+
+    def _beside(self, like: Tensor) -> list[Tensor] | None:
+        if not self.beside:
+            return None
+        assert self.virtual is not None
+        return self.virtual.keys_and_values(like.dtype, len(self.layers), self.heads.keys)
+
+    def _matrices(self) -> dict[Adapters | None, tuple[Tensor, Tensor]] | None:
+        """The adapters' matrices as their parameters are now; None where all changes are switched off."""
+        if not all(is_on() for is_on in self._switches):
+            return None
         adapters = self.adapters
+        if not adapters:
+            return {}
         made = Joined.apply(adapters, *(factor for of_stack in adapters for factor in of_stack.factors))
         return dict(zip(adapters, zip(made[::2], made[1::2], strict=True), strict=True))
 
-    def _through(self, x: Tensor, layers: list[Layer], step: _Step) -> Tensor:
-        for layer in layers:
-            x = self._mlp(self._attention(x, layer, step), layer, step)
+    def _through(self, x: Tensor, layers: list[Layer], step: _Step, first: int = 0) -> Tensor:
+        for index, layer in enumerate(layers, first):
+            x = self._mlp(self._attention(x, layer, step, index), layer, step)
         return x
 
-    def _attention(self, x: Tensor, layer: Layer, step: _Step) -> Tensor:
+    def _attention(self, x: Tensor, layer: Layer, step: _Step, index: int) -> Tensor:
         qkv, out = layer.qkv.stack(step.matrices), layer.out.stack(step.matrices)
         rotation, mask = step.rotations[layer.rope], step.masks[layer.window]
-        part = AttentionPart(layer.around, qkv, out, self.heads, step.layout, rotation, mask, layer.head_norms)
-        return AttentionBlock.apply(x, part, *part.matrices)
+        beside = None if step.beside is None else step.beside[index]
+
+        def block(around: Around) -> Tensor:
+            part = AttentionPart(around, qkv, out, self.heads, step.layout, rotation, mask, layer.head_norms, beside)
+            return AttentionBlock.apply(x, part, *part.trained)
+
+        return _with_behind(x, layer.around, block, layer.out, step)
 
     def _mlp(self, x: Tensor, layer: Layer, step: _Step) -> Tensor:
         gate_up, down = layer.gate_up.stack(step.matrices), layer.down.stack(step.matrices)
-        part = MLPPart(layer.around_mlp, gate_up, down, layer.activation)
-        return MLPBlock.apply(x, part, *part.matrices)
+
+        def block(around: Around) -> Tensor:
+            part = MLPPart(around, gate_up, down, layer.activation)
+            return MLPBlock.apply(x, part, *part.trained)
+
+        return _with_behind(x, layer.around_mlp, block, layer.down, step)
 
     def kept_bytes(self, layout: Layout, scored: int, device: torch.device) -> int:
-        """What the blocks keep for their backward (`save_for_backward` in `blocks.py`): per token x twice, mixed
-        values, gate and up, what attention needs, what stands before a norm behind a sublayer, and what the adapters'
-        first factors give. Below the lowest adapter there is no backward, and the last MLP sees scored positions only.
-        `device`: where it will be computed.
+        """What the blocks keep for their backward (`_keep` in `blocks.py`): per token x twice, mixed values, gate and
+        up, what attention needs, what stands before a norm, factors or a small module behind a sublayer, and what the
+        adapters' first factors give. Below the lowest change there is no backward, and the last MLP sees scored
+        positions only. `device`: where it will be computed.
         """
         item, hidden = self.embedding.element_size(), self.embedding.shape[1]
         mixed = self.heads.queries * self.heads.size
-        total, kept = 0, False
+        total, kept = 0, self.virtual is not None or self._embedding_is_trained
         for layer in self.layers:
             mlp_tokens = scored if layer is self.layers[-1] else layout.tokens
-            weights = not is_fused(device) and layout.keeps_weights(self.heads)
-            attended = layout.kept(self.heads, weights, normed=layer.head_norms is not None)
-            for parts, around, tokens, width, more in (
-                ((layer.qkv, layer.out), layer.around, layout.tokens, hidden + mixed, attended),
-                ((layer.gate_up, layer.down), layer.around_mlp, mlp_tokens, hidden + sum(layer.gate_up.widths), 0),
+            again = layer.head_norms is not None or layer.qkv.scaled
+            weights = not self.is_fused(device) and layout.keeps_weights(self.heads)
+            attended = layout.kept(self.heads, weights, again)
+            attended += layout.tokens * mixed * (layer.out.changes[0].input_factors is not None)
+            of_heads = () if layer.head_norms is None else layer.head_norms.trained
+            for parts, around, norms, tokens, width, more in (
+                ((layer.qkv, layer.out), layer.around, of_heads, layout.tokens, hidden + mixed, attended),
+                ((layer.gate_up, layer.down), layer.around_mlp, (), mlp_tokens, hidden + sum(layer.gate_up.widths), 0),
             ):
-                kept = kept or any(part.adapters for part in parts)
+                kept = kept or bool(around.trained or norms) or any(part.changed for part in parts)
                 if kept:
-                    norms = (around.norm_in is not None) + (around.norm_out is not None)
-                    width += hidden if around.norm_out is not None else 0
+                    width += hidden * _results_kept(parts[1], around)
                     ranks = sum(part.rank for part in parts)
-                    total += tokens * (item * (width + ranks) + 4 * norms) + item * more
+                    inverses = (around.norm_in is not None) + (around.norm_out is not None)
+                    total += tokens * (item * (width + ranks) + 4 * inverses) + item * more
         return total
 
     def embedded(self, input_ids: Tensor) -> Tensor:
-        """Hidden states (…, C) before the first layer."""
-        x = self.embedding[input_ids]
-        return x if self._scale == 1 else x.mul_(self._scale)
+        """Hidden states (…, C) before the first layer, of tokens."""
+        x = functional.embedding(input_ids, self.embedding)
+        scale = self._scale * self._input_scale
+        return x if scale == 1 else x.mul_(scale)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits (…, V) of what stands behind the last norm (…, C)."""
@@ -213,31 +265,51 @@ class FastLlama:
         return found
 
 
+def _results_kept(last: Linears, around: Around) -> int:
+    """How many times what a sublayer's last layers give is kept, as one thing after the other is made of it."""
+    return (around.norm_out is not None or last.scaled) + (last.behind is not None)
+
+
+def _with_behind(x: Tensor, around: Around, block: Callable[[Around], Tensor], last: Linears, step: _Step) -> Tensor:
+    """A sublayer of x, with the small module behind its last layers, if there is one that is on."""
+    behind = last.behind
+    if behind is None or step.matrices is None:
+        return block(around)
+    y = block(Around(around.norm_in, is_open=True))
+    y = Behind.apply(y, behind.adapted, *behind.adapter.parameters())
+    if around.norm_out is not None:
+        y = Norm.apply(y, around.norm_out.parameter, around.norm_out)
+    return torch.add(x, y, alpha=around.multiplier)
+
+
 def within(window: int | None, tokens: int) -> int | None:
     """A window, where it hides something of so many tokens."""
     return window if window is not None and window < tokens else None
 
 
 class FastLoss:
-    """The loss of `PlainLoss`, for what `FastLlama` supports. It joins the model's weights; `release` undoes that."""
+    """The loss of `PlainLoss`, for what `FastLlama` supports. It joins the model's weights, unless others may be put in
+    their place (`joins`); `release` undoes that."""
 
     fast = True
     why_plain = ""
 
-    def __init__(self, model: Any, cache_frozen: bool = False) -> None:
-        self.model, self.llama = model, FastLlama(model).join()
-        self.attention = "sdpa" if is_fused(self.llama.embedding.device) else "grouped"
+    def __init__(self, model: Any, cache_frozen: bool = False, joins: bool = True) -> None:
+        self.model, self.llama = model, FastLlama(model)
+        if joins:
+            self.llama.join()
+        self.attention = "sdpa" if self.llama.is_fused(self.llama.embedding.device) else "grouped"
         self.scored_head = Head(self.llama.head_matrix, self.llama.finish)
         caches = cache_frozen and self.llama.first_adapted and self.llama.rows_alone
         self.cache = FrozenCache() if caches else None
 
     def __call__(self, batch: Batch) -> Tensor:
         hidden, targets = self._hidden(batch)
-        return ScoredHead.apply(hidden, self.scored_head, targets)
+        return ScoredHead.apply(hidden, self.scored_head, targets, self.scored_head.matrix)
 
     def kept_bytes(self, batch: Batch, device: torch.device) -> tuple[int, int]:
         """What the forward of a batch keeps for its backward on this device, and how many positions it computes."""
-        layout = layout_of(batch)
+        layout = self._layout(batch)
         scored = batch.scored_tokens + -batch.scored_tokens % ROWS
         return self.llama.kept_bytes(layout, scored, device), layout.tokens
 
@@ -255,14 +327,16 @@ class FastLoss:
         hidden, targets = self._hidden(batch)
         return hidden[: len(targets)], targets
 
+    def _layout(self, batch: Batch) -> Layout:
+        return layout_of(batch, self.llama.before, self.llama.beside)
+
     def _hidden(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """What `hidden` gives, with rows behind that stand for nothing: their number is a multiple of ROWS."""
-        llama, ids, layout = self.llama, batch.input_ids, layout_of(batch)
+        llama, ids, layout = self.llama, batch.input_ids, self._layout(batch)
         # the hidden state at i predicts token i + 1; the prefix holds no scored token, nor the one before the first
         row, position = batch.scored[:, 1:].nonzero(as_tuple=True)
-        scored = row * (layout.shard + layout.length) + layout.shard + position - layout.prefix
-        scored = functional.pad(scored, (0, -len(scored) % ROWS))
+        own = position - (ids.shape[1] - layout.length)
+        scored = functional.pad(row * (layout.shard + layout.length) + layout.shard + own, (0, -len(row) % ROWS))
         frozen = self.cache.of(batch, layout) if self.cache else None
-        flat = layout.lay(ids[0, : layout.prefix], ids[:, layout.prefix :])
-        hidden = llama.hidden(flat, layout, scored, frozen)
-        return Norm.apply(hidden, llama.norm.weight, llama.norm.epsilon), ids[row, position + 1]
+        hidden = llama.hidden(ids, layout, scored, frozen)
+        return Norm.apply(hidden, llama.norm.parameter, llama.norm), ids[row, position + 1]

@@ -14,8 +14,22 @@ from tunelab.fast.layout import Heads
 class RMS:
     """An RMSNorm, by what a model's code computes."""
 
-    weight: Tensor  # (C,), 1 + w where the code adds one; in fp32 where it multiplies before it rounds
+    parameter: Tensor  # (C,), as the model holds it
     epsilon: float
+    adds_one: bool = False
+    dtype: torch.dtype | None = None  # in which it multiplies: fp32 where that comes before it rounds; None: its own
+
+    @property
+    def weight(self) -> Tensor:
+        """g (C,), as the parameter is now."""
+        held = self.parameter.detach()
+        made = 1 + held.float() if self.adds_one else held
+        return made if self.dtype is None else made.to(self.dtype)
+
+    @property
+    def trained(self) -> tuple[Tensor, ...]:
+        """What of it is trained."""
+        return (self.parameter,) if self.parameter.requires_grad else ()
 
 
 def norm(x: Tensor, weight: Tensor, epsilon: float, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -50,11 +64,17 @@ def norm_backward(dy: Tensor, x_hat: Tensor, weight: Tensor, inverse: Tensor) ->
         dx = r · (dx̂ - x̂ · mean(dx̂ · x̂))
 
     For x̂ = r · x, and r falls with x: ∂r/∂x_j = -r³ x_j / C = -r² x̂_j / C. So dx_j = r dx̂_j + Σ_i dx̂_i x_i ∂r/∂x_j,
-    in which r x_i is x̂_i. g is frozen.
+    in which r x_i is x̂_i. Where g is trained, `weight_gradient` gives its own.
     """
     d_x_hat = (dy * weight).float()
     minus_mean = torch.linalg.vecdot(d_x_hat, x_hat)[..., None].div_(-dy.shape[-1])
     return d_x_hat.addcmul_(x_hat, minus_mean).mul_(inverse).to(dy.dtype)
+
+
+def weight_gradient(dy: Tensor, x_hat: Tensor) -> Tensor:
+    """Gradient of a norm's parameter, dg (C,) = Σ dy · x̂ over all rows of dy and x̂ (…, C), in fp32. One that is added
+    to the parameter changes nothing about it."""
+    return (dy * x_hat).flatten(0, -2).sum(0, dtype=torch.float32)
 
 
 @dataclass(frozen=True)
@@ -77,13 +97,22 @@ class HeadNorms:
         to_v.copy_(v)
         return y
 
-    def backward_(self, d_qkv: Tensor, qkv: Tensor, heads: Heads) -> None:
-        """Makes the gradient of what was given out of that of the copy, in place; qkv is what was given."""
-        gradients, given = self._parts(d_qkv, heads), self._parts(qkv, heads)
+    @property
+    def trained(self) -> tuple[Tensor, ...]:
+        """What of them is trained."""
+        return self.queries.trained + self.keys.trained
+
+    def backward_(self, d_qkv: Tensor, qkv: Tensor, heads: Heads) -> list[Tensor]:
+        """Makes the gradient of what was given out of that of the copy, in place; qkv is what was given. Gives the
+        gradients of what is `trained`."""
+        gradients, given, of_trained = self._parts(d_qkv, heads), self._parts(qkv, heads), []
         for d, x, rms in zip(gradients[:2], given[:2], (self.queries, self.keys), strict=True):
             wide = x.float()
             inverse = wide.square().mean(-1, keepdim=True).add_(rms.epsilon).rsqrt_()
-            d.copy_(norm_backward(d, wide * inverse, rms.weight, inverse))
+            x_hat = wide * inverse
+            of_trained += [weight_gradient(d, x_hat) for _ in rms.trained]
+            d.copy_(norm_backward(d, x_hat, rms.weight, inverse))
+        return of_trained
 
     def _parts(self, qkv: Tensor, heads: Heads) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, their last dimension the one that is normed: views."""

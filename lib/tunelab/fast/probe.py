@@ -4,7 +4,9 @@ The modules of a model don't say in which order its code calls them, or what it 
 the tests of this library don't compare is computed both ways once, on the CPU, before it is trusted: a copy of few
 layers and narrow ones, one of each kind, with random weights so wide that attention decides what comes next (with usual
 random weights the loss is ln V even where attention is broken), windows and caps so tight that they count, and adapters
-that are not zero. Loss, gradients and the logits of a decoder have to agree. The answer is kept on disk.
+that are not zero. Loss, gradients, first of the adapters alone and then of every weight, and the logits of a decoder
+have to agree. What techniques add besides stands before or behind what was compared then, and is the same in every
+architecture. The answer is kept on disk.
 """
 
 from __future__ import annotations
@@ -22,10 +24,11 @@ from torch import Tensor
 
 from tunelab.data.batches import Batch, collate
 from tunelab.data.encode import Encoded
+from tunelab.fast.changes import Unsupported
 from tunelab.fast.decode import Factors, FastDecoder
 from tunelab.fast.llama import FastLlama, FastLoss
 from tunelab.fast.reading import read
-from tunelab.fast.structure import Structure, Unsupported, is_lora
+from tunelab.fast.structure import Structure
 from tunelab.losses import PlainLoss
 from tunelab.machine.measured import measured
 from tunelab.model.load import unwrapped
@@ -128,10 +131,13 @@ def difference(kind: type, config: Any) -> str:
     """How the fast path differs from the model's own code, in words; nothing where they agree."""
     with torch.inference_mode(False), torch.enable_grad():
         model = _small_model(kind, config)
-        plain, fast = (list(_computed(model, way)) for way in (PlainLoss, FastLoss))
-        for (what, expected, error), (_, got, _) in zip(plain, fast, strict=True):
-            if (off := _distance(got, expected)) > error:
-                return f"on a small copy, {what} of the fast path are {off:.2g} off those of the model's own code"
+        for parameters in (_trained(model), list(model.parameters())):
+            for parameter in parameters:
+                parameter.requires_grad_(True)
+            plain, fast = (list(_computed(model, way)) for way in (PlainLoss, FastLoss))
+            for (what, expected, error), (_, got, _) in zip(plain, fast, strict=True):
+                if (off := _distance(got, expected)) > error:
+                    return f"on a small copy, {what} of the fast path are {off:.2g} off those of the model's own code"
         off = _decoded(model)
     if off > GRADIENT_ERROR:
         return f"on a small copy, logits of the fast path's decoder are {off:.2g} off those of the model's own code"
@@ -184,7 +190,7 @@ def _batch() -> Batch:
 
 
 def _computed(model: Any, way: Any) -> Iterator[tuple[str, Tensor, float]]:
-    """What is compared, and how far it may be off: the loss, and the gradient of each factor."""
+    """What is compared, and how far it may be off: the loss, and the gradient of all that is trained."""
     model.zero_grad()
     loss = way(model)(_batch())
     loss.backward()
@@ -206,7 +212,7 @@ def _decoded(model: Any) -> float:
     model.eval()
     expected = []
     for on in (False, True):
-        for module in filter(is_lora, model.modules()):
+        for module in filter(_is_lora, model.modules()):
             module.enable_adapters(on)
         expected.append(model(input_ids=ids, use_cache=False).logits[0, -1])
     return _distance(got, torch.stack(expected))
@@ -216,5 +222,11 @@ def _factors(model: Any) -> Factors:
     return {
         name: (module.lora_A["default"].weight, module.lora_B["default"].weight, module.scaling["default"])
         for name, module in model.named_modules()
-        if is_lora(module)
+        if _is_lora(module)
     }
+
+
+def _is_lora(module: Any) -> bool:
+    from peft.tuners.lora import LoraLayer
+
+    return isinstance(module, LoraLayer)

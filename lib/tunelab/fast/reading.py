@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from tunelab.fast.blocks import Around
+from tunelab.fast.changes import Unsupported
 from tunelab.fast.gate import ACTIVATIONS, Activation
 from tunelab.fast.head import Finish
 from tunelab.fast.layout import Heads
 from tunelab.fast.norm import RMS, HeadNorms, norm
-from tunelab.fast.structure import Layer, Linears, Structure, Unsupported, stacked
+from tunelab.fast.structure import Layer, Linears, Structure, stacked
 
 # where RMSNorms stand: before attention, after it, before the MLP, after it
 PLACES = (
@@ -35,7 +36,8 @@ SMALL = 1e-6  # differences of fp32 numbers around 1
 
 
 def read(causal: Any) -> Structure:
-    """What a decoder-only model of transformers computes, PEFT's LoRA layers in it or not. Nothing is changed.
+    """What a decoder-only model of transformers computes, with what is added to its layers or without. Nothing is
+    changed.
 
     Raises:
         Unsupported: it has, or its adapter has, something that the fast path does not compute.
@@ -43,25 +45,28 @@ def read(causal: Any) -> Structure:
     _only(causal, {"model", "lm_head"})
     model = getattr(causal, "model", None)
     _only(model, {"embed_tokens", "layers", "norm", "rotary_emb"}, needed=True)
-    if any(p.requires_grad and ".lora_" not in name for name, p in causal.named_parameters()):
-        raise Unsupported("trained base weights")
     head = getattr(causal, "lm_head", None)
     if type(head) is not nn.Linear or head.bias is not None:
         raise Unsupported("a head with a bias or an adapter")
     config, dtype = causal.config, model.embed_tokens.weight.dtype
     heads = _heads(getattr(model.layers[0], "self_attn", None), config)
     layers = [_layer(layer, index, model, heads, config, dtype) for index, layer in enumerate(model.layers)]
-    return Structure(
+    made = Structure(
         layers=layers,
         heads=heads,
         embedding=model.embed_tokens.weight,
-        embedding_scale=_embedding_scale(model),
+        embedding_scale=_embedding_scale(model.embed_tokens),
+        input_scale=_number(model, "embedding_multiplier") or 1.0,
         norm=_rms(model.norm, dtype),
         head=head.weight,
         finish=_finish(config),
         rotation=functools.partial(_rotation, model.rotary_emb),
         rows_alone=_rows_alone(model.rotary_emb, config),
     )
+    known = {id(parameter) for parameter in made.trained}
+    if other := next((n for n, p in causal.named_parameters() if p.requires_grad and id(p) not in known), None):
+        raise Unsupported(f"{other} is trained, which is no part known here")
+    return made
 
 
 def _only(module: Any, known: set[str], needed: bool = False) -> None:
@@ -167,13 +172,12 @@ def _rows_alone(rotary: Any, config: Any) -> bool:
     return bool(first) and config.max_position_embeddings <= first
 
 
-def _embedding_scale(model: Any) -> float:
-    """What the embedding is multiplied by, as it is rounded there."""
-    table = model.embed_tokens
+def _embedding_scale(table: Any) -> float:
+    """What a module multiplies its embeddings by, as it is rounded there."""
     if not isinstance(table, nn.Embedding) or table.max_norm is not None:
         raise Unsupported(f"an embedding of type {type(table).__name__}")
     if type(table) is nn.Embedding:
-        return _number(model, "embedding_multiplier") or 1.0
+        return 1.0
     scale = getattr(table, "embed_scale", None)
     if scale is None:
         raise Unsupported(f"an embedding of type {type(table).__name__}")
@@ -222,10 +226,7 @@ def _rms(module: Any, dtype: torch.dtype) -> RMS:
     adds_one, rounds_last = _convention(kind)
     if epsilon is None:
         raise Unsupported(f"{kind.__name__} has no epsilon")
-    weight = module.weight.detach()
-    if adds_one:
-        weight = 1 + weight.float()
-    return RMS(weight.float() if rounds_last else weight.to(dtype), float(epsilon))
+    return RMS(module.weight, float(epsilon), adds_one, torch.float32 if rounds_last else dtype)
 
 
 @functools.cache

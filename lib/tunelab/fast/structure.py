@@ -8,22 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tunelab.fast.blocks import Around
+from tunelab.fast.changes import Change, Unsupported, change_of
 from tunelab.fast.gate import Activation
 from tunelab.fast.head import Finish
 from tunelab.fast.layout import Heads
-from tunelab.fast.linear import Adapters, Stack
+from tunelab.fast.linear import Adapters, Stack, row_lengths
 from tunelab.fast.norm import RMS, HeadNorms
 from tunelab.model import quantization
-
-
-class Unsupported(Exception):
-    """Why the fast path can't compute this model; the plain one is used."""
+from tunelab.techniques.modules import Bottleneck
 
 
 @dataclass
@@ -31,32 +30,58 @@ class Linears:
     """Linear layers that read the same input, computed as one product."""
 
     names: list[str]  # in the base model, e.g. "model.layers.0.self_attn.q_proj"
-    modules: list[Any]  # nn.Linear, a bitsandbytes layer, or PEFT's LoRA layer around one of them
+    changes: list[Change]  # of each
     dtype: torch.dtype  # in which they are computed
-    factors: list[Tensor]  # A and B of each, of rank 0 where there is no adapter
-    scale: float
-    bias: Tensor | None  # (O,)
-    bases: list[Any] = field(init=False)  # the frozen layers
     inputs: int = field(init=False)
     widths: list[int] = field(init=False)
     adapters: Adapters | None = field(init=False)
+    behind: Bottleneck | None = field(init=False)
     _matrix: Tensor | None = field(default=None, init=False)  # None: they are not joined
+    _squares: Tensor | None = field(default=None, init=False)  # (O,), of the rows of W
 
     def __post_init__(self) -> None:
-        self.bases = [base_linear(module) for module in self.modules]
         self.inputs, self.widths = self.bases[0].in_features, [base.out_features for base in self.bases]
-        self.adapters = self._adapters()
+        self.adapters, self.behind = self._adapters(), self.changes[0].behind
+
+    @property
+    def bases(self) -> list[Any]:
+        """The layers themselves: nn.Linear, or bitsandbytes'."""
+        return [change.base for change in self.changes]
 
     @property
     def rank(self) -> int:
         """R, of all adapters."""
-        return sum(a.shape[0] for a in self.factors[::2])
+        return sum(0 if change.a is None else len(change.a) for change in self.changes)
+
+    @property
+    def scaled(self) -> bool:
+        """Whether what they give is multiplied by factors."""
+        return any(change.factors is not None or change.lengths is not None for change in self.changes)
+
+    @property
+    def trained(self) -> list[Tensor]:
+        """Every parameter of theirs, or of what is added to them, that is trained."""
+        every = [p for base in self.bases for p in base.parameters()]
+        for one in self.changes:
+            every += [p for p in (one.a, one.b, one.lengths, one.factors, one.input_factors) if p is not None]
+            every += [] if one.behind is None else one.behind.adapter.parameters()
+        return [parameter for parameter in every if parameter.requires_grad]
+
+    @property
+    def changed(self) -> bool:
+        """Whether something is added to them, or they are trained: what they give is not the same at every step."""
+        return bool(self.trained) or any(change.is_on is not None for change in self.changes)
+
+    @property
+    def bias(self) -> Tensor | None:
+        """(O,)"""
+        return _bias(self.bases, self.dtype)
 
     def join(self) -> None:
         """Lay the weights W one below the other for good, not for each use, with room for the adapters' B beside them.
         They are held once: those of the model become views of it. Quantised ones stay as they are, and are unpacked for
-        each use."""
-        if type(self.bases[0]) is nn.Linear:
+        each use, and so do those that are trained."""
+        if all(type(base) is nn.Linear and not base.weight.requires_grad for base in self.bases):
             self._matrix = _joined_in_place(self.bases, self.rank, self.dtype)
             self.adapters = self._adapters(beside=self._matrix[:, self.inputs :].zero_())
 
@@ -71,7 +96,10 @@ class Linears:
         self._matrix, self.adapters = None, self._adapters()
 
     def _adapters(self, beside: Tensor | None = None) -> Adapters | None:
-        return Adapters(self.factors, self.scale, self.dtype, b=beside) if self.rank else None
+        if not self.rank:
+            return None
+        factors, scale = _low_rank(self.changes)
+        return Adapters(factors, scale, self.dtype, b=beside)
 
     def joined(self) -> Tensor:
         """W and B: (O, C + R)."""
@@ -81,10 +109,54 @@ class Linears:
         """W (O, C) alone."""
         return self.joined()[:, : self.inputs]
 
-    def stack(self, matrices: Mapping[Adapters | None, tuple[Tensor, Tensor]]) -> Stack:
-        """The layers as they compute, with their adapters or, where `matrices` has none of theirs, without."""
+    def stack(self, matrices: Mapping[Adapters | None, tuple[Tensor, Tensor]] | None) -> Stack:
+        """The layers as they compute in this step, with the adapters' A and B; None: with all that is added to them
+        switched off."""
+        places = self._places()
+        own: dict[str, Any] = {
+            "weights": [(rows, base.weight) for rows, base in places if base.weight.requires_grad],
+            "biases": [(r, base.bias) for r, base in places if base.bias is not None and base.bias.requires_grad],
+        }
+        if matrices is None:
+            return Stack(self.joined, self.inputs, bias=self.bias, **own)
         a, b = matrices.get(self.adapters, (None, None))
-        return Stack(self.joined, self.inputs, a, b, self.bias)
+        measured = any(change.lengths is not None for change in self.changes)
+        return Stack(
+            self.joined, self.inputs, a, b, self.bias, self._factors(), self._lengths if measured else None,
+            bias_behind=measured, input_factors=self._input_factors(), **own,
+        )  # fmt: skip
+
+    def _places(self) -> list[tuple[slice, Any]]:
+        """Each layer, and which rows of W are its."""
+        ends = list(accumulate(self.widths))
+        return [(slice(end - base.out_features, end), base) for end, base in zip(ends, self.bases, strict=True)]
+
+    def _factors(self) -> Tensor | None:
+        """The factors or lengths of all rows (O,), with their graph; one where a layer has none."""
+        if not self.scaled:
+            return None
+        every = [change.factors if change.lengths is None else change.lengths for change in self.changes]
+        like = next(one for one in every if one is not None)
+        parts = [
+            like.new_ones(width) if one is None else one.flatten()
+            for one, width in zip(every, self.widths, strict=True)
+        ]
+        return torch.cat(parts).float()
+
+    def _input_factors(self) -> Tensor | None:
+        learned = self.changes[0].input_factors
+        return None if learned is None else learned.flatten().float()
+
+    def _lengths(self, joined: Tensor) -> Tensor:
+        """Those of the rows of W + B A (O,), with the A and B that `joined` holds; one where a layer learns none."""
+        assert self.adapters is not None
+        if self._squares is None:
+            self._squares = torch.linalg.vector_norm(joined[:, : self.inputs], dim=1, dtype=torch.float32).square_()
+        found = row_lengths(joined, self._squares, self.adapters.a, self.adapters.b)
+        for (rows, _base), change in zip(self._places(), self.changes, strict=True):
+            if change.lengths is None:
+                found[rows] = 1
+        return found
 
 
 @dataclass
@@ -106,6 +178,17 @@ class Layer:
     def linears(self) -> tuple[Linears, ...]:
         return (self.qkv, self.out, self.gate_up, self.down)
 
+    @property
+    def norms(self) -> list[Tensor]:
+        """What is trained of all norms."""
+        of_heads = () if self.head_norms is None else self.head_norms.trained
+        return [*self.around.trained, *self.around_mlp.trained, *of_heads]
+
+    @property
+    def changed(self) -> bool:
+        """Whether what it gives is not the same at every step, for the same input."""
+        return bool(self.norms) or any(part.changed for part in self.linears)
+
 
 @dataclass(frozen=True)
 class Structure:
@@ -114,53 +197,38 @@ class Structure:
     layers: list[Layer]
     heads: Heads
     embedding: Tensor  # (V, C)
-    embedding_scale: float
+    embedding_scale: float  # of the tokens' embeddings, by their module
+    input_scale: float  # of whatever stands in their place, by the model
     norm: RMS  # the last one
     head: Tensor  # (V, C)
     finish: Finish | None  # of the logits
     rotation: Callable[[str, Tensor, Tensor], tuple[Tensor, Tensor]]  # which, like, positions (1, T) -> cos, sin
     rows_alone: bool  # what a row becomes depends on it alone, not on the longest row of its batch
 
-
-def base_linear(module: Any) -> Any:
-    """The frozen linear layer inside PEFT's, or the layer itself."""
-    return module.get_base_layer() if is_lora(module) else module
-
-
-def is_lora(module: Any) -> bool:
-    """Whether it is PEFT's LoRA layer around a linear one."""
-    from peft.tuners.lora import LoraLayer
-
-    return isinstance(module, LoraLayer)
+    @property
+    def trained(self) -> list[Tensor]:
+        """Every parameter that is given a gradient."""
+        own = [tensor for tensor in (self.embedding, self.head) if tensor.requires_grad]
+        of_layers = [p for layer in self.layers for p in (*layer.norms, *(q for x in layer.linears for q in x.trained))]
+        return [*own, *self.norm.trained, *of_layers]
 
 
 def stacked(names: list[str], modules: list[Any], dtype: torch.dtype) -> Linears:
     """Layers as one product.
 
     Raises:
-        Unsupported: one of them, or its adapter, is something that is not computed here.
+        Unsupported: one of them, or what is added to it, is something that is not computed here.
     """
-    for module in modules:
-        _check_adapter(module)
-    bases = [base_linear(module) for module in modules]
+    changes = [change_of(module) for module in modules]
+    bases = [change.base for change in changes]
     if not (all(type(base) is nn.Linear for base in bases) or all(quantization.is_nf4(base) for base in bases)):
         raise Unsupported(f"linear layers of type {type(bases[0]).__name__}")
-    factors, scale = _factors(modules)
-    return Linears(names, modules, dtype, factors, scale, _bias(bases, dtype))
-
-
-def _check_adapter(module: Any) -> None:
-    if not is_lora(module):
-        return
-    if len(module.active_adapters) > 1:
-        raise Unsupported("several adapters at once")
-    for name in module.active_adapters:
-        if getattr(module, "use_dora", {}).get(name):
-            raise Unsupported("DoRA")
-        if name in module.lora_dropout and not isinstance(module.lora_dropout[name], nn.Identity):
-            raise Unsupported("dropout of the adapter")
-        if getattr(module, "lora_bias", {}).get(name):
-            raise Unsupported("an adapter with a bias")
+    if len(changes) > 1 and any(one.input_factors is not None or one.behind is not None for one in changes):
+        raise Unsupported("something before or behind one of several layers that read the same input")
+    if any(one.factors is not None for one in changes) and any(one.lengths is not None for one in changes):
+        raise Unsupported("factors beside lengths")
+    _low_rank(changes)
+    return Linears(names, changes, dtype)
 
 
 def _bias(bases: list[Any], dtype: torch.dtype) -> Tensor | None:
@@ -182,6 +250,8 @@ def _joined_in_place(bases: list[nn.Linear], rank: int, dtype: torch.dtype) -> T
 
 def _joined_for_once(bases: list[Any], adapters: Adapters | None, dtype: torch.dtype) -> Tensor:
     """The same for one use: the layers stay as they are, quantised ones are unpacked for it."""
+    if len(bases) == 1 and adapters is None and type(bases[0]) is nn.Linear and bases[0].weight.dtype == dtype:
+        return bases[0].weight.data
     weights = [
         base.weight.data if type(base) is nn.Linear else quantization.dequantize_weight(base, dtype) for base in bases
     ]
@@ -199,19 +269,16 @@ def _below_each_other(weights: list[Tensor], rank: int, dtype: torch.dtype) -> T
     return joined
 
 
-def _factors(modules: list[Any]) -> tuple[list[Tensor], float]:
-    """A and B of the active adapter of each of the stacked layers, rank 0 where there is none, and the scale."""
-    names = [module.active_adapters[0] if is_lora(module) else None for module in modules]
+def _low_rank(changes: list[Change]) -> tuple[list[Tensor], float]:
+    """A and B of each of the stacked layers, of rank 0 where there is none, and the scale."""
     factors: list[Tensor] = []
-    scales = set()
-    for name, module in zip(names, modules, strict=True):
-        base = base_linear(module)
-        if name is not None and name in module.lora_A:
-            factors += [module.lora_A[name].weight, module.lora_B[name].weight]
-            scales.add(module.scaling[name])
+    for one in changes:
+        if one.a is not None and one.b is not None:
+            factors += [one.a, one.b]
         else:
-            device = base.weight.device
+            device, base = one.base.weight.device, one.base
             factors += [torch.empty(size, device=device) for size in ((0, base.in_features), (base.out_features, 0))]
+    scales = {one.scale for one in changes if one.a is not None}
     if len(scales) > 1:
         raise Unsupported(f"layers of one stack with different scales {sorted(scales)}")
     return factors, scales.pop() if scales else 1.0

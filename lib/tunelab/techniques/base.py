@@ -55,6 +55,8 @@ class Technique(Spec):
     """Whether padding on the left of a row changes nothing."""
     activations_can_be_recomputed: ClassVar[bool] = True
     """Whether it can be trained with gradient checkpointing."""
+    exchanges_weights: ClassVar[bool] = False
+    """Whether other weights are put in the place of the base's, and back: nothing may keep what was made of them."""
     merge_refusal: ClassVar[str | None] = None
     """Why it can't be merged into the base's weights; None where it can."""
 

@@ -49,6 +49,7 @@ class FullFineTuning(Technique):
     default_learning_rate: ClassVar[float] = 1e-4
     strength_refusal: ClassVar[str] = "its result is a model of its own, and no change beside the base"
     result_folder: ClassVar[str] = "model"
+    exchanges_weights: ClassVar[bool] = True
 
     def check(self, model: ModelSpec) -> None:
         if model.quantization != "none":

@@ -33,9 +33,15 @@ class Bottleneck(nn.Module):
         y = self.layer(*inputs, **named)
         if not self.enabled:
             return y
-        return (self._adapted(y[0]), *y[1:]) if isinstance(y, tuple) else self._adapted(y)
+        return (self.adapted(y[0]), *y[1:]) if isinstance(y, tuple) else self.adapted(y)
 
-    def _adapted(self, y: Tensor) -> Tensor:
+    @property
+    def draws(self) -> bool:
+        """Whether what it computes depends on random numbers: it has dropout."""
+        return "dropout" in self.adapter
+
+    def adapted(self, y: Tensor) -> Tensor:
+        """What it makes of the module's result y (…, C)."""
         change = y.float()
         for part in self.adapter.values():
             change = part(change)
