@@ -45,7 +45,7 @@ SOME = {
     "dora": {"target_modules": ("v_proj", "up_proj", "down_proj")},
     "ia3": {"scaled_modules": ("q_proj", "o_proj"), "scaled_inputs": ("down_proj",)},
 }
-RATES = {"ia3": 0.1, "prefix": 0.1, "prompt": 0.1}  # of the twenty steps
+RATES = {"ia3": 0.1, "prefix": 0.1, "prompt": 0.03}  # of the twenty steps
 
 
 def base_of(model, dtype=torch.float32):

@@ -194,8 +194,7 @@ class MLPBlock(Function):
         made = part.gate_up.product(normed)
         mixed, place = part.down.input_buffer(x)
         gated(part.gate_up.finished(made), part.activation, out=place)
-        if part.down.input_factors is not None:
-            place.mul_(part.down.input_factors)
+        part.down.scale_input_(place)
         y, leaving = part.around.leave(x, part.down, mixed)
         low_ranks = part.gate_up.low_rank(normed), part.down.low_rank(mixed)
         _keep(ctx, part, (x, inverse, *low_ranks), made, leaving)

@@ -234,12 +234,14 @@ class FastLlama:
                 ((layer.qkv, layer.out), layer.around, of_heads, layout.tokens, hidden + mixed, attended),
                 ((layer.gate_up, layer.down), layer.around_mlp, (), mlp_tokens, hidden + sum(layer.gate_up.widths), 0),
             ):
-                kept = kept or bool(around.trained or norms) or any(part.changed for part in parts)
-                if kept:
-                    width += hidden * _results_kept(parts[1], around)
+                inside = kept or bool(around.trained or norms) or any(part.trained_inside for part in parts)
+                kept = inside or parts[1].behind is not None
+                if inside:
                     ranks = sum(part.rank for part in parts)
-                    inverses = (around.norm_in is not None) + (around.norm_out is not None)
-                    total += tokens * (item * (width + ranks) + 4 * inverses) + item * more
+                    total += tokens * (item * (width + ranks) + 4 * (around.norm_in is not None)) + item * more
+                if kept:
+                    results = _results_kept(parts[1], around)
+                    total += tokens * (item * hidden * results + 4 * (around.norm_out is not None))
         return total
 
     def embedded(self, input_ids: Tensor) -> Tensor:

@@ -74,7 +74,7 @@ def norm_backward(dy: Tensor, x_hat: Tensor, weight: Tensor, inverse: Tensor) ->
 def weight_gradient(dy: Tensor, x_hat: Tensor) -> Tensor:
     """Gradient of a norm's parameter, dg (C,) = Σ dy · x̂ over all rows of dy and x̂ (…, C), in fp32. One that is added
     to the parameter changes nothing about it."""
-    return (dy * x_hat).flatten(0, -2).sum(0, dtype=torch.float32)
+    return (dy.float() * x_hat).flatten(0, -2).sum(0)
 
 
 @dataclass(frozen=True)

@@ -59,13 +59,18 @@ class Linears:
         return any(change.factors is not None or change.lengths is not None for change in self.changes)
 
     @property
-    def trained(self) -> list[Tensor]:
-        """Every parameter of theirs, or of what is added to them, that is trained."""
+    def trained_inside(self) -> list[Tensor]:
+        """Every parameter of theirs, or of what is added to them, that is trained; without what stands behind them."""
         every = [p for base in self.bases for p in base.parameters()]
         for one in self.changes:
             every += [p for p in (one.a, one.b, one.lengths, one.factors, one.input_factors) if p is not None]
-            every += [] if one.behind is None else one.behind.adapter.parameters()
         return [parameter for parameter in every if parameter.requires_grad]
+
+    @property
+    def trained(self) -> list[Tensor]:
+        """Every parameter of theirs, or of what is added to them, that is trained."""
+        behind = [] if self.behind is None else self.behind.adapter.parameters()
+        return [*self.trained_inside, *(parameter for parameter in behind if parameter.requires_grad)]
 
     @property
     def changed(self) -> bool:
