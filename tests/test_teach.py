@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tunelab.teach import NotYet, filled, scored
+from tunelab.glossary import entry
+from tunelab.teach import NotYet, filled, scored, words
 
 
 def test_an_empty_cell_answers_with_its_hint():
@@ -56,3 +57,11 @@ def test_a_notebook_shows_the_words_without_the_calls():
     shell._showtraceback = lambda kind, error, lines: shown.extend(lines)
     shell.run_cell("from tunelab.teach import filled\nfilled(None, 'Use the shift.')")
     assert shown == ["Nothing written yet. Use the shift."]
+
+
+def test_words_are_those_of_the_glossary():
+    shown = words("loss", "LoRA")
+    assert repr(shown).split("\n") == [f"loss: {entry('loss').short}", f"LoRA: {entry('LoRA').short}"]
+    assert entry("loss").short in shown.html
+    with pytest.raises(KeyError, match="quux"):
+        words("quux")

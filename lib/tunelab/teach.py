@@ -2,6 +2,7 @@
 
     filled(value, hint)                   the value; while the learner's cell is empty, an error that is the hint
     scored(my_guess, measured, unit)      the guess beside what was measured, in a sentence
+    words("loss", "nats")                 what these words mean, as the app's glossary has it
 
 A cell that a learner has not written yet holds `...`, so that its names are `...` and its functions return None.
 """
@@ -9,6 +10,10 @@ A cell that a learner has not written yet holds `...`, so that its names are `..
 from __future__ import annotations
 
 from typing import Any, TypeVar
+
+from tunelab.glossary import entry
+from tunelab.measure.markup import render
+from tunelab.measure.shown import Shown
 
 T = TypeVar("T")
 
@@ -49,6 +54,17 @@ def scored(my_guess: Any, measured: Any, unit: str = "") -> None:
     if my_guess is ...:
         raise NotYet(NO_GUESS)
     print(f"guessed {_shown(my_guess, unit)}, measured {_shown(measured, unit)}: {_judged(my_guess, measured)}")
+
+
+def words(*terms: str) -> Shown:
+    """What each term means, one below the other.
+
+    Raises:
+        KeyError: the glossary does not have one.
+    """
+    entries = [entry(term) for term in terms]
+    html = render("tunelab.measure", "shown_words.html", entries=entries)
+    return Shown(html, "\n".join(f"{one.term}: {one.short}" for one in entries))
 
 
 def _judged(guess: Any, measured: Any) -> str:
