@@ -24,10 +24,6 @@ KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 SCHEMA = 3  # of nbgrader's metadata
 # of these, what stands in `solutions` is their exercises alone
 OLDER = {
-    "00_quickstart",
-    "01_chat_data_and_loss_mask",
-    "02_data_doctor",
-    "03_lora_from_scratch",
     "05_reading_the_curves",
     "06_is_it_better",
     "07_method_ladder",

@@ -15,15 +15,6 @@ NOTEBOOKS = sorted(path for stem in OLDER for path in FOLDER.rglob(f"{stem}.ipyn
 SOLUTIONS = [path for path in NOTEBOOKS if path.parent != FOLDER]
 # What is smaller when a notebook is tested: its checks hold at these sizes too, and what is kept was run at its own.
 SMALLER = {
-    "00_quickstart": {
-        "heldout=200": "heldout=24",
-        "TrainConfig(steps=60)": "TrainConfig(steps=6, eval_rows=8, forgetting_rows=0)",
-        "max_new_tokens=48": "max_new_tokens=16",
-    },
-    "03_lora_from_scratch": {
-        "batches(split.train, 40, 4)": "batches(split.train, 8, 2)",
-        "batches(split.heldout, 16, 8)": "batches(split.heldout, 4, 4)",
-    },
     "05_reading_the_curves": {
         "many[::50]": "many[::200]",
         "short[1][:24]": "short[1][:8]",
