@@ -8,6 +8,7 @@ object is taken for one only where its value is thrown away (`rows.append(x)`), 
 from __future__ import annotations
 
 import ast
+import symtable
 from collections.abc import Sequence
 
 from notebooks.markers import marked_lines
@@ -38,18 +39,31 @@ def _imported(statement: ast.stmt) -> set[str]:
 
 
 def _read(statement: ast.stmt) -> set[str]:
-    """Names that a statement reads, the bodies of its functions included."""
-    nodes = ast.walk(statement)
-    return {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    """Names of the notebook that a statement reads, also in its functions and comprehensions, whose own names are not
+    among them; nor are those that it binds before it reads them."""
+    first = [node.target for node in ast.walk(statement) if isinstance(node, ast.For)]
+    own = {node.id for target in first for node in ast.walk(target) if isinstance(node, ast.Name)}
+    found = {
+        symbol.get_name()
+        for place, table in enumerate(_tables(statement))
+        for symbol in table.get_symbols()
+        if symbol.is_referenced() and (place == 0 or symbol.is_global())
+    }
+    return found - own
 
 
 def _bound(statement: ast.stmt) -> set[str]:
-    """Names that a statement gives a value; what a function binds inside is its own."""
-    if isinstance(statement, ast.FunctionDef | ast.ClassDef):
-        return {statement.name}
-    return _imported(statement) | {
-        node.id for node in ast.walk(statement) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
-    }
+    """Names that a statement gives a value in the notebook."""
+    symbols = _tables(statement)[0].get_symbols()
+    return {one.get_name() for one in symbols if one.is_assigned() or one.is_imported() or one.is_namespace()}
+
+
+def _tables(statement: ast.stmt) -> list[symtable.SymbolTable]:
+    """The names of the statement itself, then those of everything in it that has names of its own."""
+    tables = [symtable.symtable(ast.unparse(statement), "cell", "exec")]
+    for table in tables:
+        tables += table.get_children()
+    return tables
 
 
 def _changed(statement: ast.stmt) -> set[str]:

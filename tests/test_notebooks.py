@@ -199,6 +199,8 @@ def test_a_marker_that_a_tool_would_not_see_is_refused(source):
         ("rows = []\nrows.append(double(2))\nprint(rows)", False),
         ("def twice():\n    return double(2)\nprint(twice())", False),
         ("print(3)", True),
+        ("a = [x for x in [double(2)]]\nx = 5\nprint(x)", False),
+        ("for x in [1]:\n    print(x)", True),
     ],
 )
 def test_outputs_that_a_learners_lines_decide_are_found(later, kept):
@@ -208,6 +210,12 @@ def test_outputs_that_a_learners_lines_decide_are_found(later, kept):
 def test_what_depends_is_followed_from_cell_to_cell():
     cells = [SOLVED, "y = double(2)", "z = [y]", "print(z)", "y = 1", "print(y)"]
     assert depending(cells) == {0, 1, 2, 3}
+
+
+def test_names_of_functions_and_comprehensions_are_their_own():
+    cells = [SOLVED, "a = [row for row in [double(1)]]", "for row in [1]:\n    print(row)", "print([a for a in [1]])"]
+    cells += ["def same(a):\n    return a\nprint(same(3))", "print(a)"]
+    assert depending(cells) == {0, 1, 5}
 
 
 def test_a_quick_look_changes_the_sizes_alone():
