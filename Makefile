@@ -3,13 +3,17 @@
 #     make playground      set up, fetch the built-in model, start the app
 #     make test            the same set-up, then every test, a real browser included
 #
+# For teaching: make lab (JupyterLab on the tutorial), make offline-pack (all that the set-up fetches, in one folder).
+#
 # On Linux without a GPU, PyTorch's own CPU index saves gigabytes of CUDA libraries:
 #
 #     make playground TORCH_INDEX=https://download.pytorch.org/whl/cpu
 #
 # While working on it: make check (format, lint, types), make test-fast (that, and the quick tests).
 #
-# Options: PYTHON (the interpreter to build the environment from), PORT, RUNS, WORKERS (processes that run the tests).
+# Options: PYTHON (the interpreter to build the environment from), PORT, RUNS, WORKERS (processes that run the tests),
+# OFFLINE_PACK (a folder of make offline-pack, to set up from without a network), PLATFORMS (linux windows mac: for whom
+# it is packed; nothing: for machines like this one).
 
 # the first one that runs and is new enough: a version manager's shim may be there and not run
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
@@ -17,6 +21,11 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 TORCH_INDEX ?=
 PORT ?= 7860
 RUNS ?=
+NOTEBOOKS ?=
+PLATFORMS ?=
+# a folder of that name beside this file is used without being named
+OFFLINE_PACK ?= $(if $(IS_PACKING),offline-pack,$(wildcard offline-pack))
+IS_PACKING := $(filter offline-pack,$(MAKECMDGOALS))
 # one more than cores, for tests wait now and then, and three at most: each takes up to 3 GB of memory
 WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1); [ $$n -lt 2 ] && echo 2 || echo 3)
 
@@ -24,14 +33,27 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+ifneq ($(if $(IS_PACKING),,$(OFFLINE_PACK)),)
+ifeq ($(wildcard $(OFFLINE_PACK)/wheels),)
+$(error OFFLINE_PACK=$(OFFLINE_PACK): there is no folder wheels in it. Name a folder that make offline-pack has filled, or leave OFFLINE_PACK= empty to use the network)
+endif
+# for pip, also where it fetches what the project is built with
+export PIP_NO_INDEX := 1
+export PIP_FIND_LINKS := $(abspath $(OFFLINE_PACK))/wheels
+export TUNELAB_STARTER_WHEEL ?= $(firstword $(wildcard $(abspath $(OFFLINE_PACK))/starter/*.whl))
+endif
 
-.PHONY: help playground test test-fast check format bench notebooks clean
+.PHONY: help playground lab test test-fast check format bench notebooks offline-pack clean
 
 help:
-	@sed -n '2,13s/^# \{0,1\}//p' Makefile
+	@sed -n '2,17s/^# \{0,1\}//p' Makefile
 
 playground: $(VENV)/starter
 	@$(BIN)/python -m playground --port $(PORT) $(if $(RUNS),--runs "$(RUNS)")
+
+# the tutorial, in a browser; its first notebook is open
+lab: $(VENV)/starter
+	@$(BIN)/jupyter lab notebooks/00_quickstart.ipynb
 
 # the model is made while the checks run: both wait for the same packages only
 test:
@@ -59,9 +81,13 @@ bench: $(VENV)/starter
 	@$(PIP) -r requirements-bench.txt
 	@$(BIN)/python -m benchmarks
 
-# run the notebooks in place and keep their outputs
-notebooks: $(VENV)/test-tools $(VENV)/starter
-	@$(BIN)/jupyter nbconvert --to notebook --execute --inplace notebooks/*.ipynb notebooks/solutions/*.ipynb
+# run the solutions in full, keep their outputs, make the learners' copies; NOTEBOOKS="03 05": these alone
+notebooks: $(VENV)/starter
+	@$(BIN)/python -m notebooks.run $(NOTEBOOKS)
+
+# what a workshop without a network needs
+offline-pack: $(VENV)/installed
+	@$(BIN)/python -m notebooks.offline_pack "$(OFFLINE_PACK)" $(PLATFORMS) $(if $(TORCH_INDEX),--torch-index "$(TORCH_INDEX)")
 
 clean:
 	rm -rf $(VENV) build lib/*.egg-info
@@ -79,7 +105,7 @@ $(VENV)/made:
 	@touch $@
 
 $(VENV)/installed: requirements.txt pyproject.toml | $(VENV)/made
-	@echo "installing the packages of requirements.txt (some minutes the first time)"
+	@echo "installing the packages of requirements.txt (some minutes the first time)$(if $(PIP_NO_INDEX), from $(OFFLINE_PACK))"
 ifneq ($(TORCH_INDEX),)
 	@$(PIP) --index-url $(TORCH_INDEX) "$$(grep '^torch==' requirements.txt)"
 endif

@@ -15,7 +15,8 @@ LIBRARY = REPOSITORY / "lib" / "tunelab"
 # each room uses only itself and what stands before it
 ORDER = """
 errors glossary machine spec paces model data techniques config run losses fast answer train measure export chain
-choice doctor worker flags as_code terminal curve data_cli evaluate_cli models_cli report_cli runs_cli sweep_cli cli
+choice doctor worker flags as_code terminal curve teach data_cli evaluate_cli models_cli report_cli runs_cli sweep_cli
+cli
 """.split()
 FILES = sorted(LIBRARY.rglob("*.py"))
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tunelab.measure.compared import export_comparisons
     from tunelab.measure.evaluation import evaluate
     from tunelab.measure.ladder import Ladder, LadderConfig, list_ladders
+    from tunelab.measure.shown import Shown, show
     from tunelab.measure.statistics import Measured, Verdict, judge_all
     from tunelab.measure.statistics.paired import PairedFiles, paired
     from tunelab.measure.sweep import Sweep, SweepConfig, list_sweeps
@@ -79,6 +80,7 @@ _HOME = {
     "measure.compared": ("export_comparisons",),
     "measure.evaluation": ("evaluate",),
     "measure.ladder": ("Ladder", "LadderConfig", "list_ladders"),
+    "measure.shown": ("Shown", "show"),
     "measure.sweep": ("Sweep", "SweepConfig", "list_sweeps"),
     "measure.statistics": ("Measured", "Verdict", "judge_all"),
     "measure.statistics.paired": ("PairedFiles", "paired"),
@@ -154,6 +156,7 @@ __all__ = [
     "Run",
     "RunCard",
     "RunConfig",
+    "Shown",
     "Stage",
     "Suited",
     "Sweep",
@@ -205,6 +208,7 @@ __all__ = [
     "restore_run",
     "runs_root",
     "search_runs",
+    "show",
     "strengths",
     "train_run",
     "voter_agreement",

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from bleach.sanitizer import Cleaner
     from bs4 import BeautifulSoup
 
-TEXT = """a b blockquote br caption code dd del details div dl dt em h1 h2 h3 h4 h5 h6 hr i img kbd li ol p pre span
-strong sub summary sup table tbody td tfoot th thead tr ul""".split()
+TEXT = """a b blockquote br caption code dd del details div dl dt em h1 h2 h3 h4 h5 h6 hr i img ins kbd li mark ol p pre
+small span strong sub summary sup table tbody td tfoot th thead tr ul""".split()
 # no title, style, use, image, foreignObject or animation: they hold markup, refer to something, or change attributes
 DRAWING = "svg g path line polyline polygon rect circle ellipse text tspan".split()
 DRAWN = """d points x y x1 y1 x2 y2 cx cy r rx ry width height transform viewBox preserveAspectRatio fill stroke opacity

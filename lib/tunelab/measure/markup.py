@@ -1,14 +1,15 @@
 """HTML and SVG from templates. A template escapes every value it is given, once; nothing is escaped by hand.
 
-Templates stand in the folder `templates` of the package that fills them in. What `render` returns is `Markup`: another
-template takes it as it is, and any other text it escapes.
+Templates stand in the folder `templates` of the package that fills them in; what several have in common is in this
+package's own (`shared.html`). What `render` returns is `Markup`: another template takes it as it is, and any other text
+it escapes.
 """
 
 from __future__ import annotations
 
 from functools import cache
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 
@@ -20,7 +21,7 @@ def render(package: str, template: str, **values: object) -> Markup:
 @cache
 def _environment(package: str) -> Environment:
     return Environment(
-        loader=PackageLoader(package),
+        loader=ChoiceLoader([PackageLoader(package), PackageLoader(__package__)]),
         autoescape=True,
         undefined=StrictUndefined,  # a name that nobody gives is an error, not an empty place
         trim_blocks=True,

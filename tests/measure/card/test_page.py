@@ -11,7 +11,8 @@ from tests.measure.card.made import Read, begun, finished, made_run, measured
 from tests.measure.changes.made import answered, scored
 from tunelab import DataSpec, Stage, TrainConfig, report
 from tunelab.measure.card.facts import ShownRow
-from tunelab.measure.card.page import answers, page_of
+from tunelab.measure.card.page import page_of
+from tunelab.measure.changes.diff import both_sides
 from tunelab.run.events import Failed, Noticed
 
 SCRIPT = "<script>alert(1)</script>"
@@ -101,7 +102,7 @@ def test_it_has_a_form_for_the_dark_and_one_for_paper(page):
 )
 def test_answers_stay_to_the_letter_and_differences_are_marked(base, tuned, marked):
     row = ShownRow(row=1, prompt="", reference="", base=base, tuned=tuned, base_score=0, tuned_score=1, gain=1)
-    sides = answers(row)
+    sides = both_sides(row.base, row.tuned)
     assert ["".join(piece.text for piece in side) for side in sides] == [base, tuned]
     assert any(piece.kind != "same" for side in sides for piece in side) == marked
 

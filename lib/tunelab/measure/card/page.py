@@ -10,8 +10,8 @@ import time
 from markupsafe import Markup
 
 from tunelab.measure.card import tables
-from tunelab.measure.card.facts import Curve, RunCard, ShownRow
-from tunelab.measure.changes.diff import Piece, word_diff
+from tunelab.measure.card.facts import Curve, RunCard
+from tunelab.measure.changes.diff import both_sides
 from tunelab.measure.charts import interval_chart, line_chart
 from tunelab.measure.markup import render
 from tunelab.run.report_words import titled
@@ -19,7 +19,6 @@ from tunelab.run.reports import Compared, Report
 
 GENERATOR = "tunelab run card"
 SAME_SCALE = ("%", "points")  # figures of 0 to 100, which one axis can hold
-LEAST_SAME = 0.2  # share of letters that two answers have to have in common for a difference to be marked
 
 
 def page_of(card: RunCard) -> Markup:
@@ -113,20 +112,10 @@ def _changed(card: RunCard) -> dict[str, object] | None:
         return None
     return {
         "counts": tables.counts(changed),
-        "improved": [(row, answers(row)) for row in changed.improved],
-        "worsened": [(row, answers(row)) for row in changed.worsened],
+        "improved": [(row, both_sides(row.base, row.tuned)) for row in changed.improved],
+        "worsened": [(row, both_sides(row.base, row.tuned)) for row in changed.worsened],
         "slices": tables.slices(changed),
         "words": tables.words(changed),
         "labels": tables.labels(changed),
         "notes": changed.notes,
     }
-
-
-def answers(row: ShownRow) -> tuple[list[Piece], list[Piece]]:
-    """The two answers in pieces, of which those that only one of them says are marked; none is marked where they have
-    hardly anything in common."""
-    pieces = word_diff(row.base, row.tuned).pieces
-    same = sum(len(piece.text) for piece in pieces if piece.kind == "same")
-    if same < LEAST_SAME * max(len(row.base), len(row.tuned)):
-        return [Piece("same", row.base)], [Piece("same", row.tuned)]
-    return [p for p in pieces if p.kind != "added"], [p for p in pieces if p.kind != "removed"]

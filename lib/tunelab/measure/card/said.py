@@ -35,6 +35,11 @@ def headline_of(run: Run, progress: Progress, report: Report | None) -> Headline
         words = STANDINGS.get(progress.status, progress.status)
         message = one_line(without_paths(progress.message, run))
         return Headline(words=words, sentence=sentence(f"The run {_is(progress.status)}: {message}"), tone="none")
+    return verdict_of(report)
+
+
+def verdict_of(report: Report) -> Headline:
+    """What was measured, in large words and a sentence."""
     said = report.sentence or _older_sentence(report)
     words, _colon, rest = said.partition(": ")
     tone = TONES[report.verdict]

@@ -13,6 +13,7 @@ from tunelab.measure.changes.wording import WORD
 # a word or a mark, or nothing (where a text begins with white space), and the white space after it
 TOKEN = re.compile(rf"({WORD}|[^\w\s]|\S)(\s*)|(\s+)")
 MOST_WORDS = 2000  # of the part that differs, on either side: more take too long to compare
+LEAST_SAME = 0.2  # share of letters that two texts have to have in common for a difference to be marked
 Kind = Literal["same", "added", "removed"]
 
 
@@ -59,6 +60,16 @@ def word_diff(before: str, after: str) -> Diff:
             pieces += (_same if kind == "equal" else _changed)(middle_old[start:end], middle_new[new_start:new_end])
     pieces += _same(old[len(old) - tail :], new[len(new) - tail :])
     return Diff(tuple(_joined(pieces)), note)
+
+
+def both_sides(before: str, after: str) -> tuple[list[Piece], list[Piece]]:
+    """The two texts in pieces, of which those that only one of them has are marked; none is marked where they have
+    hardly anything in common."""
+    pieces = word_diff(before, after).pieces
+    same = sum(len(piece.text) for piece in pieces if piece.kind == "same")
+    if same < LEAST_SAME * max(len(before), len(after)):
+        return [Piece("same", before)], [Piece("same", after)]
+    return [p for p in pieces if p.kind != "added"], [p for p in pieces if p.kind != "removed"]
 
 
 def _tokens(text: str) -> list[tuple[str, str]]:
