@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import base64
 import json
 from collections import Counter
 from types import SimpleNamespace
@@ -11,7 +13,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as results
-from benchmarks import shapes, switches, train_speed, trl_side, verdict
+from benchmarks import forgetting, shapes, switches, train_speed, trl_side, verdict
 from benchmarks.data import write_rows
 from benchmarks.generation import Int8, bytes_per_token
 from benchmarks.memory import SHAPES, config_of
@@ -196,3 +198,40 @@ def test_with_nothing_changed_few_verdicts_are_reached():
     assert sum(map(verdict.called, made)) <= 15  # 9 are 6 %
     ladders = [judge_all(verdict.rungs(pool, 60, random), draws=300) for _ in range(30)]
     assert sum(map(verdict.called, ladders)) <= 5
+
+
+def test_runs_that_are_measured_are_not_made_again_and_are_compared_seed_by_seed(tmp_path, monkeypatch):
+    for name in ("train.csv", "test.csv"):
+        (tmp_path / name).write_text(name)
+    made, known = [], tmp_path / "measured.jsonl"
+    right = {
+        ("plain", 0): [1, 1, 1, 0],
+        ("replay", 0): [1, 0, 1, 0],
+        ("plain", 1): [1, 1, 0, 0],
+        ("kl", 1): [1, 1, 1, 0],
+    }
+
+    def trained(options, name, settings, seed, data):
+        made.append((name, seed))
+        bits = base64.b64encode(numpy.packbits(numpy.array(right[name, seed], dtype=bool)).tobytes()).decode()
+        share = 25.0 * sum(right[name, seed])
+        return forgetting.Measured(name, settings, seed, 250, 4, data, "here", 1.0 + seed, 0.5, share, 4, bits)
+
+    monkeypatch.setattr(forgetting, "_measured", trained)
+    files = {"data": str(tmp_path / "train.csv"), "heldout": str(tmp_path / "test.csv")}
+    given = {"steps": 250, "rows": 4, "replay": 0.2, "kl": 0.1, "measured": known, "out": tmp_path, **files}
+
+    def figures(seeds, train):
+        options = argparse.Namespace(seeds=seeds, train=train, **given)
+        return {one.figure: one for one in forgetting.measure(options)}
+
+    assert figures(1, ["plain", "replay"])["replay less plain:exact match"].value == -25
+    assert made == [("plain", 0), ("replay", 0)]
+    right |= {("replay", 1): [0, 0, 0, 0], ("kl", 0): [1, 1, 1, 1]}
+    found = figures(2, ["plain", "replay", "kl"])
+    assert made[2:] == [("kl", 0), ("plain", 1), ("replay", 1), ("kl", 1)]
+    assert found["plain:forgetting"].value == 1.5
+    assert found["replay less plain:exact match"].value == (-25 - 50) / 2
+    assert found["kl less plain:exact match"].value == 25
+    given["kl"] = 0.3
+    assert "kl:forgetting" not in figures(2, [])
