@@ -87,6 +87,14 @@ def test_loss_and_gradients_are_those_of_the_plain_path(name, kind):
     check_parity(attached(tiny(name), TECHNIQUES[kind]), TECHNIQUES[kind])
 
 
+@pytest.mark.parametrize("name", ["llama", "gemma2"])
+def test_the_embedding_of_the_padding_token_learns_nothing_where_it_is_read(name):
+    model = attached(tiny(name), FullFineTuning())
+    table = model.get_input_embeddings()
+    table.padding_idx = int(BATCH.input_ids[0, BATCH.input_ids.shape[1] // 2])  # it ends a turn as well
+    check_parity(model, FullFineTuning())
+
+
 @pytest.mark.parametrize("name", ["llama", "qwen3", "gemma2", "olmo2"])
 @pytest.mark.parametrize("kind", SOME)
 def test_some_layers_of_a_stack_can_be_changed_and_others_not(name, kind):

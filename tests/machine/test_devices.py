@@ -58,12 +58,15 @@ def test_a_quantised_base_is_unpacked_where_its_device_affords_it(machine):
     assert quantization.should_dequantize(kept, 20 * GB, torch.bfloat16, CUDA)
 
 
-def one_stage(tiny, technique=None, optimizer="adamw", **model):
+def one_stage(tiny, technique=None, optimizer="adamw", fast=True, **model):
     return RunConfig(
         model=ModelSpec(repo_id=tiny, **{"dtype": "float32"} | model),
         technique=technique or LoRA(r=4),
         stages=[
-            Stage(data=DataSpec(rows=ROWS, heldout=4), training=TrainConfig(steps=2, eval_rows=4, optimizer=optimizer))
+            Stage(
+                data=DataSpec(rows=ROWS, heldout=4),
+                training=TrainConfig(steps=2, eval_rows=4, optimizer=optimizer, fast=fast),
+            )
         ],
     )
 
@@ -162,7 +165,7 @@ def test_on_a_gpu_the_forecast_is_of_its_memory_and_of_the_attention_that_runs_t
     from tunelab import IA3
 
     monkeypatch.setattr("tunelab.model.load.hardware.best_cpu_attention", lambda dtype: "eager")
-    config = one_stage(tiny, IA3())
+    config = one_stage(tiny, IA3(), fast=False)
     here, there = forecast_on(CPU, config, tiny), forecast_on(CUDA, config, tiny)
     assert there.kept < here.kept  # no attention weights
     assert there.weights == here.weights

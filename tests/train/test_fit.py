@@ -35,7 +35,9 @@ CUDA, CPU = torch.device("cuda"), torch.device("cpu")
 
 def config_of(tiny, technique=None, **training):
     long = [row | {"completion": row["completion"] * 6} for row in ROWS]
-    stage = Stage(data=DataSpec(rows=long, heldout=4), training=TrainConfig(**{"steps": 2, "eval_rows": 1} | training))
+    # the fast path keeps little enough of so small a model that recomputing it on the plain one saves nothing
+    settings = {"steps": 2, "eval_rows": 1, "fast": False} | training
+    stage = Stage(data=DataSpec(rows=long, heldout=4), training=TrainConfig(**settings))
     model = ModelSpec(repo_id=tiny, dtype="bfloat16")
     return RunConfig(model=model, technique=technique or FullFineTuning(), stages=[stage])
 

@@ -77,7 +77,8 @@ def test_what_a_nearly_certain_token_still_teaches_is_not_lost_in_fp16():
 
     def gradient(dtype, scale):
         hidden = x.to(dtype, copy=True).requires_grad_()
-        (ScoredHead.apply(hidden, Head(head.to(dtype)), targets) * scale).backward()
+        matrix = head.to(dtype)
+        (ScoredHead.apply(hidden, Head(matrix), targets, matrix) * scale).backward()
         return hidden.grad.float() / scale
 
     right = gradient(torch.float64, 1.0)

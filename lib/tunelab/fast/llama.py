@@ -66,6 +66,7 @@ class FastLlama:
             structure.layers, structure.heads, structure.norm, structure.finish,
         )  # fmt: skip
         self.embedding, self.head_matrix = structure.embedding, structure.head
+        self._padding = structure.padding
         self.rows_alone = structure.rows_alone
         self._scale, self._input_scale = structure.embedding_scale, structure.input_scale
         self._rotation, self.virtual = structure.rotation, virtual_of(model)
@@ -246,7 +247,7 @@ class FastLlama:
 
     def embedded(self, input_ids: Tensor) -> Tensor:
         """Hidden states (…, C) before the first layer, of tokens."""
-        x = functional.embedding(input_ids, self.embedding)
+        x = functional.embedding(input_ids, self.embedding, self._padding)
         scale = self._scale * self._input_scale
         return x if scale == 1 else x.mul_(scale)
 

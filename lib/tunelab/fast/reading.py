@@ -55,6 +55,7 @@ def read(causal: Any) -> Structure:
         layers=layers,
         heads=heads,
         embedding=model.embed_tokens.weight,
+        padding=model.embed_tokens.padding_idx,
         embedding_scale=_embedding_scale(model.embed_tokens),
         input_scale=_number(model, "embedding_multiplier") or 1.0,
         norm=_rms(model.norm, dtype),
@@ -174,7 +175,7 @@ def _rows_alone(rotary: Any, config: Any) -> bool:
 
 def _embedding_scale(table: Any) -> float:
     """What a module multiplies its embeddings by, as it is rounded there."""
-    if not isinstance(table, nn.Embedding) or table.max_norm is not None:
+    if not isinstance(table, nn.Embedding) or table.max_norm is not None or table.scale_grad_by_freq or table.sparse:
         raise Unsupported(f"an embedding of type {type(table).__name__}")
     if type(table) is nn.Embedding:
         return 1.0

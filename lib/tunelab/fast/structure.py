@@ -202,6 +202,7 @@ class Structure:
     layers: list[Layer]
     heads: Heads
     embedding: Tensor  # (V, C)
+    padding: int | None  # the token whose embedding learns nothing where it is read
     embedding_scale: float  # of the tokens' embeddings, by their module
     input_scale: float  # of whatever stands in their place, by the model
     norm: RMS  # the last one
