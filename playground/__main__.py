@@ -142,7 +142,7 @@ def address_in_network() -> str:
 
 def warm_up() -> None:
     """Import what the first preview or comparison needs, while the reader still reads."""
-    import transformers  # noqa: F401
+    libraries.load()
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from tunelab.data.glance import columns_there, first_rows, rows_there
 from tunelab.data.previews import Overview, PreviewRow, Seen
 from tunelab.data.split import file_of
 from tunelab.errors import explain
+from tunelab.machine import libraries
 from tunelab.measure.metrics import NAMED
 from tunelab.measure.task import task_for
 
@@ -191,6 +192,7 @@ def _with_tokens(sight: Sight, split: DataSplit, model: ModelSpec) -> tuple[Seen
     """The rows as the model reads them, where it can be had."""
     assert sight.stage is not None
     try:
+        libraries.load()
         seen = Seen(split, sight.stage, model)
         rows, _notes = seen.shown(SHOWN + 1)
     except Exception as error:

@@ -16,7 +16,7 @@ from playground.views.techniques import technique_picture
 from playground.views.texts import duration, plain_markdown
 from tunelab import TECHNIQUES, ModelSpec, Progress, Run, RunConfig, Stage, diagnose
 from tunelab.data.split import file_of
-from tunelab.machine import hardware
+from tunelab.machine import hardware, libraries
 from tunelab.measure.changes.scrub import answers_over_steps
 from tunelab.measure.charts import training_picture
 from tunelab.measure.markup import render
@@ -229,6 +229,7 @@ def forecast_of(config: RunConfig, *, time: bool) -> Ahead:
 @lru_cache(maxsize=32)
 def _foreseen(config: str, time: bool, *_stands: object) -> Forecast:
     """The forecast of a configuration, which takes a second or more: every page that opens asks for the same one."""
+    libraries.load()
     return read_and_forecast(RunConfig.model_validate_json(config), time=time)
 
 

@@ -6,12 +6,15 @@ import gc
 import logging
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
+
+_LOADING = threading.Lock()
 
 
 def prepare() -> None:
@@ -40,7 +43,15 @@ def load() -> None:
     These imports make half a million objects that stay to the end of the process. To look through them for garbage
     takes a seventh of the time to start, and a third of a second in each `gc.collect()`: it is not done meanwhile, and
     later collections leave them out.
+
+    Threads of a program whose first import of torch could be the one of another thread as well call this first: modules
+    that import each other can fail when two threads begin at two of them.
     """
+    with _LOADING:
+        _load()
+
+
+def _load() -> None:
     if "peft" in sys.modules:
         return
     collecting = gc.isenabled()
