@@ -26,8 +26,8 @@ PLATFORMS ?=
 # a folder of that name beside this file is used without being named
 OFFLINE_PACK ?= $(if $(IS_PACKING),offline-pack,$(wildcard offline-pack))
 IS_PACKING := $(filter offline-pack,$(MAKECMDGOALS))
-# one more than cores, for tests wait now and then, and three at most: each takes up to 3 GB of memory
-WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1); [ $$n -lt 2 ] && echo 2 || echo 3)
+# two at most: each takes up to 3 GB of memory
+WORKERS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1); [ $$n -lt 2 ] && echo 1 || echo 2)
 
 VENV := .venv
 BIN := $(VENV)/bin

@@ -127,6 +127,6 @@ def test_the_first_notebook_needs_no_word_that_is_not_explained():
         for cell in json.loads((REPOSITORY / "notebooks" / "00_quickstart.ipynb").read_text(encoding="utf-8"))["cells"]
         if cell["cell_type"] == "markdown"
     )
-    for word in (*"adapter base row step LoRA QLoRA nf4".split(), "linear layer", "held-out loss", "end of its turn"):
+    for word in (*"adapter base row step LoRA QLoRA nf4 loss".split(), "linear layer"):
         assert word in prose
         assert marked(f"Here: {word}.") == [(word, entry(word).term)]
