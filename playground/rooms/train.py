@@ -37,11 +37,6 @@ class TrainRoom:
     before: gr.State  # stages that are trained before the data in hand
 
 
-# when a page that opens has nothing left to do
-STANDS = """() => new Promise((stands) => (window.requestIdleCallback ?? ((call) => setTimeout(call, 1000)))(
-    () => stands(), { timeout: 5000 }))"""
-
-
 @dataclass(frozen=True)
 class _Order:
     """What to train."""
@@ -172,9 +167,8 @@ def _foresee(room: _Room) -> None:
     outputs = [order.forecast, order.start, order.foreseen]
     how: dict[str, Any] = {"trigger_mode": "always_last", "concurrency_limit": 1, **QUIET}
     changes = (w.change for w in order.choices.widgets.values())
-    gr.on([shared.material.change, order.before.change, *changes], foresee, inputs, outputs, **how)
-    # a page that opens comes first: a forecast takes the app a second or more
-    shared.page.load(None, None, None, js=STANDS, **QUIET).then(foresee, inputs, outputs, **how)
+    events = [shared.page.load, shared.material.change, order.before.change, *changes]
+    gr.on(events, foresee, inputs, outputs, **how)
     shared.material.change(views.material_html, shared.material, order.material, queue=False, **QUIET)
 
 
