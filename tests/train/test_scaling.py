@@ -86,6 +86,20 @@ def test_what_a_nearly_certain_token_still_teaches_is_not_lost_in_fp16():
     assert error(gradient(torch.float16, 2.0**16), right) < 0.002
 
 
+def test_what_many_tokens_teach_a_trained_head_stays_within_fp16():
+    generator = torch.Generator().manual_seed(0)
+    x, head = 1 + torch.randn(4096, 32, generator=generator), 0.05 * torch.randn(64, 32, generator=generator)
+    targets = torch.randint(8, (len(x),), generator=generator)  # few tokens are frequent: their parts add up
+    x, head = x.half(), head.half()
+
+    def gradient(dtype, scale):
+        matrix = head.to(dtype, copy=True).requires_grad_()
+        (ScoredHead.apply(x.to(dtype), Head(matrix), targets, matrix) * (scale / len(x))).backward()
+        return matrix.grad.float() / scale
+
+    assert error(gradient(torch.float16, 2.0**16), gradient(torch.float64, 1.0)) < 0.002
+
+
 def test_loss_and_norm_are_told_unscaled(tiny):
     steps = {dtype: trainer_of(tiny, dtype, LoRA(r=4))._step() for dtype in ("float32", "float16")}
     assert steps["float16"].loss == pytest.approx(steps["float32"].loss, rel=1e-3)

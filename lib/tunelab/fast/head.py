@@ -130,7 +130,8 @@ class ScoredHead(Function):
 
     They are made in the forward, chunk by chunk, dz in the place of z, and (N, V) logits never exist as a whole. Each
     row is moved by its greatest logit before exp, which changes neither. In fp16 they are FP16_SCALE times as large
-    until the backward.
+    until the backward, and dE, a sum over all positions, is kept in fp32: it would be beyond fp16 before the loss scale
+    could bring it back.
 
     Source: Hsu et al. 2024 (Liger Kernel), section 3.2, fused linear cross-entropy.
     """
@@ -139,8 +140,9 @@ class ScoredHead(Function):
     def forward(ctx: Any, x: Tensor, head: Head, targets: Tensor, matrix: Tensor) -> Tensor:
         needs_dx, needs_matrix = ctx.needs_input_grad[0], ctx.needs_input_grad[3]
         dx = torch.empty_like(x) if needs_dx else None
-        d_matrix = torch.zeros_like(matrix) if needs_matrix else None
-        scale = (FP16_SCALE if x.dtype == torch.float16 else 1.0) if needs_dx or needs_matrix else None
+        half = x.dtype == torch.float16
+        d_matrix = torch.zeros_like(matrix, dtype=torch.float32 if half else None) if needs_matrix else None
+        scale = (FP16_SCALE if half else 1.0) if needs_dx or needs_matrix else None
         total = x.new_zeros((), dtype=torch.float32)
         chunks = max(1, -(-len(x) // head.chunk))
         size = -(-len(x) // chunks // SOFTMAX_ROWS) * SOFTMAX_ROWS or 1  # alike: few rows would cost as much as many
@@ -152,20 +154,21 @@ class ScoredHead(Function):
             if dx is not None:
                 torch.mm(logits, matrix, out=dx[rows])
             if d_matrix is not None:
-                d_matrix.addmm_(logits.T, x[rows])
+                d_matrix.addmm_(logits.T.to(d_matrix.dtype), x[rows].to(d_matrix.dtype))
         ctx.save_for_backward(dx, d_matrix)
+        ctx.dtype = x.dtype
         return total
 
     @staticmethod
     def backward(ctx: Any, d_total: Tensor) -> Any:
-        scaled = [d if d is None else _times(d, d_total) for d in ctx.saved_tensors]
+        scaled = [d if d is None else _times(d, d_total, ctx.dtype) for d in ctx.saved_tensors]
         return scaled[0], None, None, scaled[1]
 
 
-def _times(d: Tensor, d_total: Tensor) -> Tensor:
-    """A gradient of the sum of losses, times that of what follows from the sum."""
-    if d.dtype == torch.float16:  # in fp32, for the factor alone may be beyond fp16
-        return (d.float() * (d_total / FP16_SCALE)).to(d.dtype)
+def _times(d: Tensor, d_total: Tensor, dtype: torch.dtype) -> Tensor:
+    """A gradient of the sum of losses, times that of what follows from the sum, in the dtype of what it belongs to."""
+    if dtype == torch.float16:  # in fp32, for the factor alone may be beyond fp16
+        return (d.float() * (d_total / FP16_SCALE)).to(dtype)
     return d * d_total.to(d.dtype)
 
 
