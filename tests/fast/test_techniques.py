@@ -95,6 +95,18 @@ def test_the_embedding_of_the_padding_token_learns_nothing_where_it_is_read(name
     check_parity(model, FullFineTuning())
 
 
+def test_a_trained_head_is_given_no_gradient_where_none_is_asked_for(monkeypatch):
+    from tunelab.fast import head
+
+    scales, losses = [], head._losses
+    monkeypatch.setattr(head, "_losses", lambda *given: (scales.append(given[-1]), losses(*given))[1])
+    loss = fast_loss(attached(tiny("llama"), FullFineTuning()), FullFineTuning())
+    trained_with = float(loss(BATCH))
+    with torch.no_grad():
+        assert float(loss(BATCH)) == trained_with
+    assert scales == [1.0, None]
+
+
 @pytest.mark.parametrize("name", ["llama", "qwen3", "gemma2", "olmo2"])
 @pytest.mark.parametrize("kind", SOME)
 def test_some_layers_of_a_stack_can_be_changed_and_others_not(name, kind):

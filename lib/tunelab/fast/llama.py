@@ -308,7 +308,10 @@ class FastLoss:
 
     def __call__(self, batch: Batch) -> Tensor:
         hidden, targets = self._hidden(batch)
-        return ScoredHead.apply(hidden, self.scored_head, targets, self.scored_head.matrix)
+        matrix = self.scored_head.matrix
+        # a Function is asked for the gradient of what is trained even where nobody wants one
+        matrix = matrix if torch.is_grad_enabled() else matrix.detach()
+        return ScoredHead.apply(hidden, self.scored_head, targets, matrix)
 
     def kept_bytes(self, batch: Batch, device: torch.device) -> tuple[int, int]:
         """What the forward of a batch keeps for its backward on this device, and how many positions it computes."""
