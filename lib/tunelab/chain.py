@@ -430,10 +430,11 @@ class _Chain:
         """What to know of computing on this device."""
         device = self.base.device
         notes = gpus.notes_on(device, self.base.dtype, processes.count())
-        if device.type == "cuda" and not self.loss.fast and self.loss.attention == "eager":
+        if device.type == "cuda" and self.loss.attention in ("eager", "grouped"):
+            what = "prefix tuning on the fast path" if self.loss.fast else "this model"
             notes.append(
-                "this model has no fused attention: it keeps a score of every token with every other, so its memory "
-                "grows with the square of max_length"
+                f"{what} has no fused attention: it makes a score of every token with every other, so its memory grows "
+                "with the square of max_length"
             )
         return notes
 

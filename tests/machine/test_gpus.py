@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -61,3 +63,23 @@ def test_of_several_cards_the_fullest_decides(monkeypatch):
     assert asked == [CUDA, CUDA]
     monkeypatch.setattr(processes, "gathered", lambda mine: [*mine, 3, 9])
     assert processes.smallest(lambda: 7) == 3
+
+
+@pytest.mark.parametrize(
+    ("fast", "attention", "said"),
+    [
+        (True, "grouped", "prefix tuning on the fast path"),
+        (False, "eager", "this model"),
+        (True, "sdpa", None),
+        (False, "sdpa", None),
+    ],
+)
+def test_a_run_says_where_a_gpu_makes_a_score_of_every_token_with_every_other(monkeypatch, fast, attention, said):
+    from tunelab.chain import _Chain
+
+    monkeypatch.setattr(gpus, "notes_on", lambda *_: [])
+    base = SimpleNamespace(device=CUDA, dtype=torch.bfloat16)
+    chain = SimpleNamespace(base=base, loss=SimpleNamespace(fast=fast, attention=attention))
+    notes = _Chain._notes_on_device(chain)
+    assert len(notes) == (said is not None)
+    assert not said or notes[0].startswith(f"{said} has no fused attention")
