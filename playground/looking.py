@@ -6,7 +6,6 @@ The work goes on in a thread; whoever looks may turn away at any moment, and the
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 from collections import Counter, OrderedDict
@@ -23,7 +22,7 @@ from tunelab.data.doctor.labels import Labels, spelling
 from tunelab.data.examples import Account, DataSplit
 from tunelab.data.glance import columns_there, first_rows, rows_there
 from tunelab.data.previews import Overview, PreviewRow, Seen
-from tunelab.data.split import file_of
+from tunelab.data.split import file_of, stamps_of
 from tunelab.errors import explain
 from tunelab.machine import libraries
 from tunelab.measure.metrics import NAMED
@@ -192,8 +191,7 @@ def _with_tokens(sight: Sight, split: DataSplit, model: ModelSpec) -> tuple[Seen
     """The rows as the model reads them, where it can be had."""
     assert sight.stage is not None
     try:
-        libraries.load()
-        seen = Seen(split, sight.stage, model)
+        seen = _seen(split, sight.stage, model)
         rows, _notes = seen.shown(SHOWN + 1)
     except Exception as error:
         words = explain(error)
@@ -201,6 +199,11 @@ def _with_tokens(sight: Sight, split: DataSplit, model: ModelSpec) -> tuple[Seen
             raise
         return None, replace(sight, model_trouble=words, raw=_there(sight.stage.data)[1])
     return seen, replace(sight, rows=tuple(rows[:SHOWN]), more_rows=len(rows) > SHOWN)
+
+
+def _seen(split: DataSplit, stage: Stage, model: ModelSpec) -> Seen:
+    libraries.load()  # a tokenizer needs them, and another thread may be the first to import them
+    return Seen(split, stage, model)
 
 
 def _judged(seen: Seen, sight: Sight) -> Overview:
@@ -221,7 +224,7 @@ def rows_from(stage: Stage, model: ModelSpec, first: int) -> tuple[tuple[Preview
     Raises:
         UserError: they can't be read any more.
     """
-    rows, _notes = Seen(read_once(stage), stage, model).shown(SHOWN + 1, first)
+    rows, _notes = _seen(read_once(stage), stage, model).shown(SHOWN + 1, first)
     return tuple(rows[:SHOWN]), len(rows) > SHOWN
 
 
@@ -246,9 +249,7 @@ def read_once(stage: Stage, tell: Tell = lambda words: None) -> DataSplit:
 
 
 def _identity(stage: Stage) -> object:
-    files = [file for named in (stage.data.source, stage.data.heldout) if (file := file_of(named))]
-    stamps = [(str(f), (s := os.stat(f)).st_ino, s.st_size, s.st_mtime_ns) for f in files if os.path.exists(f)]
-    return stage.data.model_dump_json(), stage.learn, tuple(stamps)
+    return stage.data.model_dump_json(), stage.learn, stamps_of((stage.data.source, stage.data.heldout))
 
 
 def _there(data: DataSpec) -> tuple[tuple[str, ...], tuple[dict[str, Any], ...]]:

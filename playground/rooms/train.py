@@ -164,11 +164,20 @@ def _foresee(room: _Room) -> None:
             yield {order.forecast: views.forecast_html(ahead), order.start: gr.update(interactive=False)}
 
     inputs = [shared.material, *order.asked]
-    outputs = [order.forecast, order.start, order.foreseen]
-    how: dict[str, Any] = {"trigger_mode": "always_last", "concurrency_limit": 1, **QUIET}
-    changes = (w.change for w in order.choices.widgets.values())
-    events = [shared.page.load, shared.material.change, order.before.change, *changes]
-    gr.on(events, foresee, inputs, outputs, **how)
+    gr.on(
+        [
+            shared.page.load,
+            shared.material.change,
+            order.before.change,
+            *(w.change for w in order.choices.widgets.values()),
+        ],
+        foresee,
+        inputs,
+        [order.forecast, order.start, order.foreseen],
+        trigger_mode="always_last",
+        concurrency_limit=1,
+        **QUIET,
+    )
     shared.material.change(views.material_html, shared.material, order.material, queue=False, **QUIET)
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
 import time as clock
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -15,7 +13,7 @@ from playground.english import train as say
 from playground.views.techniques import technique_picture
 from playground.views.texts import duration, plain_markdown
 from tunelab import TECHNIQUES, ModelSpec, Progress, Run, RunConfig, Stage, diagnose
-from tunelab.data.split import file_of
+from tunelab.data.split import stamps_of
 from tunelab.machine import hardware, libraries
 from tunelab.measure.changes.scrub import answers_over_steps
 from tunelab.measure.charts import training_picture
@@ -237,13 +235,8 @@ def _stands(config: RunConfig) -> tuple[object, ...]:
     """What a forecast follows from beside its configuration: files as they are now, and about how much memory there
     is."""
     named = [config.model.repo_id, *(s for one in config.stages for s in (one.data.source, one.data.heldout))]
-    named += [one.replay.source for one in config.stages if one.replay]
-    states = []
-    for file in filter(None, map(file_of, named)):
-        with suppress(OSError):
-            state = os.stat(file)
-            states.append((str(file), state.st_size, state.st_mtime_ns))
-    return (*states, round(math.log(hardware.available_memory_bytes()), 1), clock.monotonic() // FORECAST_SECONDS)
+    stamps = stamps_of([*named, *(one.replay.source for one in config.stages if one.replay)])
+    return (*stamps, round(math.log(hardware.available_memory_bytes()), 1), clock.monotonic() // FORECAST_SECONDS)
 
 
 def forecast_html(ahead: Ahead, *, waiting: bool = False) -> Markup:

@@ -151,24 +151,29 @@ def test_what_regularises_a_step_is_that_of_the_plain_path(name):
     assert all(close(ours, theirs, 1e-4) for ours, theirs in zip(got, expected, strict=True))
 
 
+def twenty_losses(model, loss, rate):
+    """The loss per token at each of twenty steps of plain descent, the weights kept in fp32."""
+    masters = [parameter.detach().float().clone() for parameter in trained(model)]
+    optimizer, found = torch.optim.SGD(masters, lr=rate), []
+    for _ in range(20):
+        model.zero_grad()
+        nll = loss(BATCH) / BATCH.scored_tokens
+        nll.backward()
+        found.append(float(nll))
+        for master, parameter in zip(masters, trained(model), strict=True):
+            master.grad = parameter.grad.float()
+        optimizer.step()
+        for master, parameter in zip(masters, trained(model), strict=True):
+            parameter.data.copy_(master)
+    return torch.tensor(found)
+
+
 @every_family
 @pytest.mark.parametrize(("dtype", "error"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-3)], ids=["fp32", "bf16"])
 def test_twenty_steps_learn_the_same(name, dtype, error):
     def losses(way):
         model = adapted(tiny(name, dtype, spread=0.08))  # wider ones would make much of what bf16 rounds away
-        masters = [parameter.detach().float().clone() for parameter in trained(model)]
-        loss, optimizer, found = way(model), torch.optim.SGD(masters, lr=0.01), []
-        for _ in range(20):
-            model.zero_grad()
-            nll = loss(BATCH) / BATCH.scored_tokens
-            nll.backward()
-            found.append(float(nll))
-            for master, parameter in zip(masters, trained(model), strict=True):
-                master.grad = parameter.grad.float()
-            optimizer.step()
-            for master, parameter in zip(masters, trained(model), strict=True):
-                parameter.data.copy_(master)
-        return torch.tensor(found)
+        return twenty_losses(model, way(model), 0.01)
 
     plain, fast = losses(PlainLoss), losses(FastLoss)
     assert plain[-1] < plain[0]

@@ -9,7 +9,7 @@ import copy
 import pytest
 import torch
 
-from tests.fast.test_architectures import BATCH, FAMILIES, PROMPTS, close, tiny, trained
+from tests.fast.test_architectures import BATCH, FAMILIES, PROMPTS, close, tiny, trained, twenty_losses
 from tests.fast.test_fast import loss_and_gradients, rows
 from tests.helpers import byte_tokenizer
 from tunelab import (
@@ -158,19 +158,7 @@ def test_twenty_steps_learn_the_same(name, kind, dtype, error):
     def losses(way):
         # wider ones would make much of what bf16 rounds away
         model = attached(tiny(name, dtype, spread=0.08), technique, dtype, spread=0.02)
-        masters = [parameter.detach().float().clone() for parameter in trained(model)]
-        loss, optimizer, found = way(model), torch.optim.SGD(masters, lr=RATES.get(kind, 0.01)), []
-        for _ in range(20):
-            model.zero_grad()
-            nll = loss(BATCH) / BATCH.scored_tokens
-            nll.backward()
-            found.append(float(nll))
-            for master, parameter in zip(masters, trained(model), strict=True):
-                master.grad = parameter.grad.float()
-            optimizer.step()
-            for master, parameter in zip(masters, trained(model), strict=True):
-                parameter.data.copy_(master)
-        return torch.tensor(found)
+        return twenty_losses(model, way(model), RATES.get(kind, 0.01))
 
     plain, fast = losses(PlainLoss), losses(lambda model: fast_loss(model, technique))
     assert plain[-1] < plain[0]

@@ -7,7 +7,8 @@ import json
 import os
 import random
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -121,14 +122,12 @@ def _undivided(spec: DataSpec, learn: str, roles: dict[str, str] | None, on_prog
 
 def _identity(spec: DataSpec, learn: str, roles: dict[str, str] | None) -> object:
     """What reading depends on: the files as they are now, and the settings; None: they are no files."""
-    files = [file_of(named) for named in (spec.source, spec.heldout)]
-    if files[0] is None or spec.heldout_rows is not None:
+    named = (spec.source, spec.heldout)
+    if file_of(spec.source) is None or spec.heldout_rows is not None:
         return None
-    try:
-        states = [(file, os.stat(file)) for file in files if file]
-    except OSError:
+    stamps = stamps_of(named)
+    if len(stamps) < sum(file_of(one) is not None for one in named):
         return None
-    stamps = [(str(file), state.st_ino, state.st_size, state.st_mtime_ns) for file, state in states]
     own = spec.heldout if isinstance(spec.heldout, str) else None  # how many are drawn is settled later
     return stamps, own, spec.model_dump(mode="json", exclude={"heldout", "limit"}), learn, roles
 
@@ -220,6 +219,16 @@ def file_of(source: str | float | None) -> Path | None:
         except RuntimeError:  # nobody of that name
             return path
     return path if path.suffix.lower() in SUFFIXES or os.path.exists(path) else None
+
+
+def stamps_of(named: Iterable[str | float | None]) -> tuple[tuple[str, int, int, int], ...]:
+    """The files that are there among what is named, and how they stand: a file that has changed has another stamp."""
+    found = []
+    for file in filter(None, map(file_of, named)):
+        with suppress(OSError):
+            state = os.stat(file)
+            found.append((str(file), state.st_ino, state.st_size, state.st_mtime_ns))
+    return tuple(found)
 
 
 def table_of(spec: DataSpec) -> Table:

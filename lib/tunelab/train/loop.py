@@ -246,15 +246,14 @@ class Trainer:
     def _check_finite(self, loss: float) -> None:
         if math.isfinite(loss):
             return
+        why = "training diverged. Lower learning_rate (a tenth is a good try) or max_grad_norm"
         if self.scaler.is_enabled():
-            raise UserError(
-                f"The loss became {loss} at step {self.position.step + 1}: numbers of this model are beyond what "
-                "float16 can hold (65,504), or training diverged. Choose dtype 'float32' or a GPU with bfloat16, or "
-                "lower learning_rate; checkpoints before this step are kept."
+            why = (
+                "numbers of this model are beyond what float16 can hold (65,504), or training diverged. Choose dtype "
+                "'float32' or a GPU with bfloat16, or lower learning_rate"
             )
         raise UserError(
-            f"The loss became {loss} at step {self.position.step + 1}: training diverged. Lower learning_rate "
-            "(a tenth is a good try) or max_grad_norm; checkpoints before this step are kept."
+            f"The loss became {loss} at step {self.position.step + 1}: {why}; checkpoints before this step are kept."
         )
 
     def _check_scale(self) -> None:
