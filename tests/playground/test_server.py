@@ -9,16 +9,20 @@ import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
+import gradio as gr
 import pytest
 from fastapi import FastAPI
 from fastapi.responses import HTMLResponse, PlainTextResponse
+from gradio.server_messages import HeartbeatMessage
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.testclient import TestClient
 
 from playground import server
 from playground.__main__ import greeting, main, new_password, serve
 from playground.front import Front
+from playground.jobs import Jobs
 from playground.look import scripts
 from playground.owners import KEY_FILE
 
@@ -189,3 +193,38 @@ def test_an_answer_that_comes_in_pieces_is_gathered():
     assert body["body"] == b"<head><script>ours()</script></head>"
     lengths = [value for name, value in start["headers"] if name.lower() == b"content-length"]
     assert lengths == [str(len(body["body"])).encode()]
+
+
+async def cut_off(web, session: str, count: int) -> list[BaseException | None]:
+    """How so many streams of a page end that are cut off at once."""
+
+    async def receive():
+        await asyncio.Event().wait()
+
+    async def send(message):
+        begun.release()
+
+    begun = asyncio.Semaphore(0)
+    scope = {
+        "type": "http", "method": "GET", "path": "/gradio_api/queue/data", "headers": [], "http_version": "1.1",
+        "query_string": f"session_hash={session}".encode(), "server": ("127.0.0.1", 80), "client": ("127.0.0.1", 5000),
+    }  # fmt: skip
+    streams = [asyncio.create_task(web(scope, receive, send)) for _ in range(count)]
+    await asyncio.gather(*(asyncio.wait_for(begun.acquire(), 20) for _ in streams))
+    for stream in streams:
+        stream.cancel()
+    return await asyncio.gather(*streams, return_exceptions=True)
+
+
+def test_all_streams_of_a_page_that_leaves_end_and_what_is_sent_to_it_is_dropped(tmp_path):
+    with gr.Blocks() as blocks:
+        gr.Textbox()
+    web = server.application(blocks, Jobs(tmp_path), {})
+    waiting, session = blocks._queue.pending_messages_per_session, "a-page"
+    waiting[session] = asyncio.Queue()
+    ends = asyncio.run(cut_off(web, session, 2))
+    assert [type(end) for end in ends] == [asyncio.CancelledError] * 2
+    assert session not in waiting
+    gone = SimpleNamespace(alive=True, session_hash=session, _id="late")
+    blocks._queue.send_message(gone, HeartbeatMessage())
+    assert session not in waiting
