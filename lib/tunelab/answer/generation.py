@@ -50,8 +50,8 @@ class PlainDecoder:
         self.model, self.around, self.rows = model, around, rows
         self.cache: Any = None
         self.mask: Tensor | None = None
-        self.given = torch.empty(0)  # (rows, T) so far
-        self.last_logits = torch.empty(0)  # (rows, V)
+        self.given = torch.empty(0, dtype=torch.long)  # (rows, T) so far
+        self.last_logits = torch.empty(0, dtype=torch.float32)  # (rows, V)
         self.last_position = (positions(unwrapped(model).config) or NO_LIMIT) - 1
 
     @torch.inference_mode()
@@ -75,7 +75,7 @@ class PlainDecoder:
     def tree_log_p(self, tree: Tree) -> Tensor:
         """As `FastDecoder.tree_log_p`, by each continuation on its own: any model's cache can be copied, and hardly any
         takes a tree."""
-        found = torch.empty(self.rows, len(tree.edges))
+        found = torch.empty(self.rows, len(tree.edges), dtype=torch.float32)
         root = functional.log_softmax(self.last_logits.float(), dim=-1).cpu()
         first = [edge for edge, (node, _token) in enumerate(tree.edges) if node == ROOT]
         found[:, first] = root[:, [tree.edges[edge][1] for edge in first]]
@@ -143,7 +143,7 @@ def chosen_tokens(logits: Tensor, temperature: float, noises: Sequence[torch.Gen
         drawn = {}
         for noise in noises:
             if noise not in drawn:
-                uniform = torch.rand(logits.shape[1], generator=noise).clamp_(min=1e-20)
+                uniform = torch.rand(logits.shape[1], generator=noise, dtype=torch.float32).clamp_(min=1e-20)
                 drawn[noise] = uniform.log().neg_().log_()
         logits = logits / temperature - torch.stack([drawn[noise] for noise in noises])
     return logits.argmax(-1)

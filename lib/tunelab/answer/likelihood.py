@@ -59,7 +59,7 @@ def log_likelihoods(
 ) -> list[Tensor]:
     """Of each prompt, log p (continuations of its tree,) in nats. Prompts that share a tree (the same object) are
     computed together, those of similar length at once. `decoders` makes one decoder, of one column."""
-    found: list[Tensor] = [torch.empty(0)] * len(prompts)
+    found: list[Tensor] = [torch.empty(0, dtype=torch.float32)] * len(prompts)
     for indices, tree, decoder in _read(prompts, trees, decoders, padded):
         for index, log_p in zip(indices, tree.sums(decoder.tree_log_p(tree)).cpu(), strict=True):
             found[index] = log_p

@@ -205,7 +205,7 @@ class _Part:
         self.slots = list(slots)
         self.ids, self._missing = padded_left([one.prompts[row] for one, row in slots])
         self.decoder = FastDecoder(llama, [one.adapters[row] for one, row in slots], self.ids.shape[1])
-        self.logits = torch.empty(len(slots), 0)
+        self.logits = torch.empty(len(slots), 0, dtype=torch.float32)
 
     @property
     def is_read(self) -> bool:

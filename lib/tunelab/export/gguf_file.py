@@ -19,6 +19,7 @@ from tunelab.data import chat_format
 from tunelab.errors import UserError
 from tunelab.export.merged import Merged, check_mergeable, merge, rounding_error
 from tunelab.export.targets import Exported, check_file, new_file
+from tunelab.machine import libraries
 from tunelab.run.public import provenance
 from tunelab.run.run import Run
 
@@ -262,7 +263,7 @@ def _check(path: Path, merged: Merged, kind: str) -> float:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    with contextlib.redirect_stderr(io.StringIO()):  # progress bars of the libraries
+    with libraries.building(), contextlib.redirect_stderr(io.StringIO()):  # progress bars of the libraries
         tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
         model: Any = AutoModelForCausalLM.from_pretrained(
             path.parent, gguf_file=path.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32

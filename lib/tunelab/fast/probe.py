@@ -30,6 +30,7 @@ from tunelab.fast.llama import FastLlama, FastLoss
 from tunelab.fast.reading import read
 from tunelab.fast.structure import Structure
 from tunelab.losses import PlainLoss
+from tunelab.machine import libraries
 from tunelab.machine.measured import measured
 from tunelab.model.load import unwrapped
 
@@ -129,7 +130,7 @@ def _one_of_each(structure: Structure) -> list[int]:
 
 def difference(kind: type, config: Any) -> str:
     """How the fast path differs from the model's own code, in words; nothing where they agree."""
-    with torch.inference_mode(False), torch.enable_grad():
+    with libraries.building(), torch.inference_mode(False), torch.enable_grad():
         model = _small_model(kind, config)
         for parameters in (_trained(model), list(model.parameters())):
             for parameter in parameters:
@@ -159,7 +160,7 @@ def _small_model(kind: Any, config: Any) -> Any:
         generator = torch.Generator().manual_seed(0)
         model.requires_grad_(False)
         for name, parameter in model.named_parameters():
-            drawn = torch.randn(parameter.shape, generator=generator)
+            drawn = torch.randn(parameter.shape, generator=generator, dtype=torch.float32)
             if parameter.ndim > 1:  # products of about 1, in embeddings, layers and head alike
                 parameter.copy_(drawn if "embed" in name else 1.5 * drawn / parameter.shape[1] ** 0.5)
             else:
@@ -167,7 +168,9 @@ def _small_model(kind: Any, config: Any) -> Any:
         adapters = LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=_targets(model))
         model = inject_adapter_in_model(adapters, model)
         for parameter in _trained(model):
-            parameter.data.copy_(0.3 * torch.randn(parameter.shape, generator=generator) / parameter.shape[1] ** 0.5)
+            parameter.data.copy_(
+                0.3 * torch.randn(parameter.shape, generator=generator, dtype=torch.float32) / parameter.shape[1] ** 0.5
+            )
     return model
 
 

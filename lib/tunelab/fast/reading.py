@@ -21,6 +21,7 @@ from tunelab.fast.head import Finish
 from tunelab.fast.layout import Heads
 from tunelab.fast.norm import RMS, HeadNorms, norm
 from tunelab.fast.structure import Layer, Linears, Structure, stacked
+from tunelab.machine import libraries
 
 # where RMSNorms stand: before attention, after it, before the MLP, after it
 PLACES = (
@@ -213,7 +214,7 @@ def _activation(mlp: Any) -> Activation:
     """The known activation that gives what the model's own gives."""
     own = next((part for name in ACTIVATION_NAMES if (part := getattr(mlp, name, None)) is not None), None)
     with torch.no_grad(), torch.device("cpu"):
-        x = torch.linspace(-6, 6, 49)
+        x = torch.linspace(-6, 6, 49, dtype=torch.float32)
         for known in ACTIVATIONS:
             if own is not None and torch.allclose(own(x.clone()), known.of(x, None), rtol=SMALL, atol=SMALL):
                 return known
@@ -238,11 +239,11 @@ def _convention(kind: type[nn.Module]) -> tuple[bool, bool]:
         Unsupported: it computes something else.
     """
     epsilon, unknown = 0.5, Unsupported(f"a norm of type {kind.__name__}")
-    with torch.no_grad(), torch.device("cpu"):
+    with libraries.building(), torch.no_grad(), torch.device("cpu"):
         try:
             module: Any = kind(24, eps=epsilon)
-            x = torch.linspace(-40, 40, 72).sin().view(3, 24) * 3
-            weight = torch.linspace(-0.7, 1.9, 24)
+            x = torch.linspace(-40, 40, 72, dtype=torch.float32).sin().view(3, 24) * 3
+            weight = torch.linspace(-0.7, 1.9, 24, dtype=torch.float32)
             module.weight.data = weight
             made = module(x)
             rounded = module.bfloat16()(x.bfloat16())

@@ -283,7 +283,10 @@ def _low_rank(changes: list[Change]) -> tuple[list[Tensor], float]:
             factors += [one.a, one.b]
         else:
             device, base = one.base.weight.device, one.base
-            factors += [torch.empty(size, device=device) for size in ((0, base.in_features), (base.out_features, 0))]
+            factors += [
+                torch.empty(size, device=device, dtype=torch.float32)
+                for size in ((0, base.in_features), (base.out_features, 0))
+            ]
     scales = {one.scale for one in changes if one.a is not None}
     if len(scales) > 1:
         raise Unsupported(f"layers of one stack with different scales {sorted(scales)}")

@@ -81,7 +81,9 @@ def can_pack(dtype: torch.dtype) -> bool:
 def _packs_rightly(dtype: torch.dtype) -> bool:
     """Whether packed weights of this dtype are there and multiply as plain ones do."""
     generator = torch.Generator().manual_seed(0)
-    weight, x = (torch.randn(shape, generator=generator).to(dtype) for shape in ((192, 128), (40, 128)))
+    weight, x = (
+        torch.randn(shape, generator=generator, dtype=torch.float32).to(dtype) for shape in ((192, 128), (40, 128))
+    )
     try:
         packed, plain = Packed(weight).times(x), x @ weight.T
     except (RuntimeError, AttributeError, NotImplementedError):
@@ -91,8 +93,8 @@ def _packs_rightly(dtype: torch.dtype) -> bool:
 
 def _gain_in_fp32() -> float:
     """How many times as fast packed fp32 weights are, for base and tuned at once."""
-    weights = [torch.randn(1536, 576) for _ in range(MEASURED_LAYERS)]
-    x = torch.randn(ROWS_EXPECTED, 576)
+    weights = [torch.randn(1536, 576, dtype=torch.float32) for _ in range(MEASURED_LAYERS)]
+    x = torch.randn(ROWS_EXPECTED, 576, dtype=torch.float32)
     sides = [[kind(weight) for weight in weights] for kind in (Plain, Packed)]
     plain, packed = own_seconds(*(lambda side=side: [w.times(x) for w in side] for side in sides), turns=7)
     return round(plain / packed, 2)

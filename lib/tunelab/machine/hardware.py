@@ -174,7 +174,7 @@ def _product(dtype: torch.dtype, rows: int) -> Callable[[], object]:
     import torch
 
     out, inputs = PROJECTIONS[0]
-    x, weight = torch.randn(rows, inputs).to(dtype), torch.randn(out, inputs).to(dtype)
+    x, weight = (torch.randn(size, dtype=torch.float32).to(dtype) for size in ((rows, inputs), (out, inputs)))
     torch.nn.functional.linear(x, weight)
     return lambda: torch.nn.functional.linear(x, weight)
 
@@ -208,7 +208,7 @@ def _seconds_of_product(dtype: torch.dtype, shape: tuple[int, int], rows: int, b
     """The fastest of the products x (rows, in) · Wᵀ (in, out) that fit into the budget, after one to warm up."""
     import torch
 
-    x, weight = torch.randn(rows, shape[1]).to(dtype), torch.randn(shape).to(dtype)
+    x, weight = (torch.randn(size, dtype=torch.float32).to(dtype) for size in ((rows, shape[1]), shape))
     torch.nn.functional.linear(x, weight)
     best, end = float("inf"), time.perf_counter() + budget_seconds
     while True:

@@ -8,13 +8,15 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
 _LOADING = threading.Lock()
+_BUILDING = threading.RLock()
 
 
 def prepare() -> None:
@@ -63,6 +65,19 @@ def _load() -> None:
         if collecting:
             gc.enable()
     gc.freeze()
+
+
+@contextmanager
+def building() -> Iterator[None]:
+    """Inside, no other thread is inside: who builds a model or an adapter is.
+
+    While transformers builds a model, it changes the whole process: the default dtype, `PreTrainedModel.tie_weights`
+    and `torch.linspace`. Then it puts back what it found. Of two threads that build at the same time, the second finds
+    what the first has changed, and puts that back: every model after that is built in the wrong dtype, with a head that
+    is not tied. Whoever makes tensors outside says their dtype for the same reason.
+    """
+    with _BUILDING:
+        yield
 
 
 def import_from_several_threads(name: str) -> None:

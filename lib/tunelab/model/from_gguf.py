@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from tunelab.errors import UserError, shown_name
+from tunelab.machine import libraries
 from tunelab.machine.files import cache_root, replacing
 from tunelab.model.folder import json_of
 from tunelab.model.gguf_header import PLAIN_TYPES, ROPE_FACTORS, Header, check_header, failure, read_header, refusal
@@ -215,7 +216,7 @@ def _set_llama3_rope(config: Any, header: Header) -> None:
     import torch
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-    factors = torch.tensor(header.rope_factors)
+    factors = torch.tensor(header.rope_factors, dtype=torch.float32)
     theta, size = config.rope_parameters["rope_theta"], header.head_size
     plain = 1.0 / theta ** (torch.arange(0, size, 2).float() / size)
     settings = {"factor": float(factors.max()), "low_freq_factor": 1.0, "high_freq_factor": 4.0}
@@ -238,14 +239,15 @@ def _model(header: Header, config: Any) -> Any:
     path = header.path
     load_with: Any = AutoModelForCausalLM.from_pretrained
     try:
-        source, info = load_with(
-            path.parent,
-            gguf_file=path.name,
-            config=config,
-            quantization_config=GgufConfig(dequantize=True),
-            dtype=getattr(torch, header.dtype),
-            output_loading_info=True,
-        )
+        with libraries.building():
+            source, info = load_with(
+                path.parent,
+                gguf_file=path.name,
+                config=config,
+                quantization_config=GgufConfig(dequantize=True),
+                dtype=getattr(torch, header.dtype),
+                output_loading_info=True,
+            )
     except Exception as error:
         raise failure(path, "weights", error) from None
     lacking = sorted(set(info["missing_keys"]) - ({HEAD} if _is_tied(source) else set()))

@@ -107,7 +107,7 @@ def empty_model(folder: Path, dtype: torch.dtype, attention: str = "eager") -> P
     from transformers import AutoModelForCausalLM
 
     config = folders.read_config(folder)
-    with torch.device("meta"):
+    with libraries.building(), torch.device("meta"):
         model = AutoModelForCausalLM.from_config(
             config, dtype=dtype, attn_implementation=attention, trust_remote_code=False
         )
@@ -127,17 +127,18 @@ def read_model(folder: Path, dtype: torch.dtype, **options: Any) -> PreTrainedMo
     where = f"The weights in {folder.name}"
     load_with: Any = AutoModelForCausalLM.from_pretrained
     try:
-        model, info = load_with(
-            folder,
-            dtype=dtype,
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-            adapter_kwargs=dict(folders.NO_ADAPTER),
-            ignore_mismatched_sizes=True,  # they are told, as those that are missing
-            output_loading_info=True,
-            **options,
-        )
+        with libraries.building():
+            model, info = load_with(
+                folder,
+                dtype=dtype,
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+                adapter_kwargs=dict(folders.NO_ADAPTER),
+                ignore_mismatched_sizes=True,  # they are told, as those that are missing
+                output_loading_info=True,
+                **options,
+            )
     except SafetensorError as error:
         raise UserError(f"{where} are damaged ({error}). Copy or fetch them again.") from None
     if wrong := folders.misfit(folder, model, info):

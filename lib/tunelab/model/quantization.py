@@ -43,14 +43,14 @@ def quantize_nf4(weight: Tensor, block: int = BLOCK) -> tuple[Tensor, Tensor]:
     """
     blocks = weight.detach().float().reshape(-1, block)
     scale = blocks.abs().amax(dim=1, keepdim=True)
-    levels = torch.tensor(NF4_LEVELS, device=weight.device)
+    levels = torch.tensor(NF4_LEVELS, device=weight.device, dtype=torch.float32)
     boundaries = (levels[1:] + levels[:-1]) / 2
     return torch.bucketize(blocks / scale.clamp(min=1e-12), boundaries), scale
 
 
 def dequantize_nf4(codes: Tensor, scale: Tensor, shape: torch.Size) -> Tensor:
     """The weights (fp32, `shape`) that the codes stand for."""
-    return (torch.tensor(NF4_LEVELS, device=codes.device)[codes] * scale).reshape(shape)
+    return (torch.tensor(NF4_LEVELS, device=codes.device, dtype=torch.float32)[codes] * scale).reshape(shape)
 
 
 def check_available(spec: ModelSpec, device: torch.device) -> None:
@@ -141,9 +141,10 @@ def dequantize_weight(layer: Any, dtype: torch.dtype) -> Tensor:
 def dequantize_linears(model: PreTrainedModel, dtype: torch.dtype) -> None:
     """Replace every quantised layer by an `nn.Linear` with the values its codes stand for."""
     for name, layer in quantized_linears(model).items():
-        linear = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta")
+        has_bias = layer.bias is not None
+        linear = nn.Linear(layer.in_features, layer.out_features, bias=has_bias, device="meta", dtype=dtype)
         linear.weight = nn.Parameter(dequantize_weight(layer, dtype), requires_grad=False)
-        if layer.bias is not None:
+        if has_bias:
             linear.bias = nn.Parameter(layer.bias.data.to(dtype), requires_grad=False)
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, linear)

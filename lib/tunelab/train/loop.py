@@ -185,7 +185,7 @@ class Trainer:
     def backward(self, window: list[Batch], scored: int) -> tuple[float, float]:
         """The sums over the window, of all processes, of the loss and of what is minimised; their gradients, over the
         scored tokens and times the loss scale, are in the weights then."""
-        sums = torch.zeros(2, device=self.accelerator.device)
+        sums = torch.zeros(2, device=self.accelerator.device, dtype=torch.float32)
         self.scaler.scale(sums)  # makes the scale, also in a process that has no batch of this step
         for batch in window:
             minimised, nll = self.objective(batch)

@@ -34,7 +34,7 @@ from torch.overrides import TorchFunctionMode
 from tunelab.data.batches import Batch, BatchOrder, collate
 from tunelab.fast import choose_loss
 from tunelab.losses import Objective
-from tunelab.machine import containers, hardware, processes
+from tunelab.machine import containers, hardware, libraries, processes
 from tunelab.machine.measured import measured
 from tunelab.model import quantization
 from tunelab.model.load import unwrapped
@@ -225,7 +225,7 @@ class _Kind:
         config.num_hidden_layers = count
         vars(config).pop("quantization_config", None)
         attention = self.route.attention
-        with torch.device(self.base.device), _Constant():
+        with libraries.building(), torch.device(self.base.device), _Constant():
             model = AutoModelForCausalLM.from_config(
                 config, dtype=self.base.dtype, attn_implementation=attention, trust_remote_code=False
             )
