@@ -4,9 +4,9 @@ Clients without a browser ask `/compare` (base and a LoRA r16) over loopback, ea
 answer. First one client asks one after the other, which is how the app would answer without batching; then ten ask at
 once. Answers are compared with those that were given one by one: in fp32 they are equal; in bf16, where one differs,
 `gap` is how far the two candidates' logits at the first differing token lie apart, in steps of bf16 at that size.
-`longest_wait` is over the fair share, the mean wait of the ten. `while_answering`,
-`after_cancel` and `after_leaving` are the app's share of a core during a long answer, after it was cancelled, and after
-its client was killed: about zero where its rows are free.
+`first_token` is the time until each column has begun to answer somebody who asks alone. `longest_wait` is over the fair
+share, the mean wait of the ten. `while_answering`, `after_cancel` and `after_leaving` are the app's share of a core
+during a long answer, after it was cancelled, and after its client was killed: about zero where its rows are free.
 """
 
 from __future__ import annotations
@@ -69,9 +69,11 @@ def measure(options: argparse.Namespace) -> Iterator[Figure]:
 def _load(
     options: argparse.Namespace, dtype: str, made: Run, prompts: list[str], app: psutil.Process, url: str
 ) -> Iterator[Figure]:
-    _Client(url, made).ask(prompts[0])  # the base is resident from here on
+    client = _Client(url, made)
+    client.ask(prompts[0])  # the base is resident from here on
+    yield Figure.of(f"{dtype}: first_token", "s", [client.seconds_to_first_token(prompt) for prompt in prompts])
     started = time.perf_counter()
-    serial = _in_turn(_Client(url, made), prompts, options.seconds)
+    serial = _in_turn(client, prompts, options.seconds)
     alone = 60 * len(serial) / (time.perf_counter() - started)
     before = app.memory_info().rss
     started = time.perf_counter()
@@ -102,6 +104,18 @@ class _Client:
         started = time.perf_counter()
         answer: dict[str, Any] = self.client.predict([self.run], prompt, "", TOKENS, api_name="/compare")
         return Asked(prompt, tuple(one["text"] for one in answer["answers"]), time.perf_counter() - started)
+
+    def seconds_to_first_token(self, prompt: str) -> float:
+        """Until each column has begun to answer; the rest is cancelled."""
+        started = time.perf_counter()
+        job = self.client.submit([self.run], prompt, "", TOKENS, 0.0, 0, api_name="/stream")
+        update: dict[str, Any]
+        for update in job:
+            if all(one["text"] for one in update["answers"]):
+                break
+        seconds = time.perf_counter() - started
+        job.cancel()
+        return seconds
 
 
 def _in_turn(client: _Client, prompts: list[str], seconds: float) -> list[Asked]:
