@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from contextlib import nullcontext
 
 import pytest
@@ -13,10 +14,12 @@ from tests.architectures import SETTINGS, tiny_model
 from tests.helpers import ROWS
 from tests.train.test_loop import config
 from tunelab import BottleneckAdapter, LoRA, ModelSpec, PrefixTuning, finetune, load
+from tunelab.answer import likelihood
 from tunelab.answer.decoders import Resident, Result
 from tunelab.answer.generation import PlainDecoder
 from tunelab.answer.likelihood import continuations, likeliest, log_likelihoods
 from tunelab.data import Message, encode_prompt
+from tunelab.fast.branches import Branches
 from tunelab.fast.tree import Tree
 
 LABELS = ["card", "card lost", "card stolen", "cash", "c", "top up", "transfer", "transfers"]
@@ -73,8 +76,6 @@ def test_base_and_tuned_find_answers_as_likely_as_a_plain_forward_of_each_does(t
 )
 def test_the_likeliest_is_that_of_all_and_what_can_not_be_it_is_not_computed(continuations, data):
     """Any log p of edges will do: a decoder that draws them."""
-    import random
-
     nodes = []
 
     class Drawn:
@@ -102,7 +103,7 @@ def test_the_likeliest_is_that_of_all_and_what_can_not_be_it_is_not_computed(con
         return [made[-1]]
 
     chosen = dict(likeliest([[1], [2]], [tree, tree], decoders, padded=True))
-    (decoder,) = made
+    decoder = made[-1]
     computed = sum(nodes)
     sums = tree.sums(decoder.tree_log_p(tree))  # what was not drawn before is at most what its beginning has
     assert computed <= len(tree.tokens)
@@ -127,6 +128,25 @@ def test_labels_that_begin_worse_than_another_ends_are_not_computed(tiny):
     )
     assert found == {0: 0}
     assert sum(asked) == 0  # the first tokens alone decide
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_on_the_fast_path_the_likeliest_is_that_of_all_though_few_are_computed(tiny, seed, monkeypatch):
+    draw, asked, follow = random.Random(seed), [], Branches.follow
+
+    def counted(self, wanted):
+        asked.extend(map(len, wanted))
+        return follow(self, wanted)
+
+    monkeypatch.setattr(Branches, "follow", counted)
+    monkeypatch.setattr(likelihood, "FEW", 3)
+    (one,) = Resident(load(config(tiny).model)).passes([], columns=[0])
+    tree = Tree.of([[draw.randrange(3, 12) for _ in range(draw.randrange(1, 8))] for _ in range(60)])
+    prompts = [[draw.randrange(3, 200) for _ in range(draw.randrange(1, 9))] for _ in range(9)]
+    expected = log_likelihoods(prompts, [tree] * 9, one.decoders, padded=one.padded)
+    found = dict(likeliest(prompts, [tree] * 9, one.decoders, padded=one.padded))
+    assert found == {index: int(log_p.argmax()) for index, log_p in enumerate(expected)}
+    assert 0 < sum(asked) < 0.6 * 9 * len(tree.tokens)
 
 
 @pytest.mark.parametrize("name", sorted(SETTINGS.keys() - {"mamba"}))  # which answers without a cache of this kind

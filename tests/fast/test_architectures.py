@@ -5,6 +5,7 @@ whichever parts they have; and what the fast path does not know is left to the p
 from __future__ import annotations
 
 import copy
+import random
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from tests.architectures import GROUPED, INITIALIZER_RANGE
 from tests.fast.test_fast import loss_and_gradients, rows
 from tests.helpers import VOCABULARY
 from tunelab import LoRA, TrainConfig
+from tunelab.answer.generation import padded_left
 from tunelab.data.batches import collate
 from tunelab.fast import choose_loss
 from tunelab.fast.changes import Unsupported
@@ -243,6 +245,30 @@ def test_a_tree_of_continuations_has_their_log_probabilities(name):
             logits = model(input_ids=torch.tensor([prompt + ids]), use_cache=False).logits[0, len(prompt) - 1 : -1]
         theirs = logits.log_softmax(-1).gather(1, torch.tensor(ids)[:, None]).sum()
         assert float(ours) == pytest.approx(float(theirs), rel=1e-4)
+
+
+@pytest.mark.parametrize("name", decoding)
+@pytest.mark.parametrize("prompts", [PROMPTS[:1], PROMPTS[:3]], ids=["one", "padded"])
+def test_branches_have_the_log_probabilities_of_the_whole_tree_in_whatever_order_rows_ask_for_them(name, prompts):
+    from tunelab.fast.branches import Branches
+    from tunelab.fast.tree import ROOT, Tree
+
+    llama, draw = FastLlama(tiny(name)), random.Random(0)
+    tree = Tree.of([[draw.randrange(3, 8) for _ in range(draw.randrange(1, 7))] for _ in range(12)])
+    made = [FastDecoder(llama, [None] * len(prompts), 4) for _ in range(2)]
+    for decoder in made:
+        decoder(*padded_left(prompts))
+    whole, branches = made[0].tree_log_p(tree), Branches(made[1], tree)
+    found = torch.full_like(whole, torch.nan)
+    found[:, tree.after[ROOT]] = torch.stack(branches.begin())
+    open_nodes = [[node for node, parent in enumerate(tree.parents) if parent == ROOT] for _ in prompts]
+    while any(open_nodes):
+        wanted = [draw.sample(nodes, draw.randint(1, len(nodes)) if nodes else 0) for nodes in open_nodes]
+        for row, (nodes, log_p) in enumerate(zip(wanted, branches.follow(wanted), strict=True)):
+            found[row, [edge for node in nodes for edge in tree.after[node]]] = log_p
+            children = [node for node, parent in enumerate(tree.parents) if parent in nodes]
+            open_nodes[row] = [node for node in open_nodes[row] if node not in nodes] + children
+    torch.testing.assert_close(found, whole, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["qwen2", "qwen3", "gemma3", "phi3"])

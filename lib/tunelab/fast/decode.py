@@ -131,13 +131,29 @@ class FastDecoder:
             found.append(log_p[nodes + 1, tokens])
         return torch.stack(found)
 
-    def _blocks(self, input_ids: Tensor, places: Tensor, sees: Tensor) -> Tensor:
+    @torch.inference_mode()
+    def follow(self, input_ids: Tensor, places: Tensor, sees: Tensor, before: Tensor) -> Tensor:
+        """Hidden states (rows, T, C) behind the last block of input_ids (rows, T), which follow everything given before
+        and stand at `places` (rows, T): each sees of what is there and of them what `sees` (rows, T, length + T) says.
+        `before` (rows, length): where what is there stands."""
+        device = self.llama.embedding.device
+        hidden = self._blocks(input_ids, places.to(device), sees.to(device), before.to(device))
+        self.length += input_ids.shape[1]
+        return hidden
+
+    @torch.inference_mode()
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(N, V), of hidden states (N, C) behind the last block."""
+        return self.llama.logits(_normed(hidden, self.llama.norm))
+
+    def _blocks(self, input_ids: Tensor, places: Tensor, sees: Tensor, before: Tensor | None = None) -> Tensor:
         """Hidden states (rows, T, C) behind the last block of input_ids (rows, T), which stand at `places` (T,) and see
-        those before them and each other as `sees` (T, length + T) says. Their keys and values lie behind the others."""
+        those before them and each other as `sees` (T, length + T) says. Their keys and values lie behind the others.
+        Rows that differ have `places` (rows, T), `sees` (rows, T, length + T), and stand at `before` (rows, length)."""
         llama, start, end = self.llama, self.length, self.length + input_ids.shape[1]
         self._hold(end)
         x = llama.embedded(input_ids.to(llama.embedding.device))
-        rotations, biases = self._rotations(places, x), self._biases(sees, places, x)
+        rotations, biases = self._rotations(places, x), self._biases(sees, places, before, x)
         for layer, (qkv, out, gate_up, down), keys, values in zip(
             llama.layers, self.layers, self.keys, self.values, strict=True
         ):
@@ -191,11 +207,11 @@ class FastDecoder:
         return mixed.reshape(self.rows, count, -1)
 
     def _rotations(self, places: Tensor, x: Tensor) -> dict[str | None, tuple[Tensor, Tensor] | None]:
-        """cos and signed sin of tokens at `places`, (T, 1, D), or (rows, T, 1, D) where rows begin elsewhere, of each
-        kind of layers."""
-        if self.padding is None:
+        """cos and signed sin of tokens at `places`, (T, 1, D), or (rows, T, 1, D) where rows differ, of each kind of
+        layers."""
+        if self.padding is None and places.ndim == 1:
             return self.llama.rotations(places, x)
-        own = (places - self.padding[:, None]).clamp(min=0)  # (rows, T)
+        own = places if self.padding is None else (places - self.padding[:, None]).clamp(min=0)  # (rows, T)
         found: dict[str | None, tuple[Tensor, Tensor] | None] = {}
         for rope, rotation in self.llama.rotations(own.flatten(), x).items():
             if rotation is not None:
@@ -204,28 +220,34 @@ class FastDecoder:
             found[rope] = rotation
         return found
 
-    def _biases(self, sees: Tensor, places: Tensor, x: Tensor) -> dict[int | None, Tensor | None]:
+    def _biases(
+        self, sees: Tensor, places: Tensor, before: Tensor | None, x: Tensor
+    ) -> dict[int | None, Tensor | None]:
         """`_bias` of each window that layers have."""
         found: dict[int | None, Tensor | None] = {}
         for window in {layer.window for layer in self.llama.layers}:
-            seen, limit = sees, within(window, sees.shape[1])
+            seen, limit = sees, within(window, sees.shape[-1])
             if limit is not None:
-                of_keys = torch.cat((torch.arange(self.length, device=places.device), places))
-                seen = sees & (places[:, None] - of_keys[None] < limit)
+                if before is None:
+                    before = torch.arange(self.length, device=places.device)
+                of_keys = torch.cat((before, places), -1)
+                seen = sees & (places[..., :, None] - of_keys[..., None, :] < limit)
             found[window] = self._bias(seen, x, limit is not None)
         return found
 
     def _bias(self, sees: Tensor, x: Tensor, windowed: bool) -> Tensor | None:
         """-inf where a query (T) may not look at a key (S), ahead, at padding and before its window: (H / K · T, S), or
-        (rows, 1, H / K · T, S) with padding; None where there is nothing to hide."""
-        hidden, (count, end) = ~sees, sees.shape
-        if self.padding is None and count == 1 and not windowed:  # a single one sees everything before it
+        (rows, 1, H / K · T, S) where rows differ; None where there is nothing to hide."""
+        hidden, (count, end) = ~sees, sees.shape[-2:]
+        if self.padding is None and sees.ndim == 2 and count == 1 and not windowed:  # a single one sees all before it
             return None
+        if sees.ndim == 3:
+            hidden = hidden[:, None]
         if self.padding is not None:
             # padding looks at itself: a softmax over nothing would be NaN, and spread
             key = torch.arange(end, device=x.device)[None]
             query = torch.arange(end - count, end, device=x.device)[:, None]
-            hidden = (hidden | ((key < self.padding[:, None, None]) & (key != query)))[:, None]  # (rows, 1, T, S)
+            hidden = hidden | ((key < self.padding[:, None, None, None]) & (key != query))  # (rows, 1, T, S)
         bias = x.new_zeros(hidden.shape).masked_fill_(hidden, float("-inf"))
         return torch.cat([bias] * self.llama.heads.per_group, dim=-2)
 

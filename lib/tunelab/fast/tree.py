@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -51,6 +52,25 @@ class Tree:
         for parent in self.parents:
             found.append(0 if parent == ROOT else found[parent] + 1)
         return found
+
+    @cached_property
+    def after(self) -> dict[int, list[int]]:
+        """The edges after each node, and after ROOT."""
+        found: dict[int, list[int]] = {node: [] for node in range(ROOT, len(self.tokens))}
+        for edge, (node, _token) in enumerate(self.edges):
+            found[node].append(edge)
+        return found
+
+    @cached_property
+    def led_to(self) -> list[int]:
+        """(N,) the edge that leads to each node."""
+        edges = {edge: place for place, edge in enumerate(self.edges)}
+        return [edges[parent, token] for parent, token in zip(self.parents, self.tokens, strict=True)]
+
+    @cached_property
+    def leads_to(self) -> dict[int, int]:
+        """The node that an edge leads to, of those after which something follows."""
+        return {edge: node for node, edge in enumerate(self.led_to)}
 
     @property
     def continuations(self) -> list[list[int]]:
