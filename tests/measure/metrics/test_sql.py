@@ -193,6 +193,32 @@ def test_rows_are_compared_as_multisets(one, other):
     assert same_rows(one, other, ordered=False) == equal
 
 
+@pytest.mark.parametrize(
+    ("rows", "expected", "right"),
+    [
+        ([(1700000000,)], [(1700000001,)], False),  # ids, and times in seconds, are right or wrong
+        ([(2**62 + 1,)], [(2**62,)], False),
+        ([(1700000000.0,)], [(1700000000,)], True),
+        ([(1 / 3,)], [(0.3333333,)], True),
+        ([(1000001,), (1000004,)], [(1000004,), (1000001,)], True),
+        ([(1000001.0, "a"), (1000004.0, "b")], [(1000004.0, "b"), (1000001.0, "a")], True),
+        ([(1000001.0, "a"), (1000004.0, "b")], [(1000004.0, "a"), (1000001.0, "b")], False),
+        # the same sums, rounded otherwise, beside a number that is nearly the same
+        ([(0.1 + 0.2, 1.5), (0.3, 2.5)], [(0.3, 1.5), (0.1 + 0.2, 2.5)], True),
+        ([(1234565.0, 1), (1234564.9999999, 2)], [(1234564.9999999, 1), (1234565.0, 2)], True),
+        ([(None, 1)], [(None, 1.0)], True),
+        ([(1,), (1,), (2,)], [(1,), (2,), (2,)], False),
+    ],
+)
+def test_whole_numbers_are_compared_as_they_are_and_others_as_they_may_be_rounded(rows, expected, right):
+    assert same_rows(rows, expected, ordered=False) is right
+    assert same_rows(expected, rows[::-1], ordered=False) is right
+
+
+def test_a_query_may_read_json(sandbox):
+    assert sandbox.run("SELECT value FROM json_each('[3, 4]')") == [(3,), (4,)]
+
+
 def test_two_hundred_answers_count_as_sqlite_itself_answers_them(database):
     references = [row["completion"] for row in heldout_rows()[:200]]
     answers = [

@@ -13,7 +13,8 @@ import re
 import sqlite3
 import time
 import weakref
-from contextlib import closing
+from collections import Counter
+from contextlib import closing, suppress
 from itertools import starmap
 from typing import Any
 
@@ -60,6 +61,9 @@ class Sandbox:
         for limit in (sqlite3.SQLITE_LIMIT_LENGTH, sqlite3.SQLITE_LIMIT_SQL_LENGTH):
             self._copy.setlimit(limit, MOST_BYTES)
         self._copy.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
+        # its table is made when it is first asked for, which the authorizer takes for writing
+        with suppress(sqlite3.OperationalError):  # a SQLite without JSON
+            self._copy.execute("SELECT 1 FROM json_each('[]')").close()
         self._copy.set_authorizer(_authorize)
 
     def run(self, query: str) -> list[Row]:
@@ -127,11 +131,12 @@ class ExecutionAccuracy(RowMetric):
 
 
 def same_rows(rows: list[Row], expected: list[Row], *, ordered: bool) -> bool:
-    """Whether two results are equal, repeated rows counted; numbers within a relative millionth."""
+    """Whether two results are equal, repeated rows counted. Two whole numbers are the same or not; where one has a
+    fraction, as sums and means do, they are equal within a relative millionth."""
     if len(rows) != len(expected):
         return False
     if not ordered:
-        rows, expected = sorted(rows, key=_sortable), sorted(expected, key=_sortable)
+        rows, expected = _in_one_order(rows, expected)
     return all(starmap(_same_row, zip(rows, expected, strict=True)))
 
 
@@ -148,21 +153,49 @@ def _same_row(row: Row, expected: Row) -> bool:
 
 
 def _same_cell(cell: Any, expected: Any) -> bool:
-    if isinstance(cell, int | float) and isinstance(expected, int | float):
-        return cell == expected or math.isclose(cell, expected, rel_tol=TOLERANCE, abs_tol=1e-9)
+    if _is_number(cell) and _is_number(expected):
+        return _near(cell, expected)
     return type(cell) is type(expected) and cell == expected
 
 
-def _sortable(row: Row) -> list[tuple[int, Any]]:
-    """A key that sorts rows of any values, and numbers that count as equal alike."""
-    return [_sortable_cell(cell) for cell in row]
+def _is_number(cell: Any) -> bool:
+    return isinstance(cell, int | float)
 
 
-def _sortable_cell(cell: Any) -> tuple[int, Any]:
+def _near(one: float, other: float) -> bool:
+    """Of two whole numbers: whether they are the same, for they may be ids or times."""
+    if isinstance(one, int) and isinstance(other, int):
+        return one == other
+    return one == other or math.isclose(one, other, rel_tol=TOLERANCE, abs_tol=1e-9)
+
+
+def _in_one_order(rows: list[Row], expected: list[Row]) -> tuple[list[Row], list[Row]]:
+    """The rows that only one of the two results has, so sorted that equal ones stand at one place."""
+    some, others = (list((Counter(a) - Counter(b)).elements()) for a, b in ((rows, expected), (expected, rows)))
+    runs = [_runs(column) for column in zip(*some, *others, strict=False)]
+
+    def key(row: Row) -> tuple[list[tuple[int, Any]], list[float]]:
+        cells = [_sortable(cell, run) for cell, run in zip(row, runs, strict=False)]
+        return cells, [cell for cell in row if _is_number(cell)]
+
+    return sorted(some, key=key), sorted(others, key=key)
+
+
+def _runs(column: tuple[Any, ...]) -> dict[float, int]:
+    """For each number of a column, which run of neighbours it belongs to that are nearly the same."""
+    runs: dict[float, int] = {}
+    last, run = None, 0
+    for number in sorted({cell for cell in column if _is_number(cell)}):
+        run += last is not None and not math.isclose(last, number, rel_tol=TOLERANCE, abs_tol=1e-9)
+        runs[number], last = run, number
+    return runs
+
+
+def _sortable(cell: Any, runs: dict[float, int]) -> tuple[int, Any]:
     if cell is None:
         return 0, 0
-    if isinstance(cell, int | float):
-        return 1, float(f"{cell:.6g}")
+    if _is_number(cell):
+        return 1, runs[cell]
     return (2, cell) if isinstance(cell, str) else (3, cell)
 
 
