@@ -46,6 +46,9 @@ class SweepConfig(SeriesConfig):
             values = getattr(self, name)
             if len(set(values)) < len(values):
                 raise ValueError(f"{name} = {', '.join(map(str, values))}: one stands there twice; name each once")
+        if len(set(self.settings)) < len(self.settings):
+            rates = ", ".join(map(repr, self.learning_rates))
+            raise ValueError(f"learning_rates = {rates}: two are the same to six digits; name each once")
         if self.ranks and not hasattr(self.run.technique, "r"):
             raise ValueError(f"ranks: {self.run.technique.kind} has no rank; leave them out, or take lora")
         if len(self.names) > MOST_RUNS:
@@ -131,7 +134,7 @@ def verdicts(sweep: Sweep) -> list[Swept]:
 
 def _measured(sweep: Sweep, rungs: Sequence[Rung]) -> Measured | None:
     """The runs of a setting over the rows that all of them answered; None where nothing was answered."""
-    from tunelab.measure.metrics import NAMED
+    from tunelab.measure.metrics import NAMED, score_sides
     from tunelab.measure.statistics import Measured
     from tunelab.measure.statistics.sums import mean
 
@@ -143,9 +146,8 @@ def _measured(sweep: Sweep, rungs: Sequence[Rung]) -> Measured | None:
     figure, metric = report.metrics[report.main_metric], NAMED.get(report.main_metric)
     if metric is not None:
         made = metric()
-        references = [row.reference for row in base]
-        sums = [made.sums([row.base for row in base], references)]
-        sums += [made.sums([row.tuned for row in rows], references) for rows in tuned]
+        answers = [[row.base for row in base], *([row.tuned for row in rows] for rows in tuned)]
+        sums = list(score_sides(made, answers, [row.reference for row in base]).sums)
         value = made.value
     else:  # a figure of this task alone: its scores row by row
         sums = [_scores([row.base_scores for row in base], report.main_metric)]

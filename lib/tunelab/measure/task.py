@@ -6,13 +6,14 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tunelab.data.builtin import BUILTIN
 from tunelab.data.examples import Example, Message
 from tunelab.errors import UserError
 from tunelab.measure.builtin_sets import metrics_of
 from tunelab.measure.floors import Floor, floors_for
-from tunelab.measure.metrics import METRICS, Metric, load_metric, metrics_for, task_of
+from tunelab.measure.metrics import METRICS, NAMED, Metric, load_metric, metrics_for, task_of
 from tunelab.measure.metrics.propose import Task as Kind
 
 LOOKED_AT = 20_000  # training rows that floors, labels and metrics are read from
@@ -56,12 +57,19 @@ class Task:
         return chosen[:count]
 
 
-def task_for(source: str | None, train: Sequence[Example], answers: Sequence[str], metric: Path | None = None) -> Task:
+def task_for(
+    source: str | None,
+    train: Sequence[Example],
+    answers: Sequence[str],
+    metric: Path | None = None,
+    measured: Sequence[Example] = (),
+) -> Task:
     """The task of rows from `source`.
 
     train: rows the run was trained on; none where they can't be read any more.
     answers: of the rows there are, which tell the kind of the task.
     metric: a file with a user's own metric, which comes first.
+    measured: the rows that are measured, which may have labels that no training row has.
 
     Raises:
         UserError: the file holds no metric.
@@ -69,18 +77,28 @@ def task_for(source: str | None, train: Sequence[Example], answers: Sequence[str
     one = BUILTIN.get(source or "")
     known, notes = list(train), []
     every_answer = {example.answer for example in train} or set(answers)
+    every_label = [*sorted(every_answer), *(example.answer for example in measured)]
     if len(known) > LOOKED_AT:
         known = random.Random(0).sample(known, LOOKED_AT)
         notes.append(f"floors know {LOOKED_AT:,} of the {len(train):,} training rows, chosen by a seed")
     answers = answers if len(answers) <= LOOKED_AT else random.Random(0).sample(list(answers), LOOKED_AT)
     prompts = [words_asked(example) for example in known]
-    metrics = metrics_of(one) if one and one.heldout else metrics_for(answers, prompts)
-    own = [load_metric(metric)] if metric else []
+    metrics = metrics_of(one) if one and one.heldout else metrics_for(answers, prompts, labels=every_label)
+    own = [_own(metric, {*NAMED, *(each.name for each in metrics)})] if metric else []
     every = {each.name: each for each in (*own, *metrics, *(each() for each in METRICS.values()))}
     kind = task_of(answers, prompts)
     labels = tuple(sorted(filter(str.strip, every_answer))) if kind == "labels" else ()
     pairs = (prompts, [example.answer for example in known])
     return Task(kind, tuple(every.values()), labels, known, tuple(notes), pairs)
+
+
+def _own(file: Path, taken: set[str]) -> Metric:
+    """The user's metric; where it has the name of another, the name says whose it is."""
+    metric = load_metric(file)
+    if metric.name in taken:
+        kind: Any = type(metric)
+        kind.name, kind.title = f"{metric.name}_own", f"{metric.title} (own)"
+    return metric
 
 
 def words_asked(example: Example) -> str:

@@ -128,6 +128,80 @@ def test_a_metric_that_raises_on_every_row_is_refused(written):
         score_sides(metric, [["a", "b"]], ["x", "x"])
 
 
+def test_a_metric_that_ends_the_process_costs_only_its_row(written):
+    metric = load_metric(
+        written("import sys\ndef score(prediction, reference):\n    return prediction or sys.exit(3)\n")
+    )
+    with pytest.raises(UserError, match="SystemExit: 3"):
+        score_sides(metric, [[""]], ["x"])
+    metric = load_metric(
+        written("import sys\ndef score(prediction, reference):\n    return len(prediction) or sys.exit()\n")
+    )
+    assert score_sides(metric, [["a", ""]], ["x", "x"]).rows == (0,)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("raise RuntimeError('no')", r"value\(\) of the metric my_metric raises: 'RuntimeError: no'"),
+        ("return float(sums[0] / sums[1])", r"value\(\) of the metric my_metric raises: 'TypeError"),
+        ("return sums[0] / sums[1]", r"for 3 rows at once, and \[1.0, 2.0, 3.0\] for one after the other"),
+        ("return sums.max()", r"gives 3.0 for 3 rows at once"),
+    ],
+)
+def test_a_figure_that_can_not_be_resampled_is_refused(written, value, message):
+    path = written(
+        "import numpy\nfrom tunelab.measure.metrics import Metric\nclass Mine(Metric):\n"
+        "    def sums(self, predictions, references):\n"
+        "        return numpy.array([[len(p), 1] for p in predictions])\n"
+        f"    def value(self, sums):\n        {value}\n"
+    )
+    with pytest.raises(UserError, match=message) as refused:
+        score_sides(load_metric(path), [["a", "ab", "abc"]], ["x"] * 3)
+    assert len(str(refused.value)) <= 400
+
+
+def test_a_row_whose_sums_are_of_another_length_is_left_out(written):
+    path = written(
+        "import numpy\nfrom tunelab.measure.metrics import Metric\nclass Mine(Metric):\n"
+        "    def sums(self, predictions, references):\n"
+        "        return numpy.ones((1, 2 + (predictions[0] == 'b')))\n"
+        "    def value(self, sums):\n        return sums[..., 0]\n"
+    )
+    scored = score_sides(load_metric(path), [["a", "b"], ["a", "a"]], ["x", "x"])
+    assert scored.rows == (0,)
+    assert "sums() gave 2 numbers of the rows before, and 3 here" in scored.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ("title = 3", "title = 3, but it has to be a text"),
+        ("unit = None", "unit = None, but it has to be a text"),
+        ("higher_is_better = 'yes'", "higher_is_better = 'yes', but it has to be True, False or None"),
+        ("range = (0,)", "but it has to be two numbers"),
+    ],
+)
+def test_what_a_metric_says_of_itself_is_of_its_kind(written, said, message):
+    with pytest.raises(UserError, match=message):
+        load_metric(written(f"{said}\n{SCORE.format(1)}"))
+    body = "from tunelab.measure.metrics import RowMetric\nclass Mine(RowMetric):\n"
+    body += f"    {said}\n    def score(self, prediction, reference): return 1\n"
+    with pytest.raises(UserError, match=message):
+        load_metric(written(body))
+
+
+def test_metrics_of_the_library_leave_out_rows_whose_reference_does_not_fit():
+    scored = score_sides(NumberMatch(), [["1", "2", "3"], ["0", "2", "4"]], ["1", "none", "4"])
+    assert scored.rows == (0, 2)
+    assert [side[:, 0].tolist() for side in scored.sums] == [[100, 0], [0, 100]]
+    (note,) = scored.notes
+    assert note == (
+        "The metric number right can't score 1 of 3 rows, which are left out of all sides: row 2 (\"reference = 'none' "
+        'has no number").'
+    )
+
+
 def test_metrics_of_the_library_score_all_sides_and_refuse_references_that_do_not_fit():
     scored = score_sides(ExactMatch(), [["a", "b"], ["b", "b"]], ["a", "b"])
     assert [side[:, 0].tolist() for side in scored.sums] == [[100, 100], [0, 100]]

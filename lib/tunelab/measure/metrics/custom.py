@@ -22,6 +22,7 @@ from tunelab.errors import UserError, listed, shortened, shown_name
 from tunelab.measure.metrics.protocol import UNBOUNDED, Metric, Reference, RowMetric
 
 FORM = "a function score(prediction, reference) that returns a number, or a class derived from Metric or RowMetric"
+VALUE = "It gets sums (..., k) of one row or of many, and gives their figures: a mean is sums[..., 0] / sums[..., 1]."
 DEFAULTS: dict[str, Any] = {"unit": "", "range": UNBOUNDED, "higher_is_better": True, "source": "the user's own"}
 MOST_NAMED = 3  # rows that a note names with what was raised
 
@@ -59,24 +60,25 @@ class Scored:
 
 
 def score_sides(metric: Metric, sides: Sequence[Sequence[str]], references: Sequence[Reference]) -> Scored:
-    """The sums of every side over the same rows. A row on which the metric raises is left out of all sides, and named.
+    """The sums of every side over the same rows. A row on which a user's metric raises, or whose reference does not fit
+    one of this library, is left out of all sides, and named.
 
     Raises:
-        UserError: it raises on every row, or a reference does not fit a metric of this library.
+        UserError: that is so of every row, or a user's metric is none (`_check_value`).
         ValueError: there are no rows, or the sides are not of one length.
     """
     if not references or any(len(side) != len(references) for side in sides):
         raise ValueError(f"paired rows are needed: {len(references)} references, {[len(side) for side in sides]}")
     if type(metric).__module__.startswith(__package__) and not isinstance(metric, Custom):
-        return Scored(tuple(metric.sums(side, references) for side in sides), tuple(range(len(references))), ())
+        return _score_fitting(metric, sides, references)
     kept: list[list[numpy.ndarray]] = []
     rows, failed = [], dict[int, str]()
     for row, reference in enumerate(references):
         try:
-            kept.append([_finite(metric.sums([side[row]], [reference])) for side in sides])
+            kept.append([_finite(metric.sums([side[row]], [reference]), kept) for side in sides])
             rows.append(row)
-        except Exception as error:
-            failed[row] = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        except (Exception, SystemExit) as error:
+            failed[row] = _said(error)
     if not rows:
         first = shortened(failed[0], 120)
         raise UserError(
@@ -84,7 +86,51 @@ def score_sides(metric: Metric, sides: Sequence[Sequence[str]], references: Sequ
             "Try its function on this row by itself."
         )
     sums = tuple(numpy.concatenate([row[side] for row in kept]) for side in range(len(sides)))
-    return Scored(sums, tuple(rows), (_left_out(metric, failed, len(references)),) if failed else ())
+    if not isinstance(metric, Custom):
+        _check_value(metric, sums[0])
+    notes = (_left_out(f"{shown_name(metric.name)} raised on", failed, len(references)),) if failed else ()
+    return Scored(sums, tuple(rows), notes)
+
+
+def _score_fitting(metric: Metric, sides: Sequence[Sequence[str]], references: Sequence[Reference]) -> Scored:
+    """By a metric of this library, on the rows whose reference fits it."""
+    try:
+        return Scored(tuple(metric.sums(side, references) for side in sides), tuple(range(len(references))), ())
+    except UserError as error:
+        failed = dict[int, str]()
+        for row, reference in enumerate(references):
+            try:
+                metric.sums([""], [reference])
+            except UserError as of_row:
+                failed[row] = str(of_row).removeprefix("Row 1: ").partition(". ")[0]
+        rows = tuple(row for row in range(len(references)) if row not in failed)
+        if not rows or not failed:
+            raise error from None
+    fitting = [references[row] for row in rows]
+    sums = tuple(metric.sums([side[row] for row in rows], fitting) for side in sides)
+    return Scored(sums, rows, (_left_out(f"{metric.title} can't score", failed, len(references)),))
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def _check_value(metric: Metric, sums: numpy.ndarray) -> None:
+    """
+    Raises:
+        UserError: the figure of many sums at once, by which a metric is resampled, is not that of each.
+    """
+    name = shown_name(metric.name)
+    try:
+        one_by_one = [float(metric.value(row)) for row in sums]
+        at_once = numpy.asarray(metric.value(sums), dtype=float)
+    except (Exception, SystemExit) as error:
+        raise UserError(f"value() of the metric {name} raises: {shortened(_said(error), 120)}. {VALUE}") from None
+    if at_once.shape != (len(sums),) or not numpy.allclose(at_once, one_by_one, equal_nan=True):
+        raise UserError(
+            f"value() of the metric {name} gives {shortened(at_once.tolist(), 60)} for {len(sums):,} rows at once, and "
+            f"{shortened(one_by_one, 60)} for one after the other. {VALUE}"
+        )
 
 
 class Custom(RowMetric):
@@ -135,7 +181,9 @@ def _of_function(score: Any, module: ModuleType, path: Path) -> Metric:
         raise UserError(f"score in {_name(path)} can't be called with (prediction, reference): {error}.") from None
     said = {name: vars(module)[name] for name in ("title", *DEFAULTS) if name in vars(module)}
     named = {"name": path.stem, "title": path.stem.replace("_", " "), **DEFAULTS, **said}
-    return type("Custom", (Custom,), named)(score)
+    made = type("Custom", (Custom,), named)
+    _check_described(made, path)
+    return made(score)
 
 
 def _of_class(one: type[Metric], path: Path) -> Metric:
@@ -146,6 +194,7 @@ def _of_class(one: type[Metric], path: Path) -> Metric:
     for name, value in {"name": path.stem, "title": path.stem.replace("_", " "), **DEFAULTS}.items():
         if not hasattr(one, name):
             setattr(one, name, value)
+    _check_described(one, path)
     try:
         return one()
     except Exception as error:
@@ -155,20 +204,39 @@ def _of_class(one: type[Metric], path: Path) -> Metric:
         ) from None
 
 
-def _finite(sums: numpy.ndarray) -> numpy.ndarray:
+def _finite(sums: numpy.ndarray, before: Sequence[Sequence[numpy.ndarray]]) -> numpy.ndarray:
     sums = numpy.asarray(sums, dtype=float)
     if sums.ndim != 2 or len(sums) != 1 or not numpy.isfinite(sums).all():
         raise ValueError(f"sums() of one row must be (1, k) finite numbers, not {shortened(sums.tolist())}")
+    if before and before[0][0].shape != sums.shape:
+        raise ValueError(f"sums() gave {before[0][0].shape[1]} numbers of the rows before, and {sums.shape[1]} here")
     return sums
 
 
-def _left_out(metric: Metric, failed: dict[int, str], rows: int) -> str:
+def _left_out(what: str, failed: dict[int, str], rows: int) -> str:
     named = [f"row {row + 1} ({shortened(why, 100)})" for row, why in list(failed.items())[:MOST_NAMED]]
     more = f" and {len(failed) - MOST_NAMED:,} more" if len(failed) > MOST_NAMED else ""
     return (
-        f"The metric {shown_name(metric.name)} raised on {len(failed):,} of {rows:,} rows, which are left out of all "
-        f"sides: {', '.join(named)}{more}."
+        f"The metric {what} {len(failed):,} of {rows:,} rows, which are left out of all sides: "
+        f"{', '.join(named)}{more}."
     )
+
+
+def _check_described(metric: type[Metric], path: Path) -> None:
+    """
+    Raises:
+        UserError: what a metric says of itself is of another kind than it has to be.
+    """
+    wrong: list[tuple[str, str]] = [
+        (name, "a text") for name in ("name", "title", "unit", "source") if not isinstance(getattr(metric, name), str)
+    ]
+    if not (metric.higher_is_better is None or isinstance(metric.higher_is_better, bool)):
+        wrong.append(("higher_is_better", "True, False or None (neither)"))
+    ends = metric.range
+    if not (isinstance(ends, tuple | list) and len(ends) == 2 and all(isinstance(end, int | float) for end in ends)):
+        wrong.append(("range", "two numbers, the lowest and the highest value"))
+    for name, allowed in wrong:
+        raise UserError(f"{_name(path)}: {name} = {shortened(getattr(metric, name))}, but it has to be {allowed}.")
 
 
 def _name(path: Path) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from typing import Literal
 
@@ -26,11 +26,14 @@ RESULT = re.compile(r"####\s*\S*\s*$")  # how GSM8K and its kin mark the result
 
 
 def metrics_for(
-    answers: Sequence[str], prompts: Sequence[str] = (), database: sqlite3.Connection | None = None
+    answers: Sequence[str],
+    prompts: Sequence[str] = (),
+    database: sqlite3.Connection | None = None,
+    labels: Iterable[str] = (),
 ) -> list[Metric]:
     """The metrics that fit these answers, the one to report first.
 
-    answers: of all rows there are, training rows too: they are the set of labels.
+    answers: of all rows there are, training rows too: they are the set of labels, with what else is in `labels`.
     database: what queries can be run on; without one they are compared as texts.
 
     Raises:
@@ -38,7 +41,7 @@ def metrics_for(
     """
     match task_of(answers, prompts):
         case "labels":
-            return [Accuracy(), MacroF1(answer for answer in answers if answer.strip())]
+            return [Accuracy(), MacroF1(answer for answer in (*answers, *labels) if answer.strip())]
         case "json":
             return [FieldF1(), SameJSON(), ValidJSON()]
         case "sql":
