@@ -243,3 +243,33 @@ def test_files_of_one_name_are_told_apart(folder, sides):
 def test_names_of_rows_are_the_same_as_number_and_as_text():
     files = [Results(name, [{"id": key, "f1": 1.0}], False) for name, key in (("a", 7), ("b", "7"), ("c", 7.0))]
     assert len(join(files).rows) == 1
+
+
+def test_ids_of_a_table_that_had_an_empty_cell_are_those_they_were(folder):
+    write_csv(folder / "a.csv", [{"id": f"{n}.0", "correct": n % 2} for n in range(30)])
+    write_csv(folder / "b.csv", [{"id": n, "correct": n % 3 == 0} for n in range(30)])
+    assert paired(folder / "a.csv", folder / "b.csv").rows == 30
+    # names such as versions stay what they are
+    write_csv(folder / "a.csv", [{"id": name, "correct": 1} for name in ("1", "1.0", "1.1")])
+    assert paired(folder / "a.csv", folder / "a.csv").rows == 3
+
+
+def test_a_number_beyond_all_others_counts_for_nothing_and_is_told(folder):
+    for name, score in (("a.jsonl", 1), ("b.jsonl", 2)):
+        rows = [{"id": n, "score": score + n % 2} for n in range(30)]
+        (folder / name).write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    with (folder / "b.jsonl").open("a") as file, (folder / "a.jsonl").open("a") as other:
+        file.write(f'{{"id": 30, "score": 1{"0" * 400}}}\n{{"id": 31, "score": -1{"0" * 400}}}\n')
+        other.write('{"id": 30, "score": 1}\n{"id": 31, "score": 1}\n')
+    found = paired(folder / "a.jsonl", folder / "b.jsonl")
+    assert found.verdicts[0].change.n == 30
+    assert found.notes[-1] == "score: 2 rows have no value in one of the files and count for nothing"
+    assert "\nscore: 2 rows" in found.text()  # a column's name stays as it is
+
+
+def test_json_of_infinite_figures_is_json(folder, capsys):
+    for name, score in (("a.jsonl", 1e308), ("b.jsonl", -1e308)):
+        write_lines(folder / name, [{"id": n, "score": score} for n in range(30)])
+    assert main(["paired", "a.jsonl", "b.jsonl", "--json"]) == 0
+    (verdict,) = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)["verdicts"]
+    assert (verdict["base"], verdict["tuned"]) == ("Infinity", "-Infinity")

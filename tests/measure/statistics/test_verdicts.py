@@ -180,3 +180,32 @@ def test_a_loss_counts_rows_by_their_tokens():
 
 def test_an_interval_of_an_older_report_has_no_p_value():
     assert Interval(1.0, 0.0, 2.0, 40).p is None
+
+
+def test_a_share_never_differs_by_more_than_all_of_it():
+    before, after = answers(rows=24, before=0.05, after=0.97)
+    runs = [right(answers(rows=24, after=share, seed=seed)[1]) for share, seed in ((0.2, 1), (0.99, 2))]
+    (verdict,) = judge_all([exact(before, after, runs=runs)])
+    assert verdict.change.high == 100
+    assert verdict.change.value < 100
+
+
+def test_a_difference_too_small_for_six_digits_is_not_written_as_none():
+    before = numpy.linspace(1e-9, 9e-9, 40)
+    sums = [numpy.stack([column, numpy.ones(40)], axis=1) for column in (before, 2 * before)]
+    (verdict,) = judge_all([Measured("score", "", sums[0], sums[1], RIGHT.value)])
+    assert verdict.sentence.startswith("better: +5.0e-09 score, 95 % interval 4.")
+
+
+def test_rows_that_all_gain_the_same_are_not_written_with_the_digits_of_rounding():
+    sums = [numpy.stack([numpy.full(30, score), numpy.ones(30)], axis=1) for score in (0.1, 0.3)]
+    (verdict,) = judge_all([Measured("score", "", sums[0], sums[1], RIGHT.value)])
+    assert verdict.sentence.startswith("better: +0.20 score, 95 % interval 0.20 to 0.20,")
+
+
+@pytest.mark.filterwarnings("error")
+def test_one_row_and_figures_beyond_a_number_are_judged_without_a_warning():
+    (one,) = judge_all([exact([1], [0])])
+    huge = [numpy.stack([numpy.full(30, score), numpy.ones(30)], axis=1) for score in (1e308, -1e308)]
+    (infinite,) = judge_all([Measured("score", "", huge[0], huge[1], RIGHT.value)])
+    assert one.decision == infinite.decision == "not enough evidence"

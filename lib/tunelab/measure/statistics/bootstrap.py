@@ -77,11 +77,12 @@ def resampled(
     columns: (n, …), what each row adds.
     statistic: of sums (…), and of many of them at once (draws, …) → (draws,).
     """
-    flat, total = columns.reshape(len(columns), -1), columns.sum(axis=0)
-    parts = []
-    for counts in times_drawn(len(columns), draws, seed):
-        parts.append(statistic((counts @ flat).reshape(len(counts), *columns.shape[1:])))
-    return Bootstrap(float(statistic(total)), numpy.concatenate(parts), statistic(total - columns))
+    with numpy.errstate(all="ignore"):  # of no rows (one of one is left out), or of sums beyond a float
+        flat, total = columns.reshape(len(columns), -1), columns.sum(axis=0)
+        parts = []
+        for counts in times_drawn(len(columns), draws, seed):
+            parts.append(statistic((counts @ flat).reshape(len(counts), *columns.shape[1:])))
+        return Bootstrap(float(statistic(total)), numpy.concatenate(parts), statistic(total - columns))
 
 
 def times_drawn(rows: int, draws: int, seed: int) -> Iterator[numpy.ndarray]:

@@ -30,6 +30,7 @@ class Evidence:
     spread: Spread
     outcomes: Outcomes | None  # of right and wrong answers
     p: float  # of "nothing changed", two-sided
+    most: float = math.inf  # no difference can be larger
 
     @property
     def test(self) -> Test:
@@ -46,7 +47,7 @@ class Evidence:
             low, high = self.spread.widened(value, self.bootstrap.ends(1 - alpha), alpha)
         if not counts or rows < FEWEST_ROWS:
             low, high = min(low, 0.0), max(high, 0.0)
-        return Interval(value, low, high, rows, self.p)
+        return Interval(value, max(low, -self.most), min(high, self.most), rows, self.p)
 
     def smallest(self, alpha: float) -> float | None:
         """The smallest difference that so many rows and runs show (power 80 %); None where rows do not tell."""
@@ -71,15 +72,22 @@ def weigh(
     if not math.isfinite(paired.gain):
         return Evidence(paired, bootstrap, of_both, counted, 1.0)  # an infinite figure says nothing
     p = counted.p if counted else swap_p(paired, swaps, seed)
-    return Evidence(paired, bootstrap, of_both, counted, max(p, of_both.p(paired.gain)))
+    return Evidence(paired, bootstrap, of_both, counted, max(p, of_both.p(paired.gain)), _most(paired, whole))
 
 
+def _most(paired: Paired, whole: float | None) -> float:
+    """The largest difference there can be, where the figure is a share of `whole`."""
+    rows = numpy.asarray(paired.value(paired.columns))
+    return whole if whole and rows.min() >= 0 and rows.max() <= whole else math.inf
+
+
+@numpy.errstate(all="ignore")  # figures may be infinite
 def compared(
     base: numpy.ndarray,
     tuned: numpy.ndarray,
     value: Value,
     *,
-    higher_is_better: bool = True,
+    higher_is_better: bool | None = True,
     whole: float | None = None,
     seed: int = 0,
 ) -> Compared:
@@ -102,7 +110,9 @@ def compared_rates(
     return compared(sides[0], sides[1], mean, higher_is_better=higher_is_better)
 
 
-def compared_scores(before: Sequence[float], after: Sequence[float], *, higher_is_better: bool = True) -> Compared:
+def compared_scores(
+    before: Sequence[float], after: Sequence[float], *, higher_is_better: bool | None = True
+) -> Compared:
     """`compared` of one score per row and side; the figure is their mean."""
     paired = Paired.of_scores(before, after)
     return compared(paired.columns[:, 0], paired.columns[:, 1], paired.value, higher_is_better=higher_is_better)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -62,7 +63,7 @@ def _found(files: Sequence[Results], shared: Sequence[str]) -> str:
 
 
 def _names_rows(rows: Sequence[Row], column: str) -> bool:
-    keys = [_key(row.get(column)) for row in rows]
+    keys = _keys(rows, column)
     return "" not in keys and len(set(keys)) == len(keys)
 
 
@@ -84,7 +85,7 @@ def _by_column(files: Sequence[Results], column: str) -> tuple[list[tuple[Row, .
 
 
 def _keyed(file: Results, column: str) -> dict[str, Row]:
-    keys = [_key(row.get(column)) for row in file.rows]
+    keys = _keys(file.rows, column)
     twice, count = Counter(keys).most_common(1)[0]
     if count > 1:
         raise UserError(
@@ -116,6 +117,15 @@ def _by_position(files: Sequence[Results], shared: Sequence[str]) -> list[tuple[
 
 def _columns(rows: Iterable[Row]) -> dict[str, None]:
     return {name: None for row in rows for name in row}
+
+
+def _keys(rows: Sequence[Row], column: str) -> list[str]:
+    """The cells of a column as names. Where all are whole numbers with a point behind, as tables write them that had an
+    empty cell (7.0), they are the numbers."""
+    keys = [_key(row.get(column)) for row in rows]
+    if all(re.fullmatch(r"-?\d+\.0", key) for key in keys):
+        return [key.removesuffix(".0") for key in keys]
+    return keys
 
 
 def _key(value: object) -> str:

@@ -49,6 +49,7 @@ class Measured:
         return weigh(paired, 100.0 if self.unit == "%" else None, draws=draws, swaps=swaps, seed=seed)
 
 
+@numpy.errstate(all="ignore")  # figures may be infinite
 def judge_all(
     measured: Sequence[Measured], *, alpha: float = ALPHA, draws: int = DRAWS, swaps: int = SWAPS, seed: int = 0
 ) -> list[Verdict]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,18 +31,24 @@ class PairedFiles(BaseModel):
     def text(self) -> str:
         """The verdicts as lines for people."""
         how = "row by row, in their order" if self.joined_by == POSITION else f"joined by {self.joined_by}"
-        lines = [f"{', '.join(self.tuned)} against {self.base}: {self.rows:,} rows, {how}."]
+        rows = "1 row" if self.rows == 1 else f"{self.rows:,} rows"
+        lines = [f"{', '.join(self.tuned)} against {self.base}: {rows}, {how}."]
         for verdict in self.verdicts:
             unit = f" {verdict.unit}".rstrip()
             lines.append(f"{verdict.title}: {verdict.base:.4g} → {verdict.tuned:.4g}{unit}. {verdict.sentence}.")
-        return "\n".join([*lines, *(f"{note[0].upper()}{note[1:]}." for note in self.notes)])
+        return "\n".join([*lines, *(f"{_begun(note)}." for note in self.notes)])
 
     def as_json(self) -> dict[str, Any]:
         """All of it, each verdict with its sentence; not finite numbers as text."""
-        made: dict[str, Any] = self.model_dump(mode="json")
+        made: dict[str, Any] = json.loads(self.model_dump_json())
         for written, verdict in zip(made["verdicts"], self.verdicts, strict=True):
             written["sentence"] = verdict.sentence
         return made
+
+
+def _begun(note: str) -> str:
+    """A note as a sentence; the name of a file or a column at its beginning stays as it is."""
+    return note if note.partition(" ")[0].endswith(":") else f"{note[0].upper()}{note[1:]}"
 
 
 def paired(

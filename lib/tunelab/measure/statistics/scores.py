@@ -145,7 +145,10 @@ def _cell(value: object, pair: bool, column: str, row: int) -> Cell | None:
 
 def _number(value: object) -> float | None:
     if isinstance(value, bool | int | float):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:  # a whole number beyond them
+            return math.inf if value > 0 else -math.inf
     if not isinstance(value, str):
         return None
     text = value.strip().lower()

@@ -69,31 +69,33 @@ def figure(verdict: Verdict) -> str:
         return f"{verdict.title}: the difference is no finite number"
     digits = digits_of(change)
     unit = "points" if verdict.unit == "%" else verdict.unit
-    value = " ".join(part for part in (f"{change.value:+.{digits}f}", unit, verdict.title) if part)
+    gain = number(change.value, digits)
+    gain = f"+{gain}" if change.value > 0 and float(gain) else gain
+    value = " ".join(part for part in (gain, unit, verdict.title) if part)
     together = f" (corrected for {verdict.judged} judged at once)" if verdict.judged > 1 else ""
-    return f"{_unsigned(value)}, 95 % interval {number(change.low, digits)} to {number(change.high, digits)}{together}"
+    return f"{value}, 95 % interval {number(change.low, digits)} to {number(change.high, digits)}{together}"
 
 
 def number(value: float, digits: int) -> str:
-    """A number with so many digits behind the point, without "-0"."""
-    return _unsigned(f"{value:.{digits}f}")
+    """A number with so many digits behind the point, without "-0"; one that is too small for as many as there can be
+    is written with a power of ten."""
+    if value and digits == MOST_DIGITS and round(value, digits) == 0:
+        return f"{value:.1e}"
+    shown = f"{value:.{digits}f}"
+    return shown.lstrip("-") if float(shown) == 0 else shown
 
 
 def digits_of(change: Interval) -> int:
     """Digits behind the point: as many as the width of the interval is worth, and enough that an end which is not 0 is
     not shown as 0 where that decides."""
-    width = change.high - change.low or abs(change.value) or 1.0
+    width = change.high - change.low
+    if width <= 1e-9 * abs(change.value):  # none but for rounding
+        width = abs(change.value) or 1.0
     digits = min(MOST_DIGITS, max(0, math.ceil(0.5 - math.log10(width))))
     decided = [end for end in (change.low, change.high) if end and (change.low > 0 or change.high < 0)]
     while digits < MOST_DIGITS and any(round(end, digits) == 0 for end in decided):
         digits += 1
     return digits
-
-
-def _unsigned(text: str) -> str:
-    """Without the sign of a 0."""
-    shown, space, rest = text.partition(" ")
-    return f"{shown.lstrip('+-') if float(shown) == 0 else shown}{space}{rest}"
 
 
 def _head(verdict: Verdict) -> str:
