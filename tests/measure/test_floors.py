@@ -131,3 +131,17 @@ def test_every_metric_of_a_set_gives_its_own_answers_full_marks(name):
     answers = [row["completion"] for row in (one.heldout or one.rows)()[:40]]
     assert [figure.value for figure in scored(one, "itself", answers, answers)] == [100.0] * len(one.metrics)
     assert isinstance(metrics_of(one)[0], ExecutionAccuracy) == (one.database is not None)
+
+
+def test_naive_bayes_of_as_many_labels_as_rows_needs_no_table_of_labels_and_words():
+    import tracemalloc
+
+    rows = 3000
+    prompts = [f"w{n} w{n + 1} w{n * 7 % rows}" for n in range(rows)]
+    answers = [f"name {n}" for n in range(rows)]
+    tracemalloc.start()
+    found = naive_bayes(prompts, answers, prompts[:20])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found == answers[:20]
+    assert peak < rows * rows  # bytes; a table of numbers would be eight times that

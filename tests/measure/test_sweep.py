@@ -115,6 +115,7 @@ def test_on_the_command_line(tiny, tmp_path, capsys):
         ({"ranks": (8, 8)}, "one stands there twice"),
         ({"seeds": tuple(range(60)), "ranks": (4, 8)}, "120 runs are asked for; at most 100"),
         ({"learning_rates": (-1.0,)}, "learning_rate"),
+        ({"learning_rates": (1e-4, 1.0000001e-4)}, "two are the same to six digits"),
     ],
 )
 def test_what_can_not_be_is_refused_before_anything_is_trained(tiny, settings, words):

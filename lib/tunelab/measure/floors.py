@@ -73,19 +73,26 @@ def naive_bayes(prompts: Sequence[str], answers: Sequence[str], asked: Sequence[
 
     Source: McCallum and Nigam 1998, section 2, with 0.1 for the smoothing.
     """
+    from scipy.sparse import csc_array
+
     labels, classes = numpy.unique(numpy.array(answers, dtype=object), return_inverse=True)
     tokens = [words(prompt) for prompt in prompts]
     column = {word: place for place, word in enumerate(dict.fromkeys(word for row in tokens for word in row))}
     rows = numpy.repeat(classes, [len(row) for row in tokens])
     places = numpy.array([column[word] for row in tokens for word in row], dtype=int)
-    seen = numpy.bincount(rows * len(column) + places, minlength=len(labels) * len(column))
-    counts = seen.reshape(len(labels), len(column)) + SMOOTHING
-    log_words = numpy.log(counts / counts.sum(axis=1, keepdims=True))
+    # most labels have seen few words: what was never seen is counted for all of them at once
+    seen = csc_array((numpy.ones(len(places)), (rows, places)), shape=(len(labels), len(column)))
+    totals = numpy.log(seen.sum(axis=1) + SMOOTHING * len(column)) if column else numpy.zeros(len(labels))
+    seen.data = numpy.log(seen.data + SMOOTHING) - math.log(SMOOTHING)
     log_labels = numpy.log(numpy.bincount(classes) / len(classes))
     found = []
     for prompt in asked:
-        known = [column[word] for word in words(prompt) if word in column]
-        found.append(str(labels[int((log_labels + log_words[:, known].sum(axis=1)).argmax())]))
+        known = Counter(column[word] for word in words(prompt) if word in column)
+        scores = log_labels + known.total() * (math.log(SMOOTHING) - totals)
+        for place, count in known.items():
+            of_word = slice(seen.indptr[place], seen.indptr[place + 1])
+            scores[seen.indices[of_word]] += count * seen.data[of_word]
+        found.append(str(labels[int(scores.argmax())]))
     return found
 
 
