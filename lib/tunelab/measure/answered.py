@@ -83,10 +83,10 @@ def read_rows(path: Path) -> list[AnsweredRow]:
     """
     name, rows = shown_name(path.name), []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")  # a text may hold other ends of lines
     except (OSError, UnicodeDecodeError):
         raise UserError(f"{name} can't be read as a file of answers. `tunelab evaluate RUN` writes one.") from None
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(lines if lines != [""] else [], 1):
         try:
             rows.append(AnsweredRow.model_validate_json(line))
         except ValidationError:
@@ -163,10 +163,17 @@ def _sample(row: AnsweredRow, side: Literal["base", "tuned"], place: int) -> dic
 
 
 def _comparison(rows: Sequence[AnsweredRow], run: Run) -> dict[str, Any]:
-    """In the columns of LLM Comparator. A rating is the first metric's change on the row, from -1.5 (A is better) to
-    1.5."""
+    """In the columns of LLM Comparator. A rating says by how much A, the base, is better by the first metric: from
+    1.5 (the largest loss of a row by tuning) over 0 to -1.5 (the largest gain); a row that has no score has none."""
+    from tunelab.run.reports import read_report
+
     metric = next((name for row in rows for name in row.tuned_scores if row.change(name) is not None), None)
-    largest = max((abs(row.change(metric) or 0) for row in rows), default=0) if metric else 0
+    report = read_report(run.path)
+    figure = report.metrics.get(metric) if report and metric else None
+    better = figure.higher_is_better if figure else True
+    changes = [row.change(metric) if metric and better is not None else None for row in rows]
+    largest = max((abs(change) for change in changes if change is not None), default=0.0) or 1.0
+    to_base = -1.5 / largest if better else 1.5 / largest
     return for_comparator(
         run.id,
         ("base", run.name),
@@ -175,27 +182,28 @@ def _comparison(rows: Sequence[AnsweredRow], run: Run) -> dict[str, Any]:
                 row.prompt,
                 (row.base, row.tuned),
                 tags=[row.label] if row.label else [],
-                score=1.5 * (row.change(metric) or 0) / largest if metric and largest else 0.0,
+                score=None if change is None else to_base * change + 0.0,  # without the sign of a 0
                 fields={"reference": row.reference},
             )
-            for row in rows
+            for row, change in zip(rows, changes, strict=True)
         ],
     )
 
 
 def for_comparator(source: str, models: tuple[str, str], examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """What PAIR's LLM Comparator reads: two models, and what each answered."""
+    fields = dict.fromkeys(name for example in examples for name in example["custom_fields"])
     return {
-        "metadata": {"source_path": source, "custom_fields_schema": []},
+        "metadata": {"source_path": source, "custom_fields_schema": [{"name": one, "type": "text"} for one in fields]},
         "models": [{"name": name} for name in models],
         "examples": list(examples),
     }
 
 
 def comparator_example(
-    prompt: str, answers: tuple[str, str], *, tags: Sequence[str], score: float, fields: dict[str, str]
+    prompt: str, answers: tuple[str, str], *, tags: Sequence[str], score: float | None, fields: dict[str, str]
 ) -> dict[str, Any]:
-    """One of its examples."""
+    """One of its examples. The score is positive where the first answer is the better one; None: nobody has judged."""
     return {
         "input_text": prompt,
         "tags": list(tags),

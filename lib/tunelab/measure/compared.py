@@ -86,8 +86,8 @@ def _comparator_files(comparisons: Sequence[Comparison], path: Path) -> dict[Pat
                 one.prompt,
                 (first.text, other.text),
                 tags=[f"seed {first.seed}"] if len(one.seeds) > 1 else [],
-                score=0.0,
-                fields={"reference": ""},
+                score=None,
+                fields={},
             )
             for one in answered
             for first, other in zip(one.by_column[0], one.by_column[place], strict=True)
