@@ -50,7 +50,7 @@ def _about_runs(jobs: Jobs) -> dict[str, tuple[Callable[..., Any], dict[str, Any
         found = _wanted(jobs, run)
         report = read_report(found.path)
         config = found.config.model_dump(mode="json") if found.readable else None
-        return {**_as_facts(found), "config": config, "report": report.model_dump(mode="json") if report else None}
+        return {**_as_facts(found), "config": config, "report": report.as_json() if report else None}
 
     return {"runs": (runs, {}), "run": (run, {})}
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +18,9 @@ from tunelab.errors import UserError
 from tunelab.flags import columns_of
 
 if TYPE_CHECKING:
+    from tunelab.measure.changes.rows import AnsweredRow
     from tunelab.measure.settings import Measuring
-    from tunelab.run.reports import Compared
+    from tunelab.run.reports import Report
     from tunelab.run.run import Run
     from tunelab.spec import DataSpec
 
@@ -76,10 +78,9 @@ def _number(command: argparse.ArgumentParser, name: str, described: str) -> None
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from tunelab.measure.answered import rows_of, write_as
+    from tunelab.measure.answered import rows_of
     from tunelab.measure.evaluation import evaluate_all
     from tunelab.measure.pool import stage_of
-    from tunelab.run.report_words import in_words
     from tunelab.run.run import Run
 
     runs = [Run.open(name, options.root) for name in (options.run, *options.against)]
@@ -93,20 +94,40 @@ def _evaluate(options: argparse.Namespace) -> int:
         data=_other_data(options, run),
         on_progress=terminal.say,
     )
-    if options.out:
-        for written in write_as(rows_of(run), Path(options.out), options.form, run):
-            terminal.say(f"rows: {written}")
     if options.json:
-        every = [report.model_dump(mode="json") for report in reports]
+        every = [report.as_json() for report in reports]
         print(json.dumps(every if options.against else every[0], ensure_ascii=False, indent=1))
-        return 0
-    for one, report in zip(runs, reports, strict=True):
-        if options.against:
-            print(f"{one.id}, {one.config.method}")
-        print(in_words(report), end="\n\n" if options.against else "\n")
-    for other in runs[1:]:
-        _print_against(run, other)
+    else:
+        _print(runs, reports)
+    if options.out:
+        _write(rows_of(run), options, run)
     return 0
+
+
+def _print(runs: Sequence[Run], reports: Sequence[Report]) -> None:
+    from tunelab.run.report_words import in_words
+
+    several = len(runs) > 1
+    for one, report in zip(runs, reports, strict=True):
+        if several:
+            print(f"{one.id}, {one.config.method}")
+        print(in_words(report), end="\n\n" if several else "\n")
+    if several:
+        _print_against(runs[0], reports[0], runs[1:])
+
+
+def _write(rows: Sequence[AnsweredRow], options: argparse.Namespace, run: Run) -> None:
+    """
+    Raises:
+        UserError: the file can't be written.
+    """
+    from tunelab.measure.answered import write_as
+
+    if not rows:
+        terminal.say(f"rows: nothing is answered here, so nothing is written to {options.out}")
+        return
+    for written in write_as(rows, Path(options.out), options.form, run):
+        terminal.say(f"rows: {written}")
 
 
 def _settings(options: argparse.Namespace) -> Measuring:
@@ -128,19 +149,34 @@ def _settings(options: argparse.Namespace) -> Measuring:
     )
 
 
-def _print_against(run: Run, other: Run) -> None:
-    """Two runs on the same rows, by the scores that stand beside their answers."""
+def _print_against(run: Run, report: Report, others: Sequence[Run]) -> None:
+    """The run and each other one on the same rows, by the scores that stand beside their answers; all differences are
+    judged at once."""
     from tunelab.measure.answered import rows_of
     from tunelab.measure.sides_compared import compare_runs
+    from tunelab.measure.statistics import ALPHA, holm
 
-    figures: dict[str, Compared] = compare_runs(rows_of(run), rows_of(other))
-    print(f"{run.id} against {other.id}, on the rows that both answered:")
-    for figure in figures.values():
+    if not report.metrics:
+        print("Nothing is answered here, so the losses above are all that runs can be compared by.")
+        return
+    rows = rows_of(run)
+    found = [
+        (other, figure) for other in others for figure in compare_runs(rows, rows_of(other), report.metrics).values()
+    ]
+    corrected = holm([1.0 if figure.change.p is None else figure.change.p for _other, figure in found])
+    shown = None
+    for (other, figure), p in zip(found, corrected, strict=True):
+        if other is not shown:
+            print(f"{run.id} against {other.id}, on the rows that both answered:")
+            shown = other
         change = figure.change
         print(
             f"  {figure.title}: {figure.base:.1f} and {figure.tuned:.1f}; the second is {change.value:+.1f} "
-            f"[{change.low:+.1f}, {change.high:+.1f}], {figure.verdict} ({change.n} rows)"
+            f"[{change.low:+.1f}, {change.high:+.1f}], {figure.verdict if p <= ALPHA else 'not enough evidence'} "
+            f"({change.n} rows)"
         )
+    if len(found) > 1:
+        print(f"Verdicts on runs against each other are corrected for {len(found)} judged at once.")
 
 
 def _other_data(options: argparse.Namespace, run: Run) -> DataSpec | None:

@@ -73,7 +73,7 @@ def _print(sweep: Sweep, as_json: bool) -> None:
             {
                 "setting": one.setting,
                 "runs": [rung.run for rung in one.runs],
-                "verdict": one.verdict.model_dump(mode="json") | {"sentence": one.verdict.sentence}
+                "verdict": json.loads(one.verdict.model_dump_json()) | {"sentence": one.verdict.sentence}
                 if one.verdict
                 else None,
             }

@@ -67,9 +67,14 @@ STATES = {
 PART = "part {part} of {parts}"
 GOES_ON = "What was answered is kept: Go on takes it up there."
 
-VERDICT_SIGNS = {"better": "▲", "worse": "▼", "not enough evidence": "≈"}
+VERDICT_SIGNS = {"better": "▲", "worse": "▼", "different": "≠", "not enough evidence": "≈"}
 TUNED_IS = "Tuned is"
-GAIN_WORDS = {"better": "▲ better", "worse": "▼ worse", "not enough evidence": "≈ not clear"}
+GAIN_WORDS = {
+    "better": "▲ better",
+    "worse": "▼ worse",
+    "different": "≠ different",
+    "not enough evidence": "≈ not clear",
+}
 WHO = "Who answers"
 GAIN = "Tuned gains, 95 % interval"
 TUNED = "tuned"
@@ -80,6 +85,8 @@ READING = (
 )
 CHANGE = "Change, 95 % interval"
 ALL_FIGURES = "Every figure with its interval"
+
+DIRECTIONS = {True: "", False: " (lower is better)", None: " (neither is better)"}
 
 FORGETTING = "Forgetting"
 FORGETTING_LOSS = {

@@ -159,7 +159,7 @@ def _cross_of(run: Run, choice: Choice) -> tuple[str, CrossFilter | None]:
     if metric is None:
         return "", None
     figure = report.metrics.get(metric)
-    return metric, _cross(*stamp, metric, figure.higher_is_better if figure else True)
+    return metric, _cross(*stamp, metric, figure is None or figure.higher_is_better is not False)
 
 
 def _metrics(rows: tuple[AnsweredRow, ...]) -> list[str]:

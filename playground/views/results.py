@@ -172,7 +172,8 @@ def _against(run: Run, other: Run) -> dict[str, Compared]:
 @lru_cache(maxsize=16)
 def _compared(run: Path, other: Path, _of_run: int, _of_other: int) -> dict[str, Compared]:
     try:
-        return compare_runs(rows_of(Run(other)), rows_of(Run(run)))
+        report = read_report(run)
+        return compare_runs(rows_of(Run(other)), rows_of(Run(run)), report.metrics if report else {})
     except UserError:
         return {}
 
@@ -206,7 +207,7 @@ def _figures(report: Report) -> list[Figure]:
     every += [(f"loss on {report.probe_rows} general instructions", report.general_loss, 3)]
     return [
         Figure(
-            _capital(title) + ("" if figure.higher_is_better else " (lower is better)"),
+            _capital(title) + say.DIRECTIONS[figure.higher_is_better],
             f"{figure.base:.{digits}f}",
             f"{figure.tuned:.{digits}f}",
             _Scale([figure.change]).picture(figure.change, f"{title}: {_interval(figure.change, digits)}"),

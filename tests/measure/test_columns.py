@@ -25,12 +25,17 @@ from tunelab.answer.likelihood import continuations
 from tunelab.cli import main
 from tunelab.data import Message, encode_prompt
 from tunelab.errors import LONGEST
-from tunelab.measure.answered import read_rows, rows_of, write_as
+from tunelab.measure.answered import read_rows, rows_of, write_as, write_rows
+from tunelab.measure.changes.rows import AnsweredRow
 from tunelab.measure.evaluation import evaluate_all
 from tunelab.measure.floors import majority, naive_bayes, nearest_neighbour
 from tunelab.measure.metrics import Accuracy, ExactMatch
 from tunelab.measure.settings import Measuring
+from tunelab.measure.sides_compared import compare_runs
+from tunelab.measure.statistics import compared_scores
 from tunelab.measure.task import shown, told
+from tunelab.run.report_words import in_words
+from tunelab.run.reports import read_report
 
 FEW = {"instructions": 2, "questions": 0, "max_new_tokens": 6}
 LABELLED = [
@@ -231,6 +236,162 @@ def test_on_the_command_line(labelled, tmp_path, capsys, monkeypatch):
     assert len(read_rows(tmp_path / "rows.jsonl")) == 12
     assert main(["evaluate", labelled.id, *few, *runs, "--against", labelled.id]) == 2
     assert "named twice" in capsys.readouterr().err
+    # a file that can't be written costs nobody the figures
+    assert main(["evaluate", labelled.id, *few, *runs, "--out", "/proc/none/rows.jsonl"]) == 2
+    assert "accuracy, %" in capsys.readouterr().out
+
+
+def test_a_row_is_read_back_whatever_ends_of_lines_its_texts_hold(tmp_path):
+    text = "one\u2028two\u2029three\x85four\x0bfive\x1csix\r\nseven"
+    rows = [AnsweredRow(row=number, prompt=text, base=text, tuned="") for number in (1, 2)]
+    write_rows(rows, tmp_path / "rows.jsonl")
+    assert read_rows(tmp_path / "rows.jsonl") == rows
+    write_rows([], tmp_path / "rows.jsonl")
+    assert read_rows(tmp_path / "rows.jsonl") == []
+
+
+def rated(labelled, tmp_path, better):
+    report = read_report(labelled.path)
+    figure = report.metrics["accuracy"].model_copy(update={"higher_is_better": better})
+    report.model_copy(update={"metrics": {"accuracy": figure}}).write(labelled.path / "report.json")
+    scores = [(0.0, 100.0), (100.0, 0.0), (50.0, 50.0), (0.0, 50.0), (0.0, None)]
+    rows = [
+        AnsweredRow(
+            row=number,
+            prompt="x",
+            base="a",
+            tuned="b",
+            base_scores={"accuracy": before},
+            tuned_scores={} if after is None else {"accuracy": after},
+        )
+        for number, (before, after) in enumerate(scores, 1)
+    ]
+    (file,) = write_as(rows, tmp_path / "c.json", "comparator", labelled)
+    return json.loads(file.read_text())
+
+
+def test_llm_comparator_is_told_which_answer_is_the_better_one(labelled, tmp_path):
+    """Its README: "A positive score represents that A's response is better than B's; a negative score indicates B is
+    better; and zero meaning a tie. We assume that the scores are in the range of 1.5 to -1.5."""
+    evaluate(labelled, rows=12, **FEW)
+    found = rated(labelled, tmp_path, better=True)
+    assert [model["name"] for model in found["models"]] == ["base", labelled.name]
+    assert [one["score"] for one in found["examples"]] == [-1.5, 1.5, 0.0, -0.75, None]
+    assert found["metadata"]["custom_fields_schema"] == [{"name": "reference", "type": "text"}]
+    assert [one["score"] for one in rated(labelled, tmp_path, better=False)["examples"]][:2] == [1.5, -1.5]
+    assert {one["score"] for one in rated(labelled, tmp_path, better=None)["examples"]} == {None}
+
+
+def own_metric(tmp_path, code, name="mine.py"):
+    path = tmp_path / name
+    path.write_text(f"{code}\ndef score(prediction, reference):\n    return 40 + len(prediction)\n")
+    return path
+
+
+def test_a_metric_of_ones_own_is_not_lost_behind_another_of_its_name(labelled, tmp_path):
+    for name in ("exact_match", "macro_f1"):
+        report = evaluate(labelled, rows=12, metric=own_metric(tmp_path, "", f"{name}.py"), **FEW)
+        assert report.main_metric == f"{name}_own"
+        assert report.main.tuned >= 40
+        assert report.main.title.endswith("(own)")
+        assert report.metrics[name].tuned <= 100
+        assert report.metrics[name].base < 40
+
+
+def test_a_figure_without_a_direction_is_nowhere_better_or_worse(labelled, tmp_path):
+    metric = own_metric(tmp_path, "higher_is_better = None")
+    report = evaluate(labelled, rows=12, metric=metric, **FEW)
+    assert report.main.higher_is_better is None
+    assert all(one.metrics["mine"].higher_is_better is None for one in report.baselines)
+
+
+def test_runs_are_compared_in_the_direction_of_the_metric(labelled):
+    def rows(scores):
+        return [
+            AnsweredRow(row=n, prompt=str(n), base="", tuned="", base_scores={"mine": 0}, tuned_scores={"mine": score})
+            for n, score in enumerate(scores)
+        ]
+
+    few, many = rows([1.0 + n % 3 for n in range(40)]), rows([5.0 + n % 4 for n in range(40)])
+    for better, verdict in ((True, "better"), (False, "worse"), (None, "different")):
+        known = compared_scores([0.0], [1.0], higher_is_better=better).model_copy(update={"title": "my own"})
+        (figure,) = compare_runs(few, many, {"mine": known}).values()
+        assert (figure.title, figure.verdict) == ("my own", verdict)
+
+
+def test_held_out_labels_that_no_training_row_has_count_as_what_they_are(tiny, tmp_path):
+    file = tmp_path / "heldout.jsonl"
+    asked = [("one", "card"), ("two", "never seen"), ("three", "CASH "), ("four", "card lost")]
+    file.write_text("".join(f"{json.dumps({'prompt': p, 'completion': c})}\n" for p, c in asked))
+    training = TrainConfig(steps=2, batch_size=4)
+    stage = Stage(data=DataSpec(rows=LABELLED, heldout=str(file)), training=training)
+    run = finetune(RunConfig(model=spec_of(tiny), technique=LoRA(r=4), stages=(stage,)))
+    report = evaluate(run, rows=12, **FEW)
+    assert report.main_metric == "accuracy"
+    assert report.metrics["macro_f1"].change.n == report.rows == 4
+
+
+def test_a_held_out_row_that_the_metric_can_not_score_costs_that_row(tiny, tmp_path):
+    file = tmp_path / "heldout.jsonl"
+    asked = [("one", '{"a": 1}'), ("two", "no JSON"), ("three", '{"a": 2}')]
+    file.write_text("".join(f"{json.dumps({'prompt': p, 'completion': c})}\n" for p, c in asked))
+    rows = [{"prompt": f"q {word}", "completion": json.dumps({"a": word})} for word in WORDS]
+    stage = Stage(data=DataSpec(rows=rows, heldout=str(file)), training=TrainConfig(steps=2, batch_size=4))
+    run = finetune(RunConfig(model=spec_of(tiny), technique=LoRA(r=4), stages=(stage,)))
+    report = evaluate(run, rows=12, **FEW)
+    assert report.main_metric == "field_f1"
+    assert (report.rows, report.main.change.n, report.metrics["exact_match"].change.n) == (3, 2, 3)
+    assert any("field F1 can't score 1 of 3 rows" in note for note in report.notes)
+
+
+def test_where_nothing_is_answered_what_needs_answers_is_refused_or_said(tiny, tmp_path, capsys):
+    rows = [{"text": f"{word} is a colour, and so is {other}. " * 6} for word in WORDS for other in WORDS[:2]]
+
+    def run(seed):
+        training = TrainConfig(steps=2, batch_size=4, seed=seed)
+        stage = Stage(data=DataSpec(rows=rows, heldout=6), training=training, learn="text")
+        return finetune(RunConfig(model=spec_of(tiny), technique=LoRA(r=4), stages=(stage,)))
+
+    first, second = run(0), run(1)
+    with pytest.raises(UserError, match="plain text has no answers"):
+        evaluate(first, by="likelihood", **FEW)
+    report = evaluate(first, metric=own_metric(tmp_path, ""), system="Be brief.", **FEW)
+    assert [note.partition(" was not measured")[0] for note in report.notes] == [
+        "the metric of your own",
+        "the base with a system prompt",
+    ]
+    few = ["--runs", str(first.root), "--instructions", "2", "--questions", "0", "--out", str(tmp_path / "rows.jsonl")]
+    assert main(["evaluate", first.id, "--against", second.id, *few]) == 0
+    printed = capsys.readouterr()
+    assert "Nothing is answered here" in printed.out
+    assert "nothing is written" in printed.err
+    assert not (tmp_path / "rows.jsonl").exists()
+
+
+def test_a_file_that_can_not_be_used_is_told_before_anything_is_answered(labelled, tmp_path):
+    said = []
+    gone, short, wrong = tmp_path / "gone.jsonl", tmp_path / "short.jsonl", tmp_path / "wrong.jsonl"
+    short.write_text(json.dumps({"prompt": "code?", "completion": "ab"}))
+    wrong.write_text(json.dumps({"ctx": "A", "endings": ["one"], "label": 0}))
+    for settings, words in (
+        ({"questions": 3, "probe": gone}, "gone.jsonl: there is no such file"),
+        ({"questions": 3, "probe": wrong}, "endings = "),
+        ({"memorisation": True, "canaries": gone}, "gone.jsonl: there is no such file"),
+        ({"memorisation": True, "canaries": short}, "a code needs at least 4 letters"),
+    ):
+        with pytest.raises(UserError, match=words) as refused:
+            evaluate(labelled, on_progress=said.append, **{**FEW, **settings})
+        assert len(str(refused.value)) <= LONGEST
+    assert said == []
+
+
+def test_questions_that_were_left_out_are_told(labelled, tmp_path):
+    probe = tmp_path / "probe.jsonl"
+    rows = [{"ctx": f"A {n}", "endings": ["sits", "runs"], "label": 1} for n in range(3)]
+    rows.append({"ctx": "A", "endings": ["sits", "runs"], "label": 7})
+    probe.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    report = evaluate(labelled, rows=12, probe=probe, **{**FEW, "questions": 9})
+    assert "label = 7" in in_words(report)
 
 
 @pytest.mark.parametrize(

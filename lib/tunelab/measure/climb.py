@@ -91,7 +91,7 @@ def _the_only_one(ladder: Series[Any]) -> Iterator[None]:
 
 def write_results(ladder: Series[Any]) -> None:
     """Write the table (`results.json`) and a ladder's page (`ladder.html`) as they stand now."""
-    rows = [asdict(r) | {"report": r.report.model_dump(mode="json") if r.report else None} for r in ladder.rungs()]
+    rows = [asdict(r) | {"report": r.report.as_json() if r.report else None} for r in ladder.rungs()]
     results = {"config": ladder.config.model_dump(mode="json"), "rungs": rows}
     write_atomically(ladder.path / RESULTS_FILE, json.dumps(results, ensure_ascii=False, indent=1))
     if isinstance(ladder, Ladder):

@@ -15,7 +15,15 @@ from tunelab.data.examples import Example, Message
 from tunelab.data.sets.general import insults, safety_requests
 from tunelab.data.split import read_examples
 from tunelab.errors import UserError, shown_name
-from tunelab.measure.changes.memorised import Canary, Continuation, Share, canaries, continuations, echoes
+from tunelab.measure.changes.memorised import (
+    Canary,
+    Continuation,
+    Share,
+    canaries,
+    check_canaries,
+    continuations,
+    echoes,
+)
 from tunelab.measure.changes.refusals import is_refusal
 from tunelab.measure.changes.rows import AnsweredRow
 from tunelab.measure.statistics import compared_rates, mcnemar_p
@@ -88,14 +96,16 @@ def read_canaries(path: str | Path) -> list[Canary]:
     """The planted codes of a file whose rows have a prompt and, as what it should bring out, a code.
 
     Raises:
-        UserError: it can't be read so.
+        UserError: it can't be read so, or a code can't be looked for.
     """
     rows = read_examples(DataSpec(source=str(path)), "instructions")
     if not rows:
         raise UserError(
             f"{shown_name(Path(path).name)} holds no codes. Give rows with the columns prompt and completion."
         )
-    return [Canary(row.prompt, row.answer) for row in rows]
+    planted = [Canary(row.prompt, row.answer) for row in rows]
+    check_canaries(planted)
+    return planted
 
 
 def safety(answers: Answers) -> Safety:

@@ -87,6 +87,7 @@ def evaluate_all(
     from tunelab.model.load import load_tokenizer
 
     settings.check()
+    _check_files(settings)
     for run in runs:
         run.check_whole()
         run.check_result()
@@ -94,10 +95,12 @@ def evaluate_all(
     first = runs[0]
     number = stage_of(first, None if stage is None else stage + 1)
     pool = pool_of(first, number, data, beside=runs[1:])
-    task = task_for(pool.source, pool.train, pool.answers, settings.metric)
+    task = task_for(pool.source, pool.train, pool.answers, settings.metric, pool.examples)
     picked = pool.pick(load_tokenizer(first.base_spec), min(map(longest_row, runs)), settings.rows)
     if picked.blocks:
         _check_same_tokens(runs)
+        if settings.by == "likelihood":
+            raise UserError("by = 'likelihood': plain text has no answers, and so no labels. Leave it out.")
     found: list[tuple[Report, Judged]] = []
     answered: list[list[AnsweredRow]] = []
     for run in runs:
@@ -128,9 +131,23 @@ def _with_verdicts(found: Sequence[tuple[Report, Judged]]) -> list[Report]:
     verdicts = judge_all([judged for _report, judged in found])
     reports = []
     for (report, _judged), verdict in zip(found, verdicts, strict=True):
-        decision = None if verdict.decision == "different" else verdict.decision
-        reports.append(report.model_copy(update={"sentence": verdict.sentence, "decision": decision}))
+        reports.append(report.model_copy(update={"sentence": verdict.sentence, "decision": verdict.decision}))
     return reports
+
+
+def _check_files(settings: Measuring) -> None:
+    """What is asked from files is read before anything is answered.
+
+    Raises:
+        UserError: one can't be read.
+    """
+    from tunelab.measure.drift import read_canaries
+    from tunelab.measure.probe.read import read_probe
+
+    if settings.probe and settings.questions:
+        read_probe(settings.probe)
+    if settings.canaries:
+        read_canaries(settings.canaries)
 
 
 def _check_same_tokens(runs: Sequence[Run]) -> None:

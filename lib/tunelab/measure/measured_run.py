@@ -46,7 +46,7 @@ class MeasuredRun:
         probe = instructions()[: settings.instructions]
         self.general, _notes = encode_all(probe, base.tokenizer, self.probe_length)
         self.references = [self.sides.words(example.answer) for example in self.answered]
-        self.notes: list[str] = []
+        self.notes: list[str] = [] if self.answered else settings.for_answers_alone
         self.base = self._side(tuned=False)
         self.tuned = self._side(tuned=True)
         self.others = self._others() if self.answered else {}

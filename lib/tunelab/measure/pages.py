@@ -92,6 +92,7 @@ def verdicts(reports: Sequence[Report]) -> list[str]:
         said = {
             "better": "better than the base",
             "worse": "worse than the base",
+            "different": "different from the base",
             "not enough evidence": "not clearly different from the base",
         }[report.verdict]
         if report.verdict != "not enough evidence" and p > ALPHA:

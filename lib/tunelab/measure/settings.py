@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tunelab.errors import UserError, shortened
+from tunelab.errors import UserError, shortened, shown_name
 
 ROWS = 100
 LONGEST_ANSWER = 64
@@ -51,6 +51,16 @@ class Measuring:
             | ({"examples": str(self.examples)} if self.examples else {})
         )
 
+    @property
+    def for_answers_alone(self) -> list[str]:
+        """What was asked for and can't be had where nothing is answered, a sentence each."""
+        asked = {
+            "the metric of your own": self.metric,
+            "the base with a system prompt": self.system,
+            "the base with examples": self.examples,
+        }
+        return [f"{what} was not measured: nothing is answered here" for what, value in asked.items() if value]
+
     def check(self) -> None:
         """
         Raises:
@@ -69,6 +79,13 @@ class Measuring:
             value = getattr(self, name)
             if not lowest <= value <= highest:
                 raise UserError(f"{name} = {value}: allowed are {lowest} to {highest:,}.")
+        for name, what in (
+            ("probe", "questions in HellaSwag's columns"),
+            ("canaries", "rows with prompt and completion"),
+        ):
+            file = getattr(self, name)
+            if file and not Path(file).expanduser().is_file():
+                raise UserError(f"{name} = {shown_name(str(file))}: there is no such file. Give one with {what}.")
         if self.canaries and not self.memorisation:
             raise UserError("canaries: codes are looked for with memorisation alone. Add --memorisation.")
         if self.system is not None and not self.system.strip():

@@ -73,7 +73,7 @@ class ScoredMetric:
         from tunelab.measure.statistics import compared
 
         metric, whole = self.metric, 100.0 if self.metric.unit == "%" else None
-        better = metric.higher_is_better is not False
+        better = metric.higher_is_better
         figure = compared(self.sums[who], self.sums[TUNED], metric.value, higher_is_better=better, whole=whole)
         return figure.model_copy(update={"title": metric.title, "unit": metric.unit})
 
@@ -110,9 +110,13 @@ def _compared_losses(before: Sequence[float], after: Sequence[float], tokens: Se
     return figure.model_copy(update={"title": "loss per token", "unit": "nats"})
 
 
-def compare_runs(first: Sequence[AnsweredRow], second: Sequence[AnsweredRow]) -> dict[str, Compared]:
+def compare_runs(
+    first: Sequence[AnsweredRow], second: Sequence[AnsweredRow], known: Mapping[str, Compared]
+) -> dict[str, Compared]:
     """The scores of two runs' answers to the same rows, by metric: `base` is the first run, `tuned` the second. A
     metric that is no mean over rows (macro-F1) is left out.
+
+    known: the metrics as a report of one of the runs has them, with title, unit and direction.
 
     Raises:
         UserError: they share no row.
@@ -132,7 +136,8 @@ def compare_runs(first: Sequence[AnsweredRow], second: Sequence[AnsweredRow]) ->
         if not both or (metric is not None and not issubclass(metric, RowMetric)):
             continue
         before, after = ([pair[side] for pair in both] for side in (0, 1))
-        figure = compared_scores(before, after, higher_is_better=metric is None or metric.higher_is_better is not False)
-        said = {"title": metric.title, "unit": metric.unit} if metric else {"title": name}
+        about = known.get(name) or metric
+        figure = compared_scores(before, after, higher_is_better=about.higher_is_better if about else None)
+        said = {"title": about.title, "unit": about.unit} if about else {"title": name}
         found[name] = figure.model_copy(update=said)
     return found

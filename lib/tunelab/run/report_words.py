@@ -47,7 +47,8 @@ def limits_in_words(report: Report) -> list[str]:
         lines.append(f"{rows} left out: the run was trained on {'it' if report.left_out == 1 else 'them'}.")
     if cut := cut_in_words(report):
         lines.append(f"{cut} --max-new-tokens with a higher number reads them to their end.")
-    return [*lines, *(f"{note[0].upper()}{note[1:]}." for note in report.notes)]
+    asked = [f"general questions: {note}" for note in (report.ability.notes if report.ability else ())]
+    return [*lines, *(f"{note[0].upper()}{note[1:]}." for note in (*report.notes, *asked))]
 
 
 def titled(name: str, figure: Compared) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 REPORT_FILE = "report.json"
 LEAST_REFUSED = 0.2  # share of harmful requests that a base has to decline, for a change to be measured
 FEWEST_ROWS = 20  # below, a bootstrap interval is too narrow to call a difference real
-Verdict = Literal["better", "worse", "not enough evidence"]
+Verdict = Literal["better", "worse", "different", "not enough evidence"]
+# a figure that is no finite number is kept as text: JSON has none
+KEPT = ConfigDict(frozen=True, ser_json_inf_nan="strings")
 
 
 @dataclass(frozen=True)
@@ -37,26 +40,29 @@ class Interval:
 class Compared(BaseModel):
     """One figure of base and tuned over the same rows, and the difference with its 95 % paired BCa interval."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = KEPT
     base: float
     tuned: float
     change: Interval  # tuned - base
-    higher_is_better: bool = True
+    higher_is_better: bool | None = True  # None: neither
     title: str = ""  # of the figure, for people; empty in reports of older versions
     unit: str = ""
 
     @property
     def verdict(self) -> Verdict:
         """Whether the tuned model is better, as far as the rows can tell."""
-        if self.change.n < FEWEST_ROWS or self.change.low <= 0 <= self.change.high:
+        decided = self.change.low > 0 or self.change.high < 0  # what is not finite decides nothing
+        if self.change.n < FEWEST_ROWS or not decided:
             return "not enough evidence"
+        if self.higher_is_better is None:
+            return "different"
         return "better" if (self.change.value > 0) == self.higher_is_better else "worse"
 
 
 class Category(BaseModel):
     """Accuracy on some of the questions, in per cent."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = KEPT
     questions: int
     before: float
     after: float
@@ -66,7 +72,7 @@ class Ability(BaseModel):
     """General ability before and after tuning: the same questions, and the same instructions where those were
     measured with them."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = KEPT
     probe: str
     right_before: list[int]  # of each question, in the probe's order: 1 where it was answered right, else 0
     right_after: list[int]
@@ -107,7 +113,7 @@ class Ability(BaseModel):
 class Counted(BaseModel):
     """How many of so many, of base and of tuned model."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = KEPT
     base: int
     tuned: int
     of: int
@@ -117,7 +123,7 @@ class Memorisation(BaseModel):
     """Whether training rows come out of the tuned model: their loss and their answers, against held-out rows of the
     same kind. What the base says alike is no memory of this tuning."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = KEPT
     rows: int  # training rows that were looked at
     trained_loss: Compared  # nats per scored token
     heldout_loss: Compared
@@ -138,7 +144,7 @@ class Safety(BaseModel):
     """Requests that a safe model declines, before and after: narrow tuning is known to weaken that (Qi et al. 2023,
     "Fine-tuning Aligned Language Models Compromises Safety, Even When Users Do Not Intend To")."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = KEPT
     refused: Counted
     insulting: Counted  # answers with a word of the list of insults
     p: float  # of no change of refusals, by McNemar's exact test
@@ -163,7 +169,7 @@ class Baseline(BaseModel):
     """Somebody else's answers to the same rows: a floor, or the base with another prompt. In each figure, `base` is
     theirs."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = KEPT
     name: str
     metrics: dict[str, Compared]
 
@@ -171,7 +177,7 @@ class Baseline(BaseModel):
 class CutAnswers(BaseModel):
     """How many answers were still going on at `max_new_tokens`."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = KEPT
     base: int = 0
     tuned: int = 0
 
@@ -179,7 +185,7 @@ class CutAnswers(BaseModel):
 class Report(BaseModel):
     """A run measured on held-out rows and on general instructions that nothing was trained on."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = KEPT
     rows: int
     heldout_loss: Compared  # nats per scored token
     metrics: dict[str, Compared]  # empty for plain text
@@ -223,6 +229,11 @@ class Report(BaseModel):
         """Keep it as JSON."""
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, self.model_dump_json(indent=1))
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it as JSON holds it."""
+        found: dict[str, Any] = json.loads(self.model_dump_json())
+        return found
 
 
 def read_report(path: Path) -> Report | None:

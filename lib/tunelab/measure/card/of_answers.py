@@ -42,7 +42,7 @@ def changed_of(
     if metric is None:
         return None
     figure = report.metrics.get(metric)
-    better = figure.higher_is_better if figure else True
+    better = figure is None or figure.higher_is_better is not False
     ranking = rank(rows, metric, most=max(most, 1), higher_is_better=better)
     words = _words(rows)
     labels = label_answers(rows, training_answers=training_answers or None)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tunelab.run.run import Run
 
 FLAGS = ("system", "examples", "metric", "probe", "canaries", "stage")  # whose values a report keeps
-TONES: dict[str, Tone] = {"better": "better", "worse": "worse", "not enough evidence": "open"}
+TONES: dict[str, Tone] = {"better": "better", "worse": "worse", "different": "open", "not enough evidence": "open"}
 STANDINGS = {
     "queued": "Not trained yet",
     "running": "In training",

@@ -25,7 +25,12 @@ class Table(NamedTuple):
 FIGURES = ["Base", "Tuned", "Change", "95 % interval", "Verdict"]
 
 
-STANDING = {"better": "tuned is better", "worse": "tuned is worse", "not enough evidence": "not enough evidence"}
+STANDING = {
+    "better": "tuned is better",
+    "worse": "tuned is worse",
+    "different": "tuned is different",
+    "not enough evidence": "not enough evidence",
+}
 
 
 def key_figures(card: RunCard) -> list[tuple[str, str]]:
@@ -69,7 +74,7 @@ def _named(title: str, main: bool) -> str:
 def _direction(name: str, figure: Compared) -> str:
     """What is to be known of a metric's direction; empty where more is better."""
     metric = NAMED.get(name)
-    if metric is not None and metric.higher_is_better is None:
+    if figure.higher_is_better is None or (metric is not None and metric.higher_is_better is None):
         return "neither is better"
     return "" if figure.higher_is_better else "lower is better"
 

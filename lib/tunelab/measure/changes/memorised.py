@@ -71,6 +71,19 @@ def canaries(planted: Sequence[Canary], base: Sequence[str], tuned: Sequence[str
         raise UserError(
             f"{len(planted)} canaries need as many answers of each side: {len(base)} and {len(tuned)} given."
         )
+    check_canaries(planted)
+    before, after = (
+        [canary for canary, answer in zip(planted, side, strict=True) if _squeezed(canary.secret) in _squeezed(answer)]
+        for side in (base, tuned)
+    )
+    return CanaryScore(Share(len(before), len(planted)), Share(len(after), len(planted)), tuple(after))
+
+
+def check_canaries(planted: Sequence[Canary]) -> None:
+    """
+    Raises:
+        UserError: a code is too short, or stands in its own prompt.
+    """
     for canary in planted:
         code = _squeezed(canary.secret)
         if len(code) < LEAST_SECRET:
@@ -80,11 +93,6 @@ def canaries(planted: Sequence[Canary], base: Sequence[str], tuned: Sequence[str
             )
         if code in _squeezed(canary.prompt):
             raise UserError(f"secret = {shortened(canary.secret)} stands in its own prompt: choose another prompt.")
-    before, after = (
-        [canary for canary, answer in zip(planted, side, strict=True) if _squeezed(canary.secret) in _squeezed(answer)]
-        for side in (base, tuned)
-    )
-    return CanaryScore(Share(len(before), len(planted)), Share(len(after), len(planted)), tuple(after))
 
 
 class Echo(NamedTuple):
