@@ -153,7 +153,7 @@ def _cross_of(run: Run, choice: Choice) -> tuple[str, CrossFilter | None]:
     stamp, report = rows_stamp(run), read_report(run.path)
     if stamp is None or report is None:
         return "", None
-    names = _metrics(_rows(*stamp))
+    names = _metrics(_rows(*stamp), report)
     wanted = (choice.metric, report.main_metric, *names)
     metric = next((name for name in wanted if name in names), None)
     if metric is None:
@@ -162,9 +162,10 @@ def _cross_of(run: Run, choice: Choice) -> tuple[str, CrossFilter | None]:
     return metric, _cross(*stamp, metric, figure is None or figure.higher_is_better is not False)
 
 
-def _metrics(rows: tuple[AnsweredRow, ...]) -> list[str]:
-    """The metrics that rows have scores of, on both sides."""
-    return list(dict.fromkeys(name for row in rows[:200] for name in row.tuned_scores if row.change(name) is not None))
+def _metrics(rows: tuple[AnsweredRow, ...], report: Report) -> list[str]:
+    """The metrics that rows have scores of, on both sides, and by which a row can be better or worse."""
+    scored = dict.fromkeys(name for row in rows[:200] for name in row.tuned_scores if row.change(name) is not None)
+    return [name for name in scored if report.has_direction(name)]
 
 
 def _page(cross: CrossFilter, report: Report, choice: Choice) -> Markup:
@@ -172,7 +173,7 @@ def _page(cross: CrossFilter, report: Report, choice: Choice) -> Markup:
     places = cross.ordered(look.rows, choice.order)
     titles = {
         name: (report.metrics[name].title or name) if name in report.metrics else name
-        for name in _metrics(tuple(cross.rows))
+        for name in _metrics(tuple(cross.rows), report)
     }
     return render(
         "playground",

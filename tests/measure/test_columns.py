@@ -218,6 +218,8 @@ def test_other_tools_read_the_rows(labelled, tmp_path):
     assert [sample["doc_id"] for sample in samples] == list(range(12))
     assert [sample["filtered_resps"] for sample in samples] == [[row.tuned] for row in rows]
     assert [sample["exact_match"] for sample in samples] == [row.tuned_scores["exact_match"] for row in rows]
+    # a row has no macro-F1: whoever takes the mean of rows would get the accuracy
+    assert samples[0]["metrics"] == ["accuracy", "exact_match", "chrf"]
     (file,) = write_as(rows, tmp_path / "comparator.json", "comparator", labelled)
     content = json.loads(file.read_text())
     assert [model["name"] for model in content["models"]] == ["base", labelled.name]

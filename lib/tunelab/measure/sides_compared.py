@@ -78,7 +78,9 @@ class ScoredMetric:
         return figure.model_copy(update={"title": metric.title, "unit": metric.unit})
 
     def by_row(self, who: str) -> dict[int, float]:
-        """The figure of each row on its own; one that is no finite number is missing."""
+        """The figure of each row on its own; one that is no finite number is missing, or that a row does not have."""
+        if not self.metric.of_rows:
+            return {}
         values = self.metric.value(self.sums[who]).tolist()
         return {row: value for row, value in zip(self.rows, values, strict=True) if math.isfinite(value)}
 

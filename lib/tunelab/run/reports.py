@@ -220,6 +220,11 @@ class Report(BaseModel):
         """The metric that fits the task; None for plain text."""
         return self.metrics[self.main_metric] if self.main_metric else None
 
+    def has_direction(self, metric: str) -> bool:
+        """Whether a row can be better or worse by a metric."""
+        figure = self.metrics.get(metric)
+        return figure is None or figure.higher_is_better is not None
+
     @property
     def verdict(self) -> Verdict:
         """Of the task metric, or of the held-out loss where there is none."""

@@ -32,6 +32,7 @@ from tunelab.measure.card.of_run import MOST_POINTS, thinned
 from tunelab.measure.card.page import page_of
 from tunelab.measure.card.shown import LONGEST, shown_text
 from tunelab.run.events import Failed, RolledBack, StageDone, Stopped
+from tunelab.run.reports import Interval
 
 SCORES = [(0.0, 50.0), (50.0, 0.0), (20.0, 20.0), (10.0, 40.0)] * 15
 
@@ -60,6 +61,35 @@ def test_the_result_is_the_reports(tmp_path):
     assert {row.row for row in changed.worsened} <= set(range(2, 61, 4))
     assert not {"result", "changed", "forgetting"} & card.missing.keys()
     assert "tunelab evaluate" in card.missing["baselines"]
+
+
+def test_a_figure_without_a_direction_is_different_and_no_row_is_better_by_it(tmp_path):
+    run = finished(made_run(tmp_path))
+    told = measured(run, scored(SCORES))
+    main = told.main.model_copy(update={"higher_is_better": None, "change": Interval(9, 5, 13, 60)})
+    sentence = "different: +9 points won, 95 % interval 5 to 13, 60 rows, one run"
+    update = {"metrics": {"points": main}, "decision": "different", "sentence": sentence}
+    told.model_copy(update=update).write(run.path / "report.json")
+    card = report(run)
+    assert (card.headline.words, card.headline.tone) == ("Different", "open")
+    assert card.changed is None  # no other metric has scores of these rows
+    page = page_of(card)
+    assert "neither is better" in page
+    assert "changed" in page
+
+
+def test_a_figure_that_is_no_number_stands_in_the_card(tmp_path):
+    run = finished(made_run(tmp_path))
+    told = measured(run, scored(SCORES))
+    nan = float("nan")
+    main = told.main.model_copy(update={"tuned": nan, "change": Interval(nan, nan, nan, 60)})
+    told.model_copy(update={"metrics": {"points": main}, "sentence": "", "decision": None}).write(
+        run.path / "report.json"
+    )
+    card = report(run, out=tmp_path / "card.html")
+    assert card.headline.words == "Not enough evidence"
+    facts = json.loads((tmp_path / "card.json").read_text(), parse_constant=pytest.fail)
+    assert facts["report"]["metrics"]["points"]["tuned"] == "NaN"
 
 
 def test_a_baseline_that_does_as_well_takes_the_colour_of_better(tmp_path):

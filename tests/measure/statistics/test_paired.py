@@ -267,6 +267,13 @@ def test_a_number_beyond_all_others_counts_for_nothing_and_is_told(folder):
     assert "\nscore: 2 rows" in found.text()  # a column's name stays as it is
 
 
+def test_scores_that_end_with_the_same_word_are_told_apart(folder):
+    rows = [{"id": n, "base": {"accuracy": n % 2, "f1": 0.5}, "tuned": {"accuracy": n % 3 == 0}} for n in range(30)]
+    write_lines(folder / "a.jsonl", rows)
+    found = paired(folder / "a.jsonl", folder / "a.jsonl")
+    assert [one.title for one in found.verdicts] == ["base.accuracy", "f1", "tuned.accuracy"]
+
+
 def test_json_of_infinite_figures_is_json(folder, capsys):
     for name, score in (("a.jsonl", 1e308), ("b.jsonl", -1e308)):
         write_lines(folder / name, [{"id": n, "score": score} for n in range(30)])

@@ -68,8 +68,10 @@ def changed_of(
 
 
 def _metric(rows: Sequence[AnsweredRow], report: Report) -> str | None:
-    """The task's metric, or the first one that says something of a single row."""
-    names = [name for row in rows for name in row.tuned_scores if row.change(name) is not None]
+    """The task's metric, or the first one that says something of a single row: by some neither more nor less is
+    better."""
+    scored = dict.fromkeys(name for row in rows for name in row.tuned_scores if row.change(name) is not None)
+    names = [name for name in scored if report.has_direction(name)]
     return report.main_metric if report.main_metric in names else next(iter(names), None)
 
 

@@ -34,6 +34,7 @@ class MacroF1(Metric):
 
     name, title, unit, range, higher_is_better = "macro_f1", "macro-F1", "points", (0, 100), True
     source = "Opitz and Burst 2019, 'Macro F1 and Macro F1', equation 2 (the mean of F1 scores)"
+    of_rows = False  # of one row it is its accuracy, and so would be the mean of rows
 
     def __init__(self, labels: Iterable[str]) -> None:
         self.labels = LabelSet(labels)

@@ -39,6 +39,8 @@ class Measure(ABC):
 class Metric(Measure):
     """A figure of answers against references."""
 
+    of_rows: ClassVar[bool] = True  # it says something of a single row
+
     @abstractmethod
     def sums(self, predictions: Sequence[str], references: Sequence[Reference]) -> numpy.ndarray:
         """What each row adds (rows, k).

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy
 
@@ -42,10 +43,11 @@ class Scored:
     sums: list[numpy.ndarray]  # of each file (n, 2)
     value: Value
     higher_is_better: bool
+    whole_name: bool = False  # another column ends with the same word
 
     @property
     def title(self) -> str:
-        return self.column.rpartition(".")[2].replace("_", " ")
+        return (self.column if self.whole_name else self.column.rpartition(".")[2]).replace("_", " ")
 
 
 def scores_of(joined: Joined, named: Sequence[str] = (), lower: Sequence[str] = ()) -> tuple[list[Scored], list[str]]:
@@ -68,6 +70,8 @@ def scores_of(joined: Joined, named: Sequence[str] = (), lower: Sequence[str] = 
             f"No column is a score in all files. All have: {listed(joined.columns) or 'none'}. A score is a number, or "
             "right and wrong (true/false, 1/0), under one name in every file: --score COLUMN names it."
         )
+    titles = Counter(one.title for one in found)
+    found = [replace(one, whole_name=titles[one.title] > 1) for one in found]
     for one in found:
         left_out = len(joined.rows) - len(one.sums[0])
         if left_out:
