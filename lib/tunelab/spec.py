@@ -212,7 +212,7 @@ def plain_rows(value: Any) -> Any:
     pydantic to judge.
 
     Raises:
-        ValueError: two columns have one name, or bytes are no text.
+        ValueError: two columns have one name, or bytes or half a character are no text.
     """
     pandas, datasets = sys.modules.get("pandas"), sys.modules.get("datasets")
     if pandas is not None and isinstance(value, pandas.DataFrame):
@@ -248,7 +248,11 @@ def _plain_row(row: Mapping[Any, Any], number: int) -> Any:
 def _plain(value: Any) -> Any:
     """A cell as JSON knows it: what is missing is None, numbers stay numbers, dates are ISO text, at midnight without
     the time."""
-    if type(value) in (str, int, bool, type(None)):
+    if type(value) is str:
+        if not value.isascii():
+            _check_text(value)
+        return value
+    if type(value) in (int, bool, type(None)):
         return value
     if type(value).__module__.partition(".")[0] == "numpy":
         return _plain((_in_microseconds(value) if value.dtype.kind in "mM" else value).tolist())
@@ -269,6 +273,14 @@ def _plain(value: Any) -> Any:
         at_midnight = value.tzinfo is None and value.time() == datetime.time.min
         return value.date().isoformat() if at_midnight else value.isoformat()
     return value.isoformat() if isinstance(value, datetime.date | datetime.time) else str(value)
+
+
+def _check_text(value: str) -> None:
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        half = ord(value[error.start])
+        raise ValueError(f"holds half a character (\\u{half:04x} alone), which no text can; mend it") from None
 
 
 def _plain_mapping(value: Mapping[Any, Any]) -> dict[str, Any]:

@@ -187,6 +187,7 @@ def test_cells_of_a_data_set_and_of_a_list_are_treated_alike():
     [
         (pandas.DataFrame([[1, 2]], columns=["a", "a"]), "the column 'a' stands twice"),
         ([{"a": b"\xff"}], "row 1, 'a': holds bytes that are no UTF-8 text"),
+        ([{"a": "x"}, {"a": ["é", {"b": "Hi \ud800"}]}], r"row 2, 'a': 'b': holds half a character \(\\ud800 alone\)"),
     ],
 )
 def test_cells_that_are_no_text_are_named(rows, message):
