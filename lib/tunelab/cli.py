@@ -479,7 +479,7 @@ def _ladder(options: argparse.Namespace) -> int:
         }
     )
     ladder = Ladder.create(config, Path(options.out) if options.out else None, options.root)
-    stopped = follow_climb(ladder)
+    stopped = follow_climb(ladder, say if options.json else print)
     if options.json:
         print((ladder.path / RESULTS_FILE).read_text(encoding="utf-8"))
     else:

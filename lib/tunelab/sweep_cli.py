@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunelab import terminal
-from tunelab.errors import EXIT_INTERRUPTED
+from tunelab.errors import EXIT_INTERRUPTED, UserError
 from tunelab.flags import given, spec_flags
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ def add_command(commands: Any) -> None:
 def _sweep(options: argparse.Namespace) -> int:
     from tunelab.measure.sweep import Sweep, SweepConfig
 
+    if options.seeds < 1:
+        raise UserError(f"--seeds {options.seeds}: at least 1 is needed. 3 show how much of a gain is luck.")
     config = SweepConfig.model_validate(
         {
             "run": _config(options),
@@ -48,7 +50,7 @@ def _sweep(options: argparse.Namespace) -> int:
         }
     )
     sweep = Sweep.create(config, Path(options.out) if options.out else None, options.root)
-    stopped = terminal.follow_climb(sweep)
+    stopped = terminal.follow_climb(sweep, terminal.say if options.json else print)
     _print(sweep, options.json)
     terminal.say_what_is_left(sweep)
     return EXIT_INTERRUPTED if stopped else 0

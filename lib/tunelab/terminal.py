@@ -41,8 +41,8 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
     )
 
 
-def follow_climb(series: Series[Any]) -> bool:
-    """Train and measure the runs of a series, a line for each change; whether Ctrl-C stopped it."""
+def follow_climb(series: Series[Any], tell: Callable[[str], None] = print) -> bool:
+    """Train and measure the runs of a series and tell each change; whether Ctrl-C stopped it."""
     from tunelab.chain import interruptible
     from tunelab.measure.climb import climb
 
@@ -53,7 +53,8 @@ def follow_climb(series: Series[Any]) -> bool:
             if (rung.name, rung.status) != shown:
                 shown = (rung.name, rung.status)
                 about = f": {rung.message}" if rung.status in ("done", "failed", "skipped", "stopped") else ""
-                print(f"{rung.title}: {rung.status}{about}", flush=True)
+                tell(f"{rung.title}: {rung.status}{about}")
+                sys.stdout.flush()
         return interrupted()
 
 
