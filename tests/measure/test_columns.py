@@ -243,6 +243,18 @@ def test_on_the_command_line(labelled, tmp_path, capsys, monkeypatch):
     assert "accuracy, %" in capsys.readouterr().out
 
 
+def test_a_label_that_is_spelled_in_several_ways_is_one_label_to_those_who_guess():
+    from tunelab.measure.task import task_for
+
+    answers = ["card"] * 6 + ["cash", "Cash", "cash ", "CASH"] * 2
+    train = read_data(
+        DataSpec(rows=[{"prompt": f"{n} {a}", "completion": a} for n, a in enumerate(answers)], heldout=1)
+    ).train
+    task = task_for(None, train, answers)
+    (guess, *_others) = task.guesses(task.floors()["most frequent answer"], train)
+    assert guess.strip().casefold() == "cash"
+
+
 def test_a_row_is_read_back_whatever_ends_of_lines_its_texts_hold(tmp_path):
     text = "one\u2028two\u2029three\x85four\x0bfive\x1csix\r\nseven"
     rows = [AnsweredRow(row=number, prompt=text, base=text, tuned="") for number in (1, 2)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from tunelab.measure.builtin_sets import metrics_of
 from tunelab.measure.floors import Floor, floors_for
 from tunelab.measure.metrics import METRICS, NAMED, Metric, load_metric, metrics_for, task_of
 from tunelab.measure.metrics.propose import Task as Kind
+from tunelab.measure.metrics.text import folded
 
 LOOKED_AT = 20_000  # training rows that floors, labels and metrics are read from
 
@@ -88,8 +90,18 @@ def task_for(
     every = {each.name: each for each in (*own, *metrics, *(each() for each in METRICS.values()))}
     kind = task_of(answers, prompts)
     labels = tuple(sorted(filter(str.strip, every_answer))) if kind == "labels" else ()
-    pairs = (prompts, [example.answer for example in known])
+    right = [example.answer for example in known]
+    pairs = (prompts, _spelled_alike(right) if kind == "labels" else right)
     return Task(kind, tuple(every.values()), labels, known, tuple(notes), pairs)
+
+
+def _spelled_alike(labels: Sequence[str]) -> list[str]:
+    """Labels of which one that is spelled in several ways, which count as the same, is spelled as most often: it is
+    guessed as often as it really is."""
+    ways: dict[str, Counter[str]] = defaultdict(Counter)
+    for label in labels:
+        ways[folded(label)][label] += 1
+    return [ways[folded(label)].most_common(1)[0][0] for label in labels]
 
 
 def _own(file: Path, taken: set[str]) -> Metric:

@@ -11,7 +11,7 @@ from tests.measure.card.made import Read, begun, finished, made_run, measured
 from tests.measure.changes.made import answered, scored
 from tunelab import DataSpec, Stage, TrainConfig, report
 from tunelab.measure.card.facts import ShownRow
-from tunelab.measure.card.page import page_of
+from tunelab.measure.card.page import _date, page_of
 from tunelab.measure.changes.diff import both_sides
 from tunelab.run.events import Failed, Noticed
 
@@ -141,3 +141,13 @@ def test_a_run_without_anything_has_every_part_and_says_what_to_run(tmp_path):
 def run_of(page: Read) -> str:
     """The id of the run a page is about."""
     return re.search(r"Run (\S+)\. Written by", page.text)[1]
+
+
+def test_its_date_is_written_where_a_day_has_no_format_of_its_own(monkeypatch):
+    """As on Windows."""
+    import time
+
+    written = time.strftime
+    monkeypatch.setattr(time, "strftime", lambda form, *at: written(form, *at) if "%-" not in form else 1 / 0)
+    assert _date(86400 * 3) == "4 January 1970"
+    assert _date(0) == ""

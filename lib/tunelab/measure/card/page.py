@@ -56,7 +56,8 @@ def shows_rows(card: RunCard) -> bool:
 
 
 def _date(unix_seconds: float) -> str:
-    return time.strftime("%-d %B %Y", time.gmtime(unix_seconds)) if unix_seconds else ""
+    at = time.gmtime(unix_seconds)  # a day without a 0 before it is no format on Windows
+    return f"{at.tm_mday} {time.strftime('%B %Y', at)}" if unix_seconds else ""
 
 
 def metrics_chart(report: Report) -> Markup:
