@@ -24,7 +24,9 @@ def in_words(report: Report) -> str:
         lines.append(f"{safety.sentence}; insulting answers: base {words.base}, tuned {words.tuned}.")
     of = "held-out rows" if report.data is None else f"rows of {report.data}"
     lines.append(f"Verdict on {report.rows} {of}: {report.sentence or report.verdict}.")
-    lines.append(f"95 % paired BCa intervals in brackets; {report.probe_rows} general instructions.")
+    lines.append(
+        f"95 % paired BCa intervals in brackets, each of its figure alone; {report.probe_rows} general instructions."
+    )
     return "\n".join([*lines, *limits_in_words(report)])
 
 

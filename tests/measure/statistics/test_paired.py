@@ -274,6 +274,20 @@ def test_scores_that_end_with_the_same_word_are_told_apart(folder):
     assert [one.title for one in found.verdicts] == ["base.accuracy", "f1", "tuned.accuracy"]
 
 
+def test_a_score_that_can_not_be_read_is_named_and_not_passed_over(folder):
+    rows = [{"id": n, "accuracy": n % 2, "f1": 0.5 + n / 100} for n in range(30)]
+    write_lines(folder / "a.jsonl", rows)
+    write_lines(folder / "b.jsonl", [row | ({"accuracy": "oops"} if row["id"] == 6 else {}) for row in rows])
+    found = paired(folder / "a.jsonl", folder / "b.jsonl")
+    assert [one.title for one in found.verdicts] == ["f1"]
+    assert found.notes == ("accuracy is not judged: accuracy, row 7 of those joined: 'oops' is no score",)
+    for name in ("a.jsonl", "b.jsonl"):
+        lines = (folder / name).read_text().replace("f1", "words said")
+        (folder / name).write_text(lines)
+    with pytest.raises(UserError, match="accuracy, row 7 of those joined: 'oops' is no score"):
+        paired(folder / "a.jsonl", folder / "b.jsonl")
+
+
 def test_json_of_infinite_figures_is_json(folder, capsys):
     for name, score in (("a.jsonl", 1e308), ("b.jsonl", -1e308)):
         write_lines(folder / name, [{"id": n, "score": score} for n in range(30)])

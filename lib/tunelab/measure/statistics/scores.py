@@ -88,23 +88,33 @@ def _check_named(joined: Joined, named: Sequence[str]) -> None:
 
 
 def _proposed(joined: Joined, lower: Sequence[str]) -> tuple[list[Scored], list[str]]:
-    readable = {}
+    readable, unreadable = dict[str, Scored](), dict[str, UserError]()
     for column in joined.columns:
         if _words(column) & NO_SCORES and column not in lower:
             continue
         try:
             readable[column] = _scored(joined, column, lower)
-        except UserError:
-            continue
-    known = [column for column in readable if _words(column) & SCORES or column in lower or _rate(column)]
+        except UserError as error:
+            if _is_named_so(column, lower):
+                unreadable[column] = error
+    known = [column for column in readable if _is_named_so(column, lower)]
     if known:
-        return [readable[column] for column in known], []
+        return [readable[column] for column in known], [
+            f"{column} is not judged: {str(error).partition('. ')[0]}" for column, error in unreadable.items()
+        ]
+    if unreadable:
+        raise next(iter(unreadable.values()))
     differ = [column for column, one in readable.items() if any((side != one.sums[0]).any() for side in one.sums[1:])]
     if not differ:
         return [], []
     return [readable[column] for column in differ], [
         f"taken for scores: {listed(differ)}, the columns of numbers that differ; --score COLUMN names others"
     ]
+
+
+def _is_named_so(column: str, lower: Sequence[str]) -> bool:
+    """Whether a column is a score by its name."""
+    return bool(_words(column) & SCORES or column in lower or _rate(column))
 
 
 def _scored(joined: Joined, column: str, lower: Sequence[str]) -> Scored:
