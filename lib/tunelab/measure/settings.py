@@ -79,6 +79,8 @@ class Measuring:
             value = getattr(self, name)
             if not lowest <= value <= highest:
                 raise UserError(f"{name} = {value}: allowed are {lowest} to {highest:,}.")
+        if self.canaries and not self.memorisation:
+            raise UserError("canaries: codes are looked for with memorisation alone. Add --memorisation.")
         for name, what in (
             ("probe", "questions in HellaSwag's columns"),
             ("canaries", "rows with prompt and completion"),
@@ -86,7 +88,5 @@ class Measuring:
             file = getattr(self, name)
             if file and not Path(file).expanduser().is_file():
                 raise UserError(f"{name} = {shown_name(str(file))}: there is no such file. Give one with {what}.")
-        if self.canaries and not self.memorisation:
-            raise UserError("canaries: codes are looked for with memorisation alone. Add --memorisation.")
         if self.system is not None and not self.system.strip():
             raise UserError("system = '': it is empty. Write what the base shall be told, or leave it out.")
