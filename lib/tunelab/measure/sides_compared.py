@@ -113,12 +113,13 @@ def _compared_losses(before: Sequence[float], after: Sequence[float], tokens: Se
 
 
 def compare_runs(
-    first: Sequence[AnsweredRow], second: Sequence[AnsweredRow], known: Mapping[str, Compared]
+    first: Sequence[AnsweredRow], second: Sequence[AnsweredRow], known: Mapping[str, Compared] | None = None
 ) -> dict[str, Compared]:
     """The scores of two runs' answers to the same rows, by metric: `base` is the first run, `tuned` the second. A
     metric that is no mean over rows (macro-F1) is left out.
 
-    known: the metrics as a report of one of the runs has them, with title, unit and direction.
+    known: the metrics as a report of one of the runs has them, with title, unit and direction; without them those of
+    one's own have none.
 
     Raises:
         UserError: they share no row.
@@ -138,7 +139,7 @@ def compare_runs(
         if not both or (metric is not None and not issubclass(metric, RowMetric)):
             continue
         before, after = ([pair[side] for pair in both] for side in (0, 1))
-        about = known.get(name) or metric
+        about = (known or {}).get(name) or metric
         figure = compared_scores(before, after, higher_is_better=about.higher_is_better if about else None)
         said = {"title": about.title, "unit": about.unit} if about else {"title": name}
         found[name] = figure.model_copy(update=said)
