@@ -34,6 +34,13 @@ class _Head:
     chosen_run: gr.HTML
     choose: gr.Textbox  # filled by the page's script when something that stands for a run is pressed
     awaited: gr.State  # the quick adapter's id, while its end is waited for to show it in Compare
+
+
+@dataclass(frozen=True)
+class _FirstVisit:
+    """The card that a first visit begins with; it goes when one of its ways has been taken."""
+
+    card: gr.Column
     quick: gr.Button
     own: gr.Button
     message: gr.Markdown
@@ -46,6 +53,7 @@ class _Rooms:
     comparing: compare.CompareRoom
     measuring: measure.MeasureRoom
     compare_tab: gr.Tab
+    first_visit: _FirstVisit
     kept: runs.RunsRoom
 
 
@@ -74,15 +82,18 @@ def _lay_out_head() -> _Head:
         for words, script, name in ((say.PROJECTOR, PROJECTOR, "projector"), (say.DARK, DARK, "dark")):
             gr.Button(words, size="sm", min_width=60, scale=0, elem_id=name).click(None, None, None, js=script)
     gr.HTML(f'<p role="alert">{say.OFFLINE}</p>', elem_id="offline")
-    choose = hidden("choose-run")
-    with gr.Column(elem_id="first-visit"):  # the style sheet shows it while no run is chosen
+    return _Head(chosen_run, hidden("choose-run"), gr.State(None))
+
+
+def _lay_out_first_visit() -> _FirstVisit:
+    with gr.Column(elem_id="first-visit") as card:  # the style sheet shows it while no run is chosen
         gr.HTML(f"<h2>{say.FIRST_TITLE}</h2><p>{say.FIRST_WORDS}</p>")
         with gr.Row(elem_classes="tight"):
             quick_button = gr.Button(say.FIRST_BUTTON, variant="primary", elem_id="quick", scale=0, min_width=220)
             own = gr.Button(say.FIRST_OWN, elem_id="own", scale=0, min_width=220)
         message = gr.Markdown("", elem_id="first-message", elem_classes="message")
         _tour()
-    return _Head(chosen_run, choose, gr.State(None), quick_button, own, message)
+    return _FirstVisit(card, quick_button, own, message)
 
 
 def _tour() -> None:
@@ -99,7 +110,8 @@ def _tour() -> None:
 def _lay_out_rooms(shared: Shared) -> _Rooms:
     with gr.Tab(say.ROOMS["data"], id="data") as data_tab:
         choosing = data.build(shared, data_tab)
-    with gr.Tab(say.ROOMS["train"], id="train"):
+    with gr.Tab(say.ROOMS["train"], id="train"):  # which a page opens with
+        first_visit = _lay_out_first_visit()
         training = train.build(shared)
     with gr.Tab(say.ROOMS["compare"], id="compare") as compare_tab:
         comparing = compare.build(shared)
@@ -109,7 +121,7 @@ def _lay_out_rooms(shared: Shared) -> _Rooms:
         kept = runs.build(shared)
     with gr.Tab(say.ROOMS["learn"], id="learn"):
         learn.build()
-    return _Rooms(choosing, training, comparing, measuring, compare_tab, kept)
+    return _Rooms(choosing, training, comparing, measuring, compare_tab, first_visit, kept)
 
 
 def _open(page: gr.Blocks, shared: Shared, head: _Head) -> None:
@@ -139,17 +151,19 @@ def _choose(shared: Shared, head: _Head) -> None:
 
 
 def _first_visit(shared: Shared, head: _Head, rooms: _Rooms) -> None:
-    """One press, and the answers are shown when it is done."""
+    """One press, and the answers are shown when it is done. Whoever takes rows of his own has chosen as well."""
+    first = rooms.first_visit
+    gone = {first.card: gr.update(visible=False)}
 
-    @shown(head.message)
+    @shown(first.message)
     def begin(request: gr.Request) -> dict[Any, Any]:
         run = shared.jobs.start(quick.quick_config(), shared.caller(request))
-        return {shared.chosen: run.id, head.awaited: run.id, head.message: "", **shared.go("train")}
+        return {shared.chosen: run.id, head.awaited: run.id, first.message: ""}
 
-    outputs = [shared.chosen, head.awaited, head.message, shared.tabs]
-    head.quick.click(begin, None, outputs, **PRIVATE)
-    own = [shared.tabs, rooms.data.kind]
-    head.own.click(lambda: {**shared.go("data"), rooms.data.kind: "file"}, None, own, **QUIET)
+    first.quick.click(begin, None, [shared.chosen, head.awaited, first.message], **PRIVATE)
+    own = [shared.tabs, rooms.data.kind, first.card]
+    first.own.click(lambda: {**shared.go("data"), rooms.data.kind: "file", **gone}, None, own, **QUIET)
+    shared.material.change(lambda: gone, None, [first.card], queue=False, **QUIET)
 
 
 def _lead_on(shared: Shared, head: _Head, rooms: _Rooms) -> None:
@@ -187,6 +201,8 @@ def _lead_on(shared: Shared, head: _Head, rooms: _Rooms) -> None:
     _read_with(shared, rooms)
     for button in (rooms.training.to_measure, comparing.to_measure):
         button.click(lambda: shared.go("measure"), None, shared.tabs, **QUIET)
+    for button in (comparing.to_data, comparing.to_measure):  # what they invite to has been done
+        button.click(lambda: views.landed_html(None), None, comparing.landed, queue=False, **QUIET)
     # queued: only then does the change of a State reach its listeners
     shared.refresh.click(land, head.awaited, [head.awaited, *arrival, comparing.arrived], concurrency_limit=8, **QUIET)
 

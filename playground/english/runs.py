@@ -13,7 +13,7 @@ COLUMNS = {
     "started": "Started",
 }
 PICK = "Pick {name} to compare"
-EMPTY = "No run yet. Train one in Train, or press “Train a quick adapter”: everything that is trained stands here."
+EMPTY = "No run yet. Train one in Train: everything that is trained stands here."
 NONE_FITS = "None of {many} fits. Take a word away, or search in one place: tag:good, status:failed."
 COUNT = "{many}"
 FITTING = "{found} of {many} fit"

@@ -46,7 +46,6 @@ MEMORY = "{needed:.1f} GB of memory ({free:.1f} GB are free)"
 TOO_MUCH_MEMORY = ". That is more than is free: choose a smaller batch size or shorter rows"
 STAGE_LEARNS = {"text": "plain text", "instructions": "questions and answers"}
 STAGE_STEPS, STAGES_END = "{steps} steps", "then the data above"
-NO_RUN_YET = "No run yet. Start one, or train the quick adapter."
 
 # word and sign together: nothing is told by colour alone
 SIGNS = {

@@ -127,6 +127,7 @@ def _start_and_stop(shared: Shared, part: _Part) -> None:
     part.start.click(begin, [shared.material, *part.form.values()], [chosen, message], **PRIVATE)
     part.stop.click(end, chosen, message, **PRIVATE)
     part.resume.click(go_on, chosen, message, **PRIVATE)
+    shared.forget(message, say.LADDER_STOPPING)
 
 
 def _config(material: Material, values: dict[str, Any]) -> LadderConfig:

@@ -11,6 +11,7 @@ from playground.door import SESSION, key_cookie
 from playground.english import page as say
 from playground.jobs import Jobs
 from playground.owners import Caller
+from playground.parts.events import QUIET
 from tunelab import Comparer, Run
 from tunelab.errors import UserError
 
@@ -42,6 +43,14 @@ class Shared:
         """Who asks: the browser's session, and the server's key if it has been given it."""
         cookies = dict(request.cookies)
         return Caller(cookies.get(SESSION), cookies.get(key_cookie(self.jobs.owners.key)))
+
+    def forget(self, message: gr.Markdown, *announced: str) -> None:
+        """Have `message` emptied when what it announces has come: a run began or ended, or a measurement did."""
+
+        def passed(said: str) -> Any:
+            return "" if said in announced else gr.skip()
+
+        self.refresh.click(passed, message, message, queue=False, **QUIET)
 
     def go(self, room: str) -> dict[Any, Any]:
         """The update that opens a room; `tabs` is among the outputs then."""

@@ -56,4 +56,5 @@ def steer(shared: Shared, steering: Steering, message: gr.Markdown) -> None:
 
     for button, deed in ((steering.resume, go_on), (steering.pause, pause), (steering.stop, stop)):
         button.click(deed, shared.chosen, message, **PRIVATE)
+    shared.forget(message, say.GOES_ON, say.PAUSING, say.STOPPING)
     steering.result.input(go_back, [shared.chosen, steering.result], message, concurrency_limit=1, **PRIVATE)

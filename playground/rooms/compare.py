@@ -5,6 +5,7 @@ then the conversation goes on, the answers are set against each other, a whole s
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import gradio as gr
@@ -17,7 +18,7 @@ from playground.parts import asking, columns, prompt_sets, token_view, voting
 from playground.parts.choices import OfTheMoment
 from playground.parts.events import PRIVATE, QUIET
 from playground.parts.shared import Shared
-from tunelab import Run, UserError, heldout_examples
+from tunelab import Run, UserError, heldout_examples, list_runs
 
 EXAMPLES, LOOKED_AT = 12, 60
 HELD_OUT = say.HELD_OUT
@@ -180,12 +181,13 @@ MOST_RUNS = columns.MOST - 1  # beside the base
 
 def show(jobs: Jobs, room: CompareRoom, *runs: Run) -> dict[Any, Any]:
     """The room as it stands when one comes to it with runs: the base and those, and a held-out question of the first.
-    After the quick adapter a card on top says what happened."""
+    After the quick adapter a card on top says what happened and leads on, as long as nothing was trained since."""
     run = runs[0]
     chosen = [columns.Pick(), *(columns.Pick(one.id) for one in runs)]
     examples = examples_of(run)
     question, answer = examples[0] if examples else ("", "")
-    landed = run if quick.is_quick(run) else None
+    since = takewhile(lambda one: one.id != run.id, list_runs(jobs.root))
+    landed = run if quick.is_quick(run) and not any(one.has_adapter for one in since) else None
     return {
         **columns.stand(room.editor, jobs.root, chosen, len(runs) > 1),
         room.examples: gr.update(choices=[asked for asked, _ in examples], value=question or None),

@@ -94,7 +94,7 @@ def build(shared: Shared) -> MeasureRoom:
 def _lay_out(shared: Shared) -> _Room:
     with gr.Row(equal_height=False):
         with gr.Column(scale=9, min_width=320, elem_classes="act"):
-            result = gr.HTML("", elem_id="result")
+            result = gr.HTML(views.result_html(shared.jobs, None), elem_id="result")
         with gr.Column(scale=3, min_width=280, elem_classes="act", elem_id="measure-side"):
             steering = _lay_out_steering()
             to_compare = gr.Button(say.TO_COMPARE, size="sm", elem_id="measure-to-compare", interactive=False)
@@ -223,7 +223,7 @@ def _steer(room: _Room) -> None:
     steering.measure.click(begin, [shared.chosen, *steering.form.values()], [message, steering.measure], **PRIVATE)
     steering.go_on.click(go_on, shared.chosen, [message, steering.go_on], **PRIVATE)
     steering.stop.click(end, shared.chosen, message, **PRIVATE)
-    shared.refresh.click(lambda: "", None, message, queue=False, **QUIET)
+    shared.forget(message, say.STOPPING)
 
 
 def _sweep(room: _Room) -> None:
@@ -245,6 +245,7 @@ def _sweep(room: _Room) -> None:
         return {message: ""}
 
     room.beside.click(steer, shared.chosen, message, **PRIVATE)
+    shared.forget(message, say.SEEDS_STARTED, say.SEEDS_STOPPING)
 
 
 def _as_measured(run: Run) -> dict[str, int]:

@@ -35,7 +35,10 @@ def test_from_a_file_with_unknown_columns_to_a_verdict(page, app, tiny, tmp_path
         pressed.append(element)
         page.locator(element).click()
 
+    card = page.locator("#first-visit")
+    card.wait_for()
     press("#own")
+    expect(card).to_be_hidden()
     page.locator("#data-file input[type=file]").set_input_files(tickets(tmp_path / "tickets.csv"))
     wait_for_text(page, "data-trouble-prompt", "no columns to learn from were recognised")
     wait_for_text(page, "data-rows", "as they stand in their source.*Nachricht.*Ticket 0: where is my order")
@@ -44,6 +47,7 @@ def test_from_a_file_with_unknown_columns_to_a_verdict(page, app, tiny, tmp_path
     wait_for_text(page, "data-summary", "2 rows left out")
     press("#train-on-this:not([disabled])")
     wait_for_text(page, "material", "tickets.csv · 56 rows to train on, 6 held out")
+    expect(card).to_be_hidden()  # it is in the Train room again, and has been followed
     small(page, tiny, 3)  # which nobody has to do
     press("#start")
     wait_for_text(page, "status", "finished after 3 steps")
@@ -66,6 +70,7 @@ def test_a_training_is_found_after_a_reload_stopped_and_gone_on_with(page, app, 
     page.wait_for_url(f"**?run={run.id}")
     page.locator("#stop:not([disabled])").click()
     wait_for_text(page, "status", "stopped at step")
+    expect(page.locator("#run-message")).to_have_text("")  # "It stops after …" holds no more
     stopped = int(re.search(r"stopped at step (\d+)", text(page, "status"))[1])
     assert run.has_adapter
     expect(page.locator("#to-compare")).to_be_enabled()

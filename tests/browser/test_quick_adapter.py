@@ -50,8 +50,11 @@ def test_one_press_trains_survives_a_reload_and_lands_in_compare(page, app, star
     expect(page.locator("#reference textarea")).to_have_value(asked.answer)
     expect(page.locator("#reference textarea")).to_be_visible()
     assert re.search(rf"in 60 steps .* out of {len(data.train):,}: .* 200 rows that it never saw", text(page, "landed"))
-    page.get_by_role("button", name="Now with my data").wait_for()
     shot(page, "landed")
+    page.get_by_role("button", name="Now with my data").click()
+    page.locator("#data-kind").wait_for()
+    page.get_by_role("tab", name="Compare").click()
+    expect(page.locator("#landed")).to_be_hidden()  # it has been followed
     page.get_by_role("tab", name="Train").click()
     wait_for_text(page, "status", "finished after 60 steps", 20)
     shot(page, "finished")

@@ -6,18 +6,21 @@ import json
 from dataclasses import replace
 from types import SimpleNamespace
 
+import gradio as gr
 import pytest
 from pydantic import ValidationError
 
-from playground import views
+from playground import quick, views
 from playground.columns import Pick, columns_of, has_strength, problems, results_of, taught
 from playground.door import SESSION
 from playground.jobs import Jobs
 from playground.owners import Caller
 from playground.parts import asking, token_view
 from playground.parts.pacing import paced
+from playground.parts.shared import Shared
 from playground.parts.voting import ballots_of, rates_of, vote_files, voter_of
 from playground.prompts import MOST_PROMPTS, read_prompts
+from playground.rooms import compare
 from playground.rooms.compare import fresh_examples
 from tests.helpers import ROWS
 from tests.measure.test_pages import NAME, Read
@@ -231,6 +234,23 @@ def test_what_happened_is_told_with_the_runs_own_numbers(run):
     assert f"from {progress.base_loss:.2f} (base) to {progress.heldout_loss:.2f} nats" in words
     assert "On 4 rows that it never saw" in words
     assert not Read(views.landed_html(None)).texts
+
+
+def test_what_leads_on_from_the_quick_adapter_is_gone_when_something_was_trained_since(tiny, tmp_path, monkeypatch):
+    run = finetune(config(tiny, steps=3), root=tmp_path)
+    monkeypatch.setattr(quick, "is_quick", lambda one: one.id == run.id)
+    with gr.Blocks() as page:
+        given = gr.Tabs(), gr.State(None), gr.State(None), gr.Button()
+        room = compare.build(Shared(page, Jobs(tmp_path), None, *given))
+
+    def said():
+        return " ".join(Read(compare.show(Jobs(tmp_path), room, run)[room.landed]).texts)
+
+    assert "learned in 3 steps" in said()
+    Run.create(config(tiny, steps=2), tmp_path)  # which has not learned anything
+    assert said()
+    finetune(config(tiny, steps=2), root=tmp_path)
+    assert not said()
 
 
 # sets of prompts
