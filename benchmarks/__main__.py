@@ -2,6 +2,7 @@
 
 `python -m benchmarks NAME …` measures some of them anew and leaves the other sections as they are. Those on files of
 your own are asked for alone, with their flags: `python -m benchmarks evaluation --data train.csv --heldout test.csv`.
+`python -m benchmarks NAME --help` tells the flags of one.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ import itertools
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.report import machine
+from tunelab.errors import EXIT_USER_ERROR
 from tunelab.machine import libraries
 
 NAMES = (
@@ -47,10 +50,15 @@ The tables are written by `python -m benchmarks`, nothing in them was typed. Wha
 
 def main() -> int:
     """Run the benchmarks named on the command line, or all; the exit code."""
-    libraries.prepare()
-    sections = _sections()
     names = list(itertools.takewhile(lambda word: not word.startswith("-"), sys.argv[1:]))
     flags = sys.argv[1 + len(names) :]
+    if refusal := _refusal(names, flags):
+        print(refusal, file=sys.stderr)
+        return EXIT_USER_ERROR
+    if {"-h", "--help"} & set(flags):
+        return _help(names)
+    libraries.prepare()
+    sections = _sections()
     for name in names or NAMES:
         lines = [f"Machine: {machine()}", "", "| figure | value | unit | low | high | n |", "|---|---|---|---|---|---|"]
         if flags:
@@ -69,6 +77,27 @@ def main() -> int:
         sections[name] = "\n".join(lines)
         _write(sections)
     return 0
+
+
+def _refusal(names: Sequence[str], flags: Sequence[str]) -> str | None:
+    """Why nothing is measured, in a sentence; None: it can be."""
+    every = ", ".join((*NAMES, *ON_FILES))
+    unknown = next((name for name in names if name not in (*NAMES, *ON_FILES)), None)
+    if unknown is not None:
+        return f"There is no benchmark {unknown!r} that writes into {RESULTS.name}. There are {every}."
+    if flags and not {"-h", "--help"} & set(flags) and len(names) != 1:
+        named = f"{len(names)} are named" if names else "none is named"
+        return f"{flags[0]} is a flag of one benchmark, and {named}. Name one before it: {every}."
+    return None
+
+
+def _help(names: Sequence[str]) -> int:
+    """Tell the flags of the benchmarks that are named, or which there are; the exit code."""
+    if not names:
+        print(f"{(__doc__ or '').strip()}\n\nBenchmarks: {', '.join((*NAMES, *ON_FILES))}")
+    return max(
+        (subprocess.run([sys.executable, "-m", f"benchmarks.{name}", "--help"]).returncode for name in names), default=0
+    )
 
 
 def _sections() -> dict[str, str]:

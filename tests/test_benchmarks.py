@@ -21,6 +21,7 @@ from benchmarks.report import Figure
 from benchmarks.sides import lengthened, one_card
 from benchmarks.switches import SWITCHES
 from tunelab import LoRA, ModelSpec, TrainConfig, examine, load
+from tunelab.errors import EXIT_USER_ERROR
 from tunelab.measure.ladder import RUNGS
 from tunelab.measure.metrics import ExactMatch
 from tunelab.measure.statistics import judge_all
@@ -40,6 +41,44 @@ def test_measuring_one_benchmark_anew_keeps_the_sections_of_the_others(tmp_path,
     assert results._sections() == {"startup": "Machine: a\n\n| 1 |", "memory": "Machine: b\n\n| 3 |"}
     text = (tmp_path / "RESULTS.md").read_text()
     assert text.index("## startup") < text.index("## memory") < text.index("## Tried and left out")
+
+
+@pytest.mark.parametrize("name", ["votes", "evaluation"])
+def test_help_is_that_of_the_benchmark_that_is_named(name, monkeypatch, capfd):
+    monkeypatch.setattr("sys.argv", ["benchmarks", name, "--help"])
+    assert results.main() == 0
+    assert f"usage: python -m benchmarks.{name} " in capfd.readouterr().out
+
+
+def test_help_without_a_name_says_which_benchmarks_there_are(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["benchmarks", "--help"])
+    assert results.main() == 0
+    said = capsys.readouterr().out
+    assert all(name in said for name in (*results.NAMES, *results.ON_FILES))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["gpu"], "There is no benchmark 'gpu' that writes into RESULTS.md. There are startup, "),
+        (["startup", "../data", "--help"], "There is no benchmark '../data'"),
+        (["--rounds", "2"], "--rounds is a flag of one benchmark, and none is named. Name one before it: startup, "),
+        (["startup", "votes", "--rounds", "2"], "--rounds is a flag of one benchmark, and 2 are named."),
+    ],
+)
+def test_what_can_not_be_measured_is_refused_in_a_sentence(given, said, monkeypatch, capfd):
+    monkeypatch.setattr("sys.argv", ["benchmarks", *given])
+    assert results.main() == EXIT_USER_ERROR
+    assert capfd.readouterr().err.startswith(said)
+
+
+def test_a_flag_that_a_benchmark_does_not_have_measures_nothing_and_is_named(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(results, "RESULTS", tmp_path / "RESULTS.md")
+    monkeypatch.setattr(results, "machine", lambda: "this one")
+    monkeypatch.setattr("sys.argv", ["benchmarks", "votes", "--rouns", "2"])
+    assert results.main() == EXIT_USER_ERROR
+    assert "unrecognized arguments: --rouns 2" in capfd.readouterr().err
+    assert not results.RESULTS.exists()
 
 
 def test_eight_bit_weights_multiply_nearly_as_the_weights_they_are_of():
