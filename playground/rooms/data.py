@@ -5,6 +5,7 @@ form is `data_form`; what is seen is found out in `looking`, and shown by `views
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -26,17 +27,50 @@ from playground.troubles import Trouble, where_wrong
 from tunelab import ModelSpec, Stage, list_handed
 
 PAUSE_SECONDS = 0.6  # after the last letter, before what was written is read
+LONGEST_WAIT = 5.0  # seconds for what an older look has said to be sent; a page that left hears nothing
+CLOCK = "(_asked, ...given) => [String(performance.now()), ...given]"  # before an event is sent; see `Turns`
 
 
 class Turns:
-    """Of one page: which look is the newest; those before it are over."""
+    """Of one page: which look is the newest; those asked for before it are over, and show nothing after it.
+
+    A look's turn is the page's clock when it was asked for. Gradio begins what waits in any order: a look that begins
+    later may have been asked for earlier.
+    """
 
     def __init__(self) -> None:
-        self.newest = 0
+        self.newest = -1.0
+        self._told: set[object] = set()  # what looks have said and the page may not have heard yet
+        self._heard = threading.Condition()
 
-    def take(self) -> int:
-        self.newest += 1
-        return self.newest
+    def __deepcopy__(self, _known: dict[int, Any]) -> Turns:
+        return Turns()  # of the next page
+
+    def take(self, turn: float) -> None:
+        """Begin a look: older ones are over, and what they have said has reached the page."""
+        with self._heard:
+            if self.is_over(turn):
+                return
+            self.newest = turn
+            before = set(self._told)
+            self._heard.wait_for(lambda: not before & self._told, LONGEST_WAIT)
+
+    def is_over(self, turn: float) -> bool:
+        return self.newest > turn
+
+    def say(self, turn: float, update: dict[Any, Any]) -> Iterator[dict[Any, Any]]:
+        """The update, unless the look is over. Gradio comes back for the next one when it has sent this one."""
+        mark = object()
+        with self._heard:
+            if self.is_over(turn):
+                return
+            self._told.add(mark)
+        try:
+            yield update
+        finally:
+            with self._heard:
+                self._told.discard(mark)
+                self._heard.notify_all()
 
 
 @dataclass(frozen=True)
@@ -54,6 +88,7 @@ class _Room:
     form: data_form.Form
     seen: data_seen.Seen
     turns: gr.State
+    asked: gr.Textbox  # filled by the page: its clock when a look is asked for
     model: gr.State
     fixes: gr.State  # names of the doctor's fixes that are applied
     ready: gr.State  # the `Material` that could be trained on
@@ -64,7 +99,7 @@ class _Room:
 
     @property
     def inputs(self) -> list[Any]:
-        return [self.turns, self.model, self.fixes, *self.form.widgets.values()]
+        return [self.asked, self.turns, self.model, self.fixes, *self.form.widgets.values()]
 
     @property
     def outputs(self) -> list[Any]:
@@ -83,6 +118,7 @@ def build(shared: Shared, tab: gr.Tab) -> DataRoom:
         form,
         seen,
         turns=gr.State(Turns()),
+        asked=hidden("data-asked"),
         model=gr.State(ModelSpec(repo_id="starter")),
         fixes=gr.State(()),
         ready=gr.State(None),
@@ -109,6 +145,7 @@ def _seeing(room: _Room) -> dict[str, Any]:
         "outputs": room.outputs,
         "trigger_mode": "multiple",
         "concurrency_limit": 8,
+        "js": CLOCK,
         **QUIET,
     }
 
@@ -116,12 +153,15 @@ def _seeing(room: _Room) -> dict[str, Any]:
 def _looks(room: _Room, pause: float = 0.0) -> Any:
     """A handler that shows what there is to see of the rows that are chosen, as it is found out."""
 
-    def handler(turns: Turns, model: ModelSpec, fixes: tuple[str, ...], *values: Any) -> Iterator[dict[Any, Any]]:
-        turn = turns.take()
+    def handler(
+        asked: str, turns: Turns, model: ModelSpec, fixes: tuple[str, ...], *values: Any
+    ) -> Iterator[dict[Any, Any]]:
+        turn = float(asked)
+        turns.take(turn)
         time.sleep(pause)
-        if turns.newest == turn:
-            yield from _found(room, model, fixes, values, lambda: turns.newest != turn)
-        if turns.newest != turn:
+        for update in _found(room, model, fixes, values, lambda: turns.is_over(turn)):
+            yield from turns.say(turn, update)
+        if turns.is_over(turn):
             yield nothing_new(room)
 
     return handler
@@ -137,6 +177,8 @@ def _found(
     room: _Room, model: ModelSpec, fixes: tuple[str, ...], values: tuple[Any, ...], is_over: Callable[[], bool]
 ) -> Iterator[dict[Any, Any]]:
     named = by_name(room.form.widgets, values)
+    if is_over():
+        return
     try:
         stage = stage_of(named, fixes, room.shared.jobs)
         for sight in look(stage, model, is_over) if stage else (Sight(),):
@@ -196,7 +238,7 @@ def _look(room: _Room, tab: gr.Tab) -> None:
     once = _looks(room)
 
     def opened(*values: Any) -> Iterator[dict[Any, Any]]:
-        if values[0].newest == 0:
+        if values[1].newest < 0:
             yield from once(*values)
         else:
             yield nothing_new(room)

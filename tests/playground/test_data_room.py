@@ -6,15 +6,19 @@ import csv
 import json
 import threading
 from collections import Counter
+from copy import deepcopy
 from pathlib import Path
 
+import gradio as gr
 import pytest
 from pydantic import ValidationError
 
 from playground import data_form, looking, views
 from playground.chosen_rows import kept, pasted_file, stage_of
 from playground.jobs import Jobs
-from playground.looking import SHOWN, look, rows_from
+from playground.looking import SHOWN, Sight, look, rows_from
+from playground.parts.shared import Shared
+from playground.rooms import data
 from playground.troubles import Trouble, where_wrong
 from playground.views.data import labels_chart
 from tests.measure.test_pages import Read
@@ -237,6 +241,70 @@ def test_files_of_every_shape_are_shown_or_explained(tiny, path):
     assert bool(sight.rows) != bool(sight.trouble or sight.model_trouble)
     for make in (views.summary_html, views.mapping_html, views.findings_html, views.pictures_html, views.division_html):
         assert not {"img", "script"} & set(Read(str(make(sight))).elements)
+
+
+# looks that are asked for one after the other, and begun or ended in another order
+
+
+@pytest.fixture
+def ask(tmp_path, monkeypatch):
+    """Asks for a look at a built-in set at a time of the page's clock; its updates, as Gradio takes them."""
+    with gr.Blocks() as page, gr.Tab("Data") as tab:
+        given = gr.Tabs(), gr.State(None), gr.State(None), gr.Button()
+        data.build(Shared(page, Jobs(tmp_path), None, *given), tab)
+    look = next(one for one in page.fns.values() if one.name == "handler" and one.js == data.CLOCK)
+    monkeypatch.setattr(data, "look", lambda stage, model, is_over: (Sight(stage, words) for words in ("reads", "")))
+
+    def asked(turns, clock, source):
+        values = [source if one.elem_id == "data-builtin" else one.value for one in look.inputs[4:]]
+        return look.fn(str(clock), turns, ModelSpec(repo_id="starter"), (), *values)
+
+    return asked
+
+
+def rows_shown(update):
+    """Of which rows an update is; nothing of one that changes nothing."""
+    return next((value.data.source for value in update.values() if isinstance(value, Stage)), None)
+
+
+def test_a_look_that_begins_after_a_newer_one_shows_nothing(ask):
+    turns = data.Turns()
+    newer = ask(turns, 2.0, "text-to-sql")
+    assert rows_shown(next(newer)) == "text-to-sql"
+    assert [rows_shown(update) for update in ask(turns, 1.0, "python-docs")] == [None]
+    assert [rows_shown(update) for update in newer] == ["text-to-sql"]
+
+
+def test_a_look_is_over_when_a_newer_one_is_asked_for(ask):
+    turns = data.Turns()
+    older = ask(turns, 1.0, "python-docs")
+    assert rows_shown(next(older)) == "python-docs"
+    newer = ask(turns, 2.0, "text-to-sql")
+    threading.Timer(0.1, lambda: list(older)).start()
+    assert [rows_shown(update) for update in newer] == ["text-to-sql"] * 2
+
+
+def test_a_newer_look_says_nothing_until_what_an_older_one_said_has_reached_the_page(ask, monkeypatch):
+    turns, reached = data.Turns(), []
+    older, newer = ask(turns, 1.0, "python-docs"), ask(turns, 2.0, "text-to-sql")
+    next(older)  # Gradio has it and has not sent it yet
+    thread = threading.Thread(target=lambda: reached.extend(map(rows_shown, newer)))
+    thread.start()
+    thread.join(0.3)
+    assert reached == []
+    assert [rows_shown(update) for update in older] == [None]  # sent; Gradio came back
+    thread.join(30)
+    assert reached == ["text-to-sql"] * 2
+    monkeypatch.setattr(data, "LONGEST_WAIT", 0.1)
+    left = ask(turns, 3.0, "python-docs")
+    next(left)  # the page has left, and nobody comes back
+    assert [rows_shown(update) for update in ask(turns, 4.0, "text-to-sql")] == ["text-to-sql"] * 2
+
+
+def test_every_page_has_turns_of_its_own():
+    turns = data.Turns()
+    turns.take(3.0)
+    assert not deepcopy(turns).is_over(1.0)
 
 
 # what is shown of hostile text
