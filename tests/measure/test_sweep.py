@@ -13,6 +13,7 @@ from tunelab import (
     IA3,
     DataSpec,
     LoRA,
+    Run,
     RunConfig,
     Stage,
     Sweep,
@@ -20,6 +21,7 @@ from tunelab import (
     TrainConfig,
     UserError,
     climb,
+    evaluate,
     list_sweeps,
 )
 from tunelab.cli import main
@@ -82,6 +84,9 @@ def test_it_trains_measures_judges_over_all_seeds_and_goes_on_where_it_was(tiny,
     )
     (expected,) = judge_all([Measured("chrF", "points", base, one, ChrF().value, runs=(two,))])
     assert swept.verdict.change == expected.change
+    # measured again otherwise, a run keeps the rows that the sweep's verdict is made of
+    evaluate(Run(again.root / again.rungs()[0].run), rows=2, max_new_tokens=1, instructions=2, questions=0)
+    assert verdicts(again) == [swept]
 
     with pytest.raises(UserError, match=r"holds a sweep with other settings\. Give another --out"):
         Sweep.create(config(tiny, seeds=(0, 1, 2)), sweep.path)

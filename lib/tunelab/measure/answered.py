@@ -1,11 +1,12 @@
 """Rows with every answer to them and their scores: a JSON line each, in the run's folder, and in the forms that other
 tools read.
 
-    evaluations/NAME.jsonl   an `AnsweredRow` per line
+    evaluations/NAME-DIGEST.jsonl   an `AnsweredRow` per line; of each measurement its own
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -25,10 +26,12 @@ FOLDER = "evaluations"
 Form = Literal["rows", "lm-eval", "comparator"]
 
 
-def answers_file(data: str | None) -> str:
-    """Where a run keeps the rows of a measurement, in its folder; of other data by its name."""
+def answers_file(data: str | None, rows: Sequence[AnsweredRow]) -> str:
+    """Where a run keeps the rows of a measurement, in its folder; of other data by its name. Other answers or scores
+    have another file: a report, which a ladder or a sweep may have kept, shows the rows that it was made of."""
     name = re.sub(r"[^\w.-]+", "-", data).strip("-.")[:80] if data else ""
-    return f"{FOLDER}/{name or 'heldout'}.jsonl"
+    digest = hashlib.sha256(_lines(rows).encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    return f"{FOLDER}/{name or 'heldout'}-{digest}.jsonl"
 
 
 def answered_rows(
@@ -72,7 +75,11 @@ def _scores_of(who: str, scored: Sequence[ScoredMetric], count: int) -> list[dic
 def write_rows(rows: Sequence[AnsweredRow], path: Path) -> None:
     """Keep them, a JSON line each."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, "".join(f"{row.model_dump_json()}\n" for row in rows))
+    write_atomically(path, _lines(rows))
+
+
+def _lines(rows: Sequence[AnsweredRow]) -> str:
+    return "".join(f"{row.model_dump_json()}\n" for row in rows)
 
 
 def read_rows(path: Path) -> list[AnsweredRow]:
@@ -125,7 +132,7 @@ def write_as(rows: Sequence[AnsweredRow], path: Path, form: Form, run: Run) -> l
     elif form == "comparator":
         written = {path: json.dumps(_comparison(rows, run), ensure_ascii=False, indent=1)}
     else:
-        written = {path: "".join(f"{row.model_dump_json()}\n" for row in rows)}
+        written = {path: _lines(rows)}
     return write_files(written)
 
 

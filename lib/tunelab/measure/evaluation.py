@@ -106,7 +106,7 @@ def evaluate_all(
     for run in runs:
         measured = MeasuredRun(run, picked, task, settings, on_progress)
         found.append((measured.report(pool, _flags(run, runs, number)), measured.judged()))
-        answered.append(measured.answered_rows())
+        answered.append(measured.answered_rows)
         del measured  # before the next model is loaded
     reports = _with_verdicts(found)
     for run, report, rows_of_run in zip(runs, reports, answered, strict=True):

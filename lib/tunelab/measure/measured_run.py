@@ -205,10 +205,11 @@ class MeasuredRun:
             notes=(*self.picked.notes, *self.task.notes, *of_metrics, *self.notes),
             max_new_tokens=self.settings.max_new_tokens,
             asked=self.settings.flags | flags,
-            answers_file=answers_file(pool.name) if self.answered else None,
+            answers_file=answers_file(pool.name, self.answered_rows) if self.answered else None,
             seconds=time.perf_counter() - self.began,
         )
 
+    @cached_property
     def answered_rows(self) -> list[AnsweredRow]:
         """Each row with all answers to it and their scores."""
         from tunelab.measure.answered import answered_rows

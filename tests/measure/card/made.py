@@ -65,7 +65,7 @@ def measured(run: Run, rows: Sequence[AnsweredRow], **more) -> Report:
     others = {name: [row.other_scores[name]["points"] for row in rows] for name in rows[0].others}
     report = Report(
         rows=len(rows), heldout_loss=loss, metrics={"points": main}, main_metric="points", general_loss=loss,
-        probe_rows=7, seconds=90, answers_file=answers_file(None),
+        probe_rows=7, seconds=90, answers_file=answers_file(None, rows),
         baselines=tuple(Baseline(name=n, metrics={"points": compared_scores(s, after)}) for n, s in others.items()),
         sentence="better: +31 points won, 95 % interval 25 to 37, 300 rows, one run",
     ).model_copy(update=more)  # fmt: skip
