@@ -3,8 +3,9 @@
     RUN_DIR/owner            hashes of the session and the token that started it, made with the server's key
     RUNS_ROOT/.server-key    random, made once: restarts change nothing
 
-Both can be read by the server's account alone. A run without an owner, from the command line or from before, belongs to
-whoever runs the server. Knows nothing of the page.
+Both can be read by the server's account alone. A run without an owner belongs to who started the ladder or the sweep
+that made it; one that none made, from the command line or from before, to whoever runs the server. Knows nothing of the
+page.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
-from tunelab import UserError
+from tunelab import Ladder, Sweep, UserError
+from tunelab.measure.series import Series
 from tunelab.run.run import runs_root
 
 OWNER_FILE, KEY_FILE = "owner", ".server-key"
@@ -135,17 +137,26 @@ class Owners:
         )
 
     def _known(self, owned: Owned) -> dict[str, str]:
-        """The hashes kept beside it, by kind; a broken file is none."""
-        with suppress(ValueError, RecursionError):
-            known = json.loads(_text(owned.path / OWNER_FILE))
-            if isinstance(known, dict):
-                return {kind: known[kind] for kind in ("session", "token") if isinstance(known.get(kind), str)}
-        return {}
+        """The hashes kept beside it, by kind, or beside the series that made it; a broken file is none."""
+        if (owned.path / OWNER_FILE).exists() or isinstance(owned, Series):
+            return _hashes(owned)
+        kinds: tuple[type[Series[Any]], ...] = (Ladder, Sweep)
+        files = ((kind, file) for kind in kinds for file in kind.folder(self.root).glob(f"*/{kind.FILE}"))
+        every = (kind(file.parent, self.root) for kind, file in files)
+        return next((_hashes(one) for one in every if owned.id in one.run_ids), {})
 
     def _hash(self, kind: str, value: str) -> str:
         return hmac.new(
             self.key.encode(), f"{kind}\0{value}".encode(errors="surrogatepass"), hashlib.sha256
         ).hexdigest()
+
+
+def _hashes(owned: Owned) -> dict[str, str]:
+    with suppress(ValueError, RecursionError):
+        known = json.loads(_text(owned.path / OWNER_FILE))
+        if isinstance(known, dict):
+            return {kind: known[kind] for kind in ("session", "token") if isinstance(known.get(kind), str)}
+    return {}
 
 
 def _shown_by(caller: Caller) -> tuple[tuple[str, str | None], ...]:

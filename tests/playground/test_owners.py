@@ -16,8 +16,8 @@ from playground.owners import KEY_FILE, OWNER_FILE, Caller, Owners
 from playground.quick import quick_config
 from tests.measure.test_ladder import config as ladder_config
 from tests.train.test_loop import config
-from tunelab import Run, UserError, list_runs
-from tunelab.run.events import Stopped
+from tunelab import Ladder, Run, UserError, list_runs
+from tunelab.run.events import Finished, Stopped
 
 ANNA, BEN, SERVER = Caller(session="anna's"), Caller(session="ben's"), Caller.server()
 NOTHING = (sys.executable, "-c", "")  # a worker that trains nothing
@@ -158,6 +158,31 @@ def test_a_ladder_is_its_starters_too(jobs):
             change(ladder, BEN)
     assert not ladder.stop_requested
     jobs.climb(ladder, ANNA)
+
+
+def test_the_runs_of_a_ladder_and_a_sweep_are_their_starters_and_those_of_the_command_line_the_servers(jobs, run):
+    run.take_from_queue()
+    run.append(Finished(step=4, seconds=1, heldout_loss=1.5, adapter="adapter", peak_memory_bytes=1))
+    alone = Ladder.create(ladder_config("starter", "ia3"), root=jobs.root)
+    mine = jobs.start_ladder(ladder_config("starter", "qlora"), ANNA), jobs.start_sweep(run, ANNA)
+    for series in (*mine, alone):
+        made = Run.create(config("starter"), jobs.root)
+        assert jobs.owners.whose(made, ANNA) == "server"
+        series.remember(series.config.names[-1], run=made.id)
+        with pytest.raises(UserError, match="command line" if series is alone else "another session"):
+            jobs.label(made, BEN, name="ben's")
+        if series is alone:
+            with pytest.raises(UserError, match="command line"):
+                jobs.label(made, ANNA, name="anna's")
+            continue
+        assert [jobs.owners.whose(made, caller) for caller in (ANNA, BEN)] == ["yours", "another"]
+        jobs.delete(made, ANNA)
+        with pytest.raises(UserError, match="another session"):
+            jobs.restore(made.id, BEN)
+        jobs.restore(made.id, ANNA)
+    (alone.path / alone.FILE).write_text("{}")  # what can't be read has no runs
+    with pytest.raises(UserError, match="command line"):
+        jobs.label(made, ANNA, name="anna's")
 
 
 def test_the_browser_names_no_folder_but_a_runs(jobs, run):

@@ -9,10 +9,12 @@ and settings.
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from abc import abstractmethod
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -109,7 +111,7 @@ class Series(Beating, Generic[C]):
         Raises:
             UserError: another one stands there.
         """
-        path = path or cls.folder(root) / time.strftime("%Y%m%d-%H%M%S")
+        path = path or _fresh(cls.folder(root))
         series = cls(Path(path).expanduser().resolve(), root)
         config = _with_absolute_files(config)
         if (series.path / cls.FILE).is_file():
@@ -225,6 +227,13 @@ class Series(Beating, Generic[C]):
         content["rungs"][rung] = facts
         write_atomically(self.path / self.FILE, json.dumps(content, ensure_ascii=False, indent=1))
 
+    @property
+    def run_ids(self) -> set[str]:
+        """Of its runs, as far as they have been made; none where it can't be read."""
+        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+            return {str(facts["run"]) for facts in self._content()["rungs"].values() if "run" in facts}
+        return set()
+
     def run_of(self, rung: str) -> Run | None:
         """The run of a rung, if it has been made and is still there."""
         identity = self._content()["rungs"].get(rung, {}).get("run")
@@ -271,6 +280,17 @@ class Series(Beating, Generic[C]):
             seconds=sum(step.seconds for step in progress.steps) or None,
             report=report,
         )
+
+
+def _fresh(folder: Path) -> Path:
+    """A new directory in the folder, named by the time; two that begin in the same second are two."""
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    for number in itertools.count(1):
+        path = folder / (stamp if number == 1 else f"{stamp}-{number}")
+        with suppress(FileExistsError):
+            path.mkdir(parents=True)
+            return path
+    raise AssertionError("there is always another number")
 
 
 def _with_absolute_files(config: C) -> C:
