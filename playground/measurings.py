@@ -75,7 +75,7 @@ class Measurings:
         if run is None:
             return [None, None, 0]
         standing = Measurement(run).standing()
-        far = [standing.message, standing.share] if standing else None
+        far = [standing.message, standing.rows_done] if standing else None
         report = run.path / REPORT_FILE
         return [far, standing.state if standing else None, report.stat().st_mtime_ns if report.exists() else 0]
 

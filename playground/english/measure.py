@@ -64,7 +64,8 @@ STATES = {
     "failed": "✕ Not measured",
     "lost": "? Lost",
 }
-PART = "part {part} of {parts}"
+PART = "part {part} of {parts}: {done} of {rows} rows in all"
+PART_LEFT = "part {part} of {parts}: {done} of {rows} rows in all, about {left} left"
 GOES_ON = "What was answered is kept: Go on takes it up there."
 
 VERDICT_SIGNS = {"better": "▲", "worse": "▼", "different": "≠", "not enough evidence": "≈"}

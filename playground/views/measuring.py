@@ -9,8 +9,9 @@ from playground.english import measure as say
 from playground.views.ladders import ladder_html
 from playground.views.texts import without_flags
 from tunelab import Ladder, Run
+from tunelab.measure.counting import duration as about
 from tunelab.measure.markup import render
-from tunelab.measure.measurement import Measurement
+from tunelab.measure.measurement import Measurement, Standing
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -24,7 +25,19 @@ def measuring_html(jobs: Jobs, run: Run | None) -> Markup:
     if standing is None or standing.state == "done":
         standing = None
     message = without_flags(standing.message) if standing else ""
-    return render("playground", "measuring.html", standing=standing, message=message, say=say)
+    far = _far(standing) if standing else ""
+    return render("playground", "measuring.html", standing=standing, message=message, far=far, say=say)
+
+
+def _far(standing: Standing) -> str:
+    words = say.PART if standing.seconds_left is None else say.PART_LEFT
+    return words.format(
+        part=standing.part,
+        parts=standing.parts,
+        done=f"{standing.rows_done:,}",
+        rows=f"{standing.rows:,}",
+        left=about(standing.seconds_left or 0.0),
+    )
 
 
 def series_html(jobs: Jobs, run: Run | None, asked: Sequence[str]) -> Markup:

@@ -52,6 +52,9 @@ def test_it_measures_what_was_asked_and_its_last_part_is_the_last_it_announced(t
     assert {one.parts for one in parts} == {parts[-1].part}
     shares = [one.share for one in parts]
     assert shares == sorted(shares)
+    assert len({one.rows for one in parts}) == 1  # as many as it announced
+    done = [one.rows_done for one in parts]
+    assert done == sorted(done)
     assert measurement.standing().state == "done"
     assert not measurement.is_alive
 

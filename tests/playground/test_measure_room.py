@@ -250,6 +250,19 @@ def test_the_app_starts_the_process_that_measures_and_pages_hear_of_it(tmp_path,
     assert jobs.moment() != asked
 
 
+def test_how_far_a_measurement_is_stands_in_rows_of_all_rows_with_the_time_that_is_left(run):
+    measurement = Measurement(run)
+    measurement.path.mkdir()
+    measurement.beat()
+    far = {"part": 2, "parts": 8, "rows_done": 300, "rows": 1340, "share": 0.25}
+    measurement._tell(Standing(state="measuring", message="reading", **far))
+    assert "part 2 of 8: 300 of 1,340 rows in all" in Read(views.measuring_html(None, run)).text
+    measurement._tell(Standing(state="measuring", message="reading", **far, seconds_left=200))
+    page = Read(views.measuring_html(None, run))
+    assert "part 2 of 8: 300 of 1,340 rows in all, about 3 min left" in page.text
+    assert "0.250" in page.every("value")
+
+
 def test_what_went_wrong_is_told_in_the_words_of_the_form(run):
     measurement = Measurement(run)
     measurement.path.mkdir()

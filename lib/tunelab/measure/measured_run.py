@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from tunelab.errors import UserError
 from tunelab.measure.answered import answers_file
+from tunelab.measure.counting import Part, Planned
 from tunelab.measure.settings import Measuring
 from tunelab.measure.sides_compared import BASE, TUNED, ScoredMetric, Side, compare_sides
 from tunelab.run.reports import Ability, Memorisation, Report, Safety
@@ -47,15 +48,36 @@ class MeasuredRun:
         self.general, _notes = encode_all(probe, base.tokenizer, self.probe_length)
         self.references = [self.sides.words(example.answer) for example in self.answered]
         self.notes: list[str] = [] if self.answered else settings.for_answers_alone
+        self.plan = self._planned()
         self.base = self._side(tuned=False)
         self.tuned = self._side(tuned=True)
         self.others = self._others() if self.answered else {}
 
+    def _planned(self) -> list[Planned]:
+        """Every part of the measurement, as far as it is known before."""
+        from tunelab.data.sets.general import safety_requests
+
+        rows, settings = len(self.answered), self.settings
+        answers = [Planned("answers", rows)] if rows else []
+        plan = 2 * [Planned("losses", len(self.rows)), Planned("losses", len(self.general)), *answers]
+        plan += answers * ((settings.system is not None) + bool(settings.examples))
+        plan += 2 * [Planned("questions", settings.questions)] if settings.questions else []
+        plan += [Planned("answers", rows)] * (4 * settings.memorisation + 2 * bool(settings.canaries))
+        return plan + 2 * [Planned("answers", len(safety_requests()))] if settings.safety else plan
+
+    def _begin(self, kind: str, rows: int, message: str) -> None:
+        """Say that a part begins: the first of its kind in the plan."""
+        place = next((place for place, one in enumerate(self.plan) if one.kind == kind), None)
+        if place is not None:
+            self.plan.pop(place)
+        self.say(Part.made(message, Planned(kind, rows), self.plan))
+
     def _side(self, tuned: bool) -> Side:
         who = "tuned model" if tuned else "base"
-        self.say(f"measuring the {who} on {len(self.rows)} held-out rows")
-        losses = self.sides.losses(self.rows, tuned)
-        general = self.sides.losses(self.general, tuned)
+        self._begin("losses", len(self.rows), f"measuring the {who} on {len(self.rows)} held-out rows")
+        losses = self.sides.losses(self.rows, tuned, who)
+        self._begin("losses", len(self.general), f"measuring the {who} on {len(self.general)} general instructions")
+        general = self.sides.losses(self.general, tuned, who)
         answers = self._answers([one.asked for one in self.answered], tuned, who)
         return Side(
             losses=[value.loss for value in losses],
@@ -71,7 +93,7 @@ class MeasuredRun:
             return []
         prompts = self.sides.prompts(asked)
         if self.settings.by == "answer":
-            self.say(f"reading {len(asked)} answers of the {who}")
+            self._begin("answers", len(asked), f"reading {len(asked)} answers of the {who}")
             return self.sides.answers(prompts, self.settings.max_new_tokens, tuned, who)
         labels = self.task.labels
         if not labels:
@@ -79,7 +101,7 @@ class MeasuredRun:
                 "by = 'likelihood': the answers of this run are no labels (few different ones, each in several rows). "
                 "Measure by written answers: --by answer."
             )
-        self.say(f"reading the likelihood of {len(labels)} labels, {who}")
+        self._begin("answers", len(asked), f"reading the likelihood of {len(labels)} labels, {who}")
         return self.sides.likeliest(asked, prompts, labels, tuned, who)
 
     def _others(self) -> dict[str, list[str]]:
@@ -129,7 +151,8 @@ class MeasuredRun:
         probe = read_probe(self.settings.probe).first(self.settings.questions)
 
         def asked(tuned: bool) -> Scores:
-            self.say(f"asking the {'tuned model' if tuned else 'base'} {len(probe.questions)} general questions")
+            who, count = "tuned model" if tuned else "base", len(probe.questions)
+            self._begin("questions", count, f"asking the {who} {count} general questions")
             return self.sides.choices(probe, tuned, self.probe_length)
 
         return compare_abilities(probe, asked(False), asked(True))
@@ -156,7 +179,7 @@ class MeasuredRun:
 
     def _texts(self, asked: Sequence[Sequence[Message]], tuned: bool, what: str) -> list[str]:
         who = f"{'tuned model' if tuned else 'base'} to {what}"
-        self.say(f"reading {len(asked)} answers of the {who}")
+        self._begin("answers", len(asked), f"reading {len(asked)} answers of the {who}")
         prompts = self.sides.prompts(asked)
         return [one.text for one in self.sides.answers(prompts, self.settings.max_new_tokens, tuned, who)]
 

@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tunelab.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError, explain
 from tunelab.machine import libraries
 from tunelab.machine.files import write_atomically
+from tunelab.measure.counting import Course
 from tunelab.measure.settings import Measuring
 from tunelab.run.heartbeat import Beating
 from tunelab.run.run import Run
@@ -45,23 +46,18 @@ class Request(BaseModel):
 
 
 class Standing(BaseModel):
-    """How far a measurement is. It has parts (the base's answers, the tuned model's, …); `done` of `count` are of the
-    part it is in, and 0 where that is not known."""
+    """How far a measurement is: in which part (the base's answers, the tuned model's, …), after how many of all rows
+    that are read, and how long the others will take, as far as that is known."""
 
     model_config = ConfigDict(frozen=True)
     state: State
     message: str = ""
     part: int = 0  # counted from 1
     parts: int = 0
-    done: int = 0
-    count: int = 0
-
-    @property
-    def share(self) -> float:
-        """How much of it is done, 0 to 1."""
-        if not self.parts or not self.part:
-            return 0.0
-        return min(1.0, (self.part - 1 + (self.done / self.count if self.count else 0.0)) / self.parts)
+    rows_done: int = 0
+    rows: int = 0
+    share: float = 0.0  # of the work, which is not alike for all rows
+    seconds_left: float | None = None
 
 
 class Measurement(Beating):
@@ -148,8 +144,8 @@ class Measurement(Beating):
             others = [Run.open(identity, self.run.root) for identity in request.against]
             turn = self._come()
             try:
-                telling = _Telling(self, _parts(request, 1 + len(others)))
-                evaluate_all([self.run, *others], request.settings, on_progress=telling)
+                course = Course(1 + len(others))
+                evaluate_all([self.run, *others], request.settings, on_progress=lambda said: self._hear(said, course))
             finally:
                 turn.close()
         except Exception as error:
@@ -169,6 +165,23 @@ class Measurement(Beating):
                 said = message
                 self._tell(Standing(state="waiting", message=message))
         return turn
+
+    def _hear(self, message: str, course: Course) -> None:
+        """Note what an evaluation says of its progress."""
+        course.hear(message)
+        self._tell(
+            Standing(
+                state="measuring",
+                message=message,
+                part=max(1, course.part),
+                parts=max(1, course.parts),
+                rows_done=course.rows_done,
+                rows=course.rows,
+                share=course.share,
+                seconds_left=course.seconds_left,
+            )
+        )
+        print(message, flush=True)
 
     def _tell(self, standing: Standing) -> None:
         write_atomically(self.path / STANDING_FILE, standing.model_dump_json())
@@ -190,40 +203,6 @@ class Measurement(Beating):
             yield
         finally:
             ended.set()
-
-
-class _Telling:
-    """Notes what an evaluation says of its progress; a message without a count begins another part."""
-
-    def __init__(self, measurement: Measurement, parts: int) -> None:
-        self.measurement, self.parts, self.part = measurement, parts, 0
-
-    def __call__(self, message: str) -> None:
-        from tunelab.measure.sides import Count
-
-        counted = isinstance(message, Count)
-        if not counted:
-            self.part += 1
-        self.measurement._tell(
-            Standing(
-                state="measuring",
-                message=message,
-                part=max(1, self.part),
-                parts=max(self.parts, self.part),
-                done=message.done if isinstance(message, Count) else 0,
-                count=message.of if isinstance(message, Count) else 0,
-            )
-        )
-        print(message, flush=True)
-
-
-def _parts(request: Request, runs: int) -> int:
-    """How many parts a measurement has where rows are answered: losses and answers of both sides, and what else is
-    asked of each."""
-    settings = request.settings
-    beside = (settings.system is not None) + bool(settings.examples) + 2 * bool(settings.questions)
-    each = 4 + beside + 4 * settings.memorisation + 2 * bool(settings.canaries) + 2 * settings.safety
-    return runs * each
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -5,7 +5,7 @@ row_losses(loss, rows, base) ──> a RowSum per row;  known_losses(…, known)
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from tunelab.errors import UserError
@@ -31,13 +31,22 @@ def row_losses(loss: Loss, rows: Sequence[Encoded], base: Base) -> list[RowSum]:
     return in_order(len(rows), summed(rows, by_length(rows), loss, base))
 
 
-def known_losses(loss: Loss, rows: Sequence[Encoded], base: Base, known: Known) -> list[RowSum]:
-    """`row_losses`; what has been measured before comes from disk."""
+def known_losses(
+    loss: Loss,
+    rows: Sequence[Encoded],
+    base: Base,
+    known: Known,
+    counting: Callable[[int], Callable[[int], None]] = lambda known: lambda more: None,
+) -> list[RowSum]:
+    """`row_losses`; what has been measured before comes from disk. `counting` is told how many those are, and gives
+    what is told of each other row."""
 
     def measure(missing: list[int]) -> Iterator[tuple[int, RowSum]]:
         some = [rows[index] for index in missing]
+        add = counting(len(rows) - len(missing))
         for place, value in summed(some, by_length(some), loss, base):
             yield missing[place], value
+            add(1)
 
     asked = [[row.input_ids, list(map(int, row.scored))] for row in rows]
     return [RowSum(value, count) for value, count in known.ask("losses", asked, measure)]

@@ -6,13 +6,13 @@ before comes from disk.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tunelab.data import chat_format, encode_prompt
 from tunelab.errors import UserError
+from tunelab.measure.counting import Counting
 from tunelab.measure.known import Known, known_base, known_result
 from tunelab.measure.scoring import RowSum, known_losses
 from tunelab.run.run import Run
@@ -24,21 +24,6 @@ if TYPE_CHECKING:
     from tunelab.measure.probe.choices import Scores
     from tunelab.measure.probe.read import Probe
     from tunelab.model.load import Base
-
-SAID_EVERY = 5.0  # seconds between two messages about the same thing
-
-
-class Count(str):
-    """A message that says how many of something are done; as numbers `done` and `of`."""
-
-    done: int
-    of: int
-
-    @classmethod
-    def made(cls, message: str, done: int, of: int) -> Count:
-        made = cls(message)
-        made.done, made.of = done, of
-        return made
 
 
 class Answer(NamedTuple):
@@ -79,17 +64,23 @@ class Sides:
     def _switched(self, tuned: bool) -> Any:
         return nullcontext() if tuned else self.technique.off(self.model)
 
-    def losses(self, rows: Sequence[Encoded], tuned: bool) -> list[RowSum]:
-        """-log p of each row's scored tokens."""
+    def losses(self, rows: Sequence[Encoded], tuned: bool, who: str | None = None) -> list[RowSum]:
+        """-log p of each row's scored tokens; of whom it says how many are done, if it is told."""
         with self._switched(tuned):
-            return known_losses(self.loss, rows, self.base, self.known(tuned))
+            what = f"losses of the {who}"
+            said = self.say if who else lambda message: None
+            return known_losses(
+                self.loss, rows, self.base, self.known(tuned), lambda known: Counting(what, len(rows), said, known).add
+            )
 
     def choices(self, probe: Probe, tuned: bool, max_length: int) -> Scores:
         """Which endings of the questions are chosen."""
         from tunelab.measure.probe.choices import score_choices
 
         with self._switched(tuned):
-            return score_choices(probe, self.loss, self.base, max_length=max_length, known=self.known(tuned))
+            return score_choices(
+                probe, self.loss, self.base, max_length=max_length, known=self.known(tuned), on_progress=self.say
+            )
 
     # answers
 
@@ -120,7 +111,8 @@ class Sides:
         words = chat_format(tokenizer).words
 
         def measure(missing: list[int]) -> Iterator[tuple[int, list[object]]]:
-            said = _Counting(f"answers of the {who}", len(missing), self.say)
+            known = len(prompts) - len(missing)
+            said = Counting(f"answers of the {who}", len(prompts), self.say, known)
             one = self._pass(tuned)
             some, limits = [prompts[index] for index in missing], [longest[index] for index in missing]
             made = answer_many(some, one.decoders, end_ids=self.ends, max_new_tokens=limits, padded=one.padded)
@@ -155,7 +147,8 @@ class Sides:
             self._check_room(tree, ids)
 
         def measure(missing: list[int]) -> Iterator[tuple[int, int]]:
-            said = _Counting(f"likelihoods of labels, {who}", len(missing), self.say)
+            known = len(prompts) - len(missing)
+            said = Counting(f"likelihoods of labels, {who}", len(prompts), self.say, known)
             one = self._pass(tuned)
             some = [prompts[index] for index in missing]
             found = likeliest(some, [trees[index] for index in missing], one.decoders, padded=one.padded)
@@ -212,25 +205,3 @@ def longest_row(run: Run, max_length: int | None = None) -> int:
 
     model = run.base_spec
     return row_limit(find(model), model, run.config.technique.positions_taken, max_length).tokens
-
-
-class _Counting:
-    """Says every few seconds how many of something are done, and how long the others will take."""
-
-    def __init__(self, what: str, count: int, say: Callable[[str], None]) -> None:
-        self.what, self.count, self.say = what, count, say
-        self.done, self.began = 0, time.monotonic()
-        self.said = self.began
-
-    def add(self, more: int) -> None:
-        self.done += more
-        now = time.monotonic()
-        if now - self.said >= SAID_EVERY and self.done < self.count:
-            self.said = now
-            left = (now - self.began) / self.done * (self.count - self.done)
-            words = f"{self.what}: {self.done:,} of {self.count:,}, about {_duration(left)} left"
-            self.say(Count.made(words, self.done, self.count))
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunelab.data import ChatFormat, Encoded, chat_format
 from tunelab.errors import UserError, shortened
+from tunelab.measure.counting import Counting
 from tunelab.measure.known import Known
 from tunelab.measure.probe.read import Probe, Question
 from tunelab.measure.scoring import by_length, summed
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from tunelab.model.load import Base
 
 BATCH, BATCH_TOKENS = 64, 2048  # rows scored at once, and positions
-SAID = 200  # endings between two messages
 
 
 @dataclass(frozen=True)
@@ -98,10 +98,13 @@ def score_choices(
 
     def measure(_all: object = None) -> list[tuple[int, list[float]]]:
         values = [0.0] * len(rows)
-        for done, (place, (value, _count)) in enumerate(summed(rows, _batches(encoded, loss.fast), loss, base), 1):
+        said = Counting("questions", len(encoded), on_progress)
+        of = [number for number, endings in enumerate(encoded) for _ending in endings]
+        left = [len(endings) for endings in encoded]
+        for place, (value, _count) in summed(rows, _batches(encoded, loss.fast), loss, base):
             values[place] = -value
-            if done % SAID == 0:
-                on_progress(f"{done:,} of {len(rows):,} endings of {len(probe.questions):,} questions")
+            left[of[place]] -= 1
+            said.add(int(not left[of[place]]))
         return [(0, values)]
 
     if known is None:
