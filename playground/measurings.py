@@ -135,8 +135,8 @@ class Measurings:
         series.request_stop()
 
     def sweep_of(self, run: Run) -> Sweep | None:
-        """The newest sweep that the run is a part of."""
-        return next((one for one in list_sweeps(self.root) if _belongs(run, one)), None)
+        """The newest sweep that sets the run beside others; one of a single run says nothing about luck."""
+        return next((one for one in list_sweeps(self.root) if len(one.config.names) > 1 and _belongs(run, one)), None)
 
     def series(self, identity: str | None) -> Series[Any] | None:
         """The ladder or sweep of that id, if it is still there."""

@@ -251,6 +251,7 @@ class Seeds:
     sentence: str
     count: int
     done: int
+    settings: int  # that are compared, each with every seed
 
 
 def _seeds(sweep: Sweep) -> Seeds:
@@ -270,7 +271,9 @@ def _seeds(sweep: Sweep) -> Seeds:
         for rung in rungs
     )
     title = next((title for title, _base, _tuned in figures.values()), "")
-    return Seeds(title, runs, _over_seeds(sweep, tuple(sorted(figures))), len(rungs), len(figures))
+    return Seeds(
+        title, runs, _over_seeds(sweep, tuple(sorted(figures))), len(rungs), len(figures), len(sweep.config.settings)
+    )
 
 
 @lru_cache(maxsize=8)

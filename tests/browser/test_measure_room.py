@@ -55,6 +55,8 @@ def test_one_press_measures_to_a_verdict_and_bars_choose_rows(page, app, run):
     page.locator("#changed article").first.wait_for()
     wait_for_text(page, "changed", "all 24 rows", 60)
     shot(page, "measured")
+    columns = page.evaluate("getComputedStyle(document.querySelector('.changed .cross')).gridTemplateColumns")
+    assert len(columns.split()) == 2  # bars beside the rows that they choose
 
     label = page.locator('#changed section[aria-label="Label"] button').first
     label.focus()
@@ -99,4 +101,6 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(page, app, measured):
     measure_tab(page, app, measured)
     page.locator("#changed article").first.wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    columns = page.evaluate("getComputedStyle(document.querySelector('.changed .cross')).gridTemplateColumns")
+    assert len(columns.split()) == 1
     shot(page, "measure-phone")
