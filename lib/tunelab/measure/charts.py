@@ -1,5 +1,5 @@
-"""Line charts as SVG text: for the app, notebooks and reports, without a plotting library. What is drawn
-where is worked out here; `templates/*.svg` write it.
+"""Charts as SVG text: for the app, notebooks and reports, without a plotting library. What is drawn where is worked
+out here; `templates/*.svg` write it.
 
 Colours come from the page (`currentColor`, and two accents that are readable on light and dark); series differ by line
 style and carry their name at their end, so that nothing is told by colour alone.
@@ -155,6 +155,37 @@ def _drawn(lines: Mapping[str, Points], styles: Mapping[str, tuple[str, float, s
         points = " ".join(f"{a:.1f},{b:.1f}" for a, b in places)
         drawn.append(_Line(name, *styles[name], points, places if len(places) < 20 else (), (x, y)))
     return drawn
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """A row of a paired chart: where it stands, and where its two values do."""
+
+    x: float
+    before: float
+    after: float
+
+
+def paired_chart(
+    pairs: Sequence[tuple[float, float]], *, title: str, names: tuple[str, str] = ("base", "tuned"), x_title: str = ""
+) -> Markup:
+    """An `<svg>` with two dots for each row, (before, after), joined by a line: hollow before, filled after. Rows stand
+    in the order of what they were before, so that it is seen whom the change reached; one that is not finite is left
+    out."""
+    known = sorted(pair for pair in pairs if all(map(math.isfinite, pair)))
+    y = _Axis(ticks(*_range([value for pair in known for value in pair])), HEIGHT - BOTTOM, TOP)
+    step = (WIDTH - RIGHT - LEFT) / max(1, len(known))
+    lower, higher = (sum(sign * (after - before) > 0 for before, after in known) for sign in (-1, 1))
+    words = [f"{len(known)} rows", f"{names[1]} lower in {lower}, higher in {higher}"]
+    return render(
+        __package__,
+        "pairs.svg",
+        **_frame(HEIGHT, LEFT, title, words),
+        x_title=x_title or f"{len(known)} rows, by {names[0]}",
+        levels=y.numbers,
+        names=names,
+        pairs=[_Pair(LEFT + step * (i + 0.5), y.at(before), y.at(after)) for i, (before, after) in enumerate(known)],
+    )
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,16 @@ def test_several_runs_are_counted_and_their_spread_is_in_the_interval():
     assert verdict.change.high - verdict.change.low > 1.5 * (alone.change.high - alone.change.low)
 
 
+def test_scores_of_rows_are_judged_as_their_sums_are():
+    before, one = answers()
+    other = answers(after=0.6)[1]
+    scores = [100.0 * side for side in (before, one, other)]
+    (by_scores,) = judge_all([Measured.of_scores("exact match", "%", *scores, cut=0.25)])
+    (by_sums,) = judge_all([exact(before, one, runs=[right(other)], cut=0.25)])
+    assert by_scores == by_sums
+    assert by_scores.runs == pytest.approx((100 * one.mean(), 100 * other.mean()))
+
+
 def test_a_baseline_that_does_as_well_is_named():
     before, after = answers()
     nearly = after.copy()

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy
 
 from tunelab.measure.statistics.bootstrap import DRAWS
 from tunelab.measure.statistics.difference import ALPHA, Evidence, weigh
 from tunelab.measure.statistics.holm import holm, holm_steps
-from tunelab.measure.statistics.sums import Paired, Value
+from tunelab.measure.statistics.sums import Paired, Value, mean, scored
 from tunelab.measure.statistics.swapping import SWAPS
 from tunelab.measure.statistics.verdict import Baseline, Decision, Standing, Verdict
 from tunelab.run.reports import Interval
@@ -42,6 +43,13 @@ class Measured:
     baselines: Mapping[str, numpy.ndarray] = field(default_factory=dict)
     cut: float | None = None
     runs: Sequence[numpy.ndarray] = ()
+
+    @classmethod
+    def of_scores(cls, title: str, unit: str, base: Sequence[float], *runs: Sequence[float], **others: Any) -> Measured:
+        """A figure that is the mean of one score per row: the base's, and the tuned side's in each run, one at least.
+        `others` are further fields."""
+        first, *more = [scored(run) for run in runs]
+        return cls(title, unit, scored(base), first, mean, runs=more, **others)
 
     def against(self, sums: numpy.ndarray, draws: int, swaps: int, seed: int) -> Evidence:
         """How the tuned side's runs differ from the base, or from a baseline."""
