@@ -173,7 +173,8 @@ def paired_chart(
     in the order of what they were before, so that it is seen whom the change reached; one that is not finite is left
     out."""
     known = sorted(pair for pair in pairs if all(map(math.isfinite, pair)))
-    y = _Axis(ticks(*_range([value for pair in known for value in pair])), HEIGHT - BOTTOM, TOP)
+    bottom = HEIGHT - BOTTOM // 2  # rows have no numbers
+    y = _Axis(ticks(*_range([value for pair in known for value in pair])), bottom, TOP)
     step = (WIDTH - RIGHT - LEFT) / max(1, len(known))
     lower, higher = (sum(sign * (after - before) > 0 for before, after in known) for sign in (-1, 1))
     words = [f"{len(known)} rows", f"{names[1]} lower in {lower}, higher in {higher}"]
@@ -181,7 +182,7 @@ def paired_chart(
         __package__,
         "pairs.svg",
         **_frame(HEIGHT, LEFT, title, words),
-        x_title=x_title or f"{len(known)} rows, by {names[0]}",
+        x_title=x_title or f"{len(known)} rows, in the order of {names[0]}",
         levels=y.numbers,
         names=names,
         pairs=[_Pair(LEFT + step * (i + 0.5), y.at(before), y.at(after)) for i, (before, after) in enumerate(known)],
