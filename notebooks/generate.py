@@ -25,7 +25,6 @@ SCHEMA = 3  # of nbgrader's metadata
 # of these, what stands in `solutions` is their exercises alone
 OLDER = {
     "05_reading_the_curves",
-    "06_is_it_better",
     "07_method_ladder",
     "08_multi_stage",
 }

@@ -22,15 +22,6 @@ SMALLER = {
         '"metric_rows": 24, "eval_rows": 24, "eval_every": 10}': '"metric_rows": 2, "eval_rows": 4, "eval_every": 3}',
         "batch_size=4": "batch_size=2",
     },
-    "06_is_it_better": {
-        "(split.heldout, 60)": "(split.heldout, 20)",
-        "steps=24, batch_size=4": "steps=8, batch_size=2",
-        "eval_every=24, eval_rows=16": "eval_every=8, eval_rows=4, forgetting_rows=0",
-        "max_new_tokens=8, examples=3, questions=40, instructions=12": "max_new_tokens=4, examples=1, questions=8, "
-        "instructions=4",
-        "seeds=(0, 1, 2), rows=60, max_new_tokens=8, instructions=12": "seeds=(0,), rows=20, max_new_tokens=4, "
-        "instructions=4",
-    },
     "07_method_ladder": {
         "limit=400": "limit=60",
         "steps=16, batch_size=4": "steps=6, batch_size=2",
