@@ -24,7 +24,6 @@ KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 SCHEMA = 3  # of nbgrader's metadata
 # of these, what stands in `solutions` is their exercises alone
 OLDER = {
-    "05_reading_the_curves",
     "07_method_ladder",
     "08_multi_stage",
 }

@@ -15,13 +15,6 @@ NOTEBOOKS = sorted(path for stem in OLDER for path in FOLDER.rglob(f"{stem}.ipyn
 SOLUTIONS = [path for path in NOTEBOOKS if path.parent != FOLDER]
 # What is smaller when a notebook is tested: its checks hold at these sizes too, and what is kept was run at its own.
 SMALLER = {
-    "05_reading_the_curves": {
-        "many[::50]": "many[::200]",
-        "short[1][:24]": "short[1][:8]",
-        "steps=30": "steps=6",
-        '"metric_rows": 24, "eval_rows": 24, "eval_every": 10}': '"metric_rows": 2, "eval_rows": 4, "eval_every": 3}',
-        "batch_size=4": "batch_size=2",
-    },
     "07_method_ladder": {
         "limit=400": "limit=60",
         "steps=16, batch_size=4": "steps=6, batch_size=2",
