@@ -157,9 +157,10 @@ def twenty_losses(model, loss, rate):
     """The loss per token at each of twenty steps of plain descent, the weights kept in fp32."""
     masters = [parameter.detach().float().clone() for parameter in trained(model)]
     optimizer, found = torch.optim.SGD(masters, lr=rate), []
+    batch = BATCH.to(model.device)
     for _ in range(20):
         model.zero_grad()
-        nll = loss(BATCH) / BATCH.scored_tokens
+        nll = loss(batch) / BATCH.scored_tokens
         nll.backward()
         found.append(float(nll))
         for master, parameter in zip(masters, trained(model), strict=True):
@@ -212,7 +213,7 @@ def test_a_prompt_that_is_read_in_parts_is_answered_as_one_that_is_not(name, mon
 
 
 def greedy(model, prompt):
-    ids = torch.tensor([prompt])
+    ids = torch.tensor([prompt], device=model.device)
     asked = {"max_new_tokens": NEW_TOKENS, "do_sample": False, "pad_token_id": 0}
     with torch.no_grad():
         return model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **asked)[0, len(prompt) :].tolist()

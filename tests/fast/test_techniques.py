@@ -50,8 +50,7 @@ RATES = {"ia3": 0.1, "prefix": 0.1, "prompt": 0.03}  # of the twenty steps
 
 def base_of(model, dtype=torch.float32):
     spec = ModelSpec(repo_id="starter", dtype=str(dtype).removeprefix("torch."))
-    device = torch.device("cpu")
-    return Base(spec, model, byte_tokenizer(), dtype, device, sha256="", published_name="", note="")
+    return Base(spec, model, byte_tokenizer(), dtype, model.device, sha256="", published_name="", note="")
 
 
 def attached(model, technique, dtype=torch.float32, spread=0.1):
@@ -61,7 +60,7 @@ def attached(model, technique, dtype=torch.float32, spread=0.1):
     generator = torch.Generator().manual_seed(1)
     for parameter in trained(made):
         size = spread * (0.1 if technique.kind == "full" else 1.0)
-        parameter.data.add_((size * torch.randn(parameter.shape, generator=generator)).to(parameter.dtype))
+        parameter.data.add_((size * torch.randn(parameter.shape, generator=generator)).to(parameter))
     return made
 
 
@@ -205,7 +204,7 @@ def test_answers_while_training_are_those_of_generate(kind):
 def greedy(model):
     found = []
     for prompt in PROMPTS:
-        ids = torch.tensor([prompt])
+        ids = torch.tensor([prompt], device=model.device)
         asked = {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 0}
         with torch.no_grad():
             made = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **asked)[0].tolist()

@@ -202,5 +202,7 @@ def _answer_of_fresh_base(tiny, quantization):
 
     base = load(spec_of(tiny, quantization))
     ids = encode_prompt(_asked("say red"), base.tokenizer)
-    out = base.model.generate(torch.tensor([ids]), max_new_tokens=6, do_sample=False, pad_token_id=2)
+    out = base.model.generate(
+        torch.tensor([ids], device=base.device), max_new_tokens=6, do_sample=False, pad_token_id=2
+    )
     return base.tokenizer.decode(out[0, len(ids) :], skip_special_tokens=True).rstrip("\ufffd")
