@@ -1,4 +1,5 @@
-"""What the fast path computes on a CUDA GPU, where attention, quantisation and rounding are other code: run on one alone.
+"""What the fast path computes on a CUDA GPU, where attention, quantisation and rounding are other code.
+
 
 `pytest tests/fast/test_on_a_gpu.py`. Most other tests choose their device as a run does: on a machine with a GPU they
 are tests of it too.

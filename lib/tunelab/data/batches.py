@@ -21,19 +21,26 @@ class Batch:
     input_ids: Tensor  # (B, T) int64
     scored: Tensor  # (B, T) bool; position 0 is never scored
     lengths: Tensor  # (B,) int64
+    origin: Batch | None = None  # what was moved to a GPU: looking into it waits for nothing that is computed there
+
+    @property
+    def here(self) -> Batch:
+        """The same rows on the CPU, where they come from there."""
+        return self.origin or self
 
     @property
     def tokens(self) -> int:
         """Real tokens, padding excluded."""
-        return int(self.lengths.sum())
+        return int(self.here.lengths.sum())
 
     @property
     def scored_tokens(self) -> int:
-        return int(self.scored.sum())
+        return int(self.here.scored.sum())
 
     def to(self, device: torch.device) -> Batch:
         tensors = {name: getattr(self, name).to(device) for name in ("input_ids", "scored", "lengths")}
-        return replace(self, **tensors)
+        moved = self.input_ids.device.type == "cpu" != torch.device(device).type
+        return replace(self, **tensors, origin=self if moved else self.origin)
 
 
 def collate(rows: list[Encoded], pad_id: int | None) -> Batch:

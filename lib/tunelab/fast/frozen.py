@@ -25,8 +25,8 @@ class FrozenCache:
 
     def of(self, batch: Batch, layout: Layout) -> FrozenLayers:
         """For a batch: hidden states (N, C) of its flat rows, from the cache, or as they are computed and then kept."""
-        lengths = batch.lengths.tolist()
-        keys = [ids[:n].cpu().numpy().tobytes() for ids, n in zip(batch.input_ids, lengths, strict=True)]
+        lengths = batch.here.lengths.tolist()
+        keys = [ids[:n].cpu().numpy().tobytes() for ids, n in zip(batch.here.input_ids, lengths, strict=True)]
 
         def frozen(compute: Callable[[], Tensor]) -> Tensor:
             if all(key in self.rows for key in keys):

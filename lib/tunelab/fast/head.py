@@ -119,7 +119,8 @@ class Head:
 
 class ScoredHead(Function):
     """The cross-entropy summed over N scored positions, with its gradient computed on the way; apply to (x, head,
-    targets, the head's matrix). Rows of x (N or more, C) without a target (N,) count nothing. With t the targets:
+    targets, the head's matrix). Rows of x (N or more, C) without a target (N,) count nothing, nor do those that
+    `counted` (N,), a fifth tensor of ones and zeros in fp32, holds a zero for. With t the targets:
 
         z = x Eᵀ                                    logits (N, V), finished as the model does (`Finish`)
         loss = Σ_n log Σ_v exp(z_nv) - z_n,t_n      = -Σ_n log softmax(z_n)[t_n]
@@ -137,7 +138,9 @@ class ScoredHead(Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, head: Head, targets: Tensor, matrix: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, head: Head, targets: Tensor, matrix: Tensor, counted: Tensor | None = None
+    ) -> Tensor:
         needs_dx, needs_matrix = ctx.needs_input_grad[0], ctx.needs_input_grad[3]
         dx = torch.empty_like(x) if needs_dx else None
         half = x.dtype == torch.float16
@@ -150,7 +153,7 @@ class ScoredHead(Function):
             rows = slice(start, start + size)
             logits, known = head.logits(x[rows]), targets[rows]
             logits[len(known) :].zero_()
-            total += _losses(logits[: len(known)], head, known, scale)
+            total += _losses(logits[: len(known)], head, known, scale, None if counted is None else counted[rows])
             if dx is not None:
                 torch.mm(logits, matrix, out=dx[rows])
             if d_matrix is not None:
@@ -162,7 +165,7 @@ class ScoredHead(Function):
     @staticmethod
     def backward(ctx: Any, d_total: Tensor) -> Any:
         scaled = [d if d is None else _times(d, d_total, ctx.dtype) for d in ctx.saved_tensors]
-        return scaled[0], None, None, scaled[1]
+        return scaled[0], None, None, scaled[1], None
 
 
 def _times(d: Tensor, d_total: Tensor, dtype: torch.dtype) -> Tensor:
@@ -172,12 +175,13 @@ def _times(d: Tensor, d_total: Tensor, dtype: torch.dtype) -> Tensor:
     return d * d_total.to(d.dtype)
 
 
-def _losses(logits: Tensor, head: Head, targets: Tensor, scale: float | None) -> Tensor:
+def _losses(logits: Tensor, head: Head, targets: Tensor, scale: float | None, counted: Tensor | None = None) -> Tensor:
     """The sum of the cross-entropies of logits (n, V), which are overwritten by `scale` times their gradients where
     there is one (`ScoredHead`)."""
     total = logits.new_zeros((), dtype=torch.float32)
-    parts = zip(logits.split(head.rows_at_a_time), targets.split(head.rows_at_a_time), strict=True)
-    for part, of_part in parts:
+    size = head.rows_at_a_time
+    counts = [None] * len(targets) if counted is None else counted[:, None].split(size)
+    for part, of_part, count in zip(logits.split(size), targets.split(size), counts, strict=False):
         # in place: a call that makes its own fp32 copy waits longer for that memory than it computes
         wide = head.scratch(len(part)).copy_(part)
         if head.finish is not None:
@@ -186,11 +190,14 @@ def _losses(logits: Tensor, head: Head, targets: Tensor, scale: float | None) ->
         wide.sub_(wide.amax(1, keepdim=True))
         of_target = wide.gather(1, of_part[:, None])
         normaliser = wide.exp_().sum(1, keepdim=True)
-        total += (normaliser.log() - of_target).sum()
+        nll = normaliser.log() - of_target
+        total += (nll if count is None else nll * count).sum()
         if scale is not None:
             p = wide.div_(normaliser)
             p.scatter_add_(1, of_part[:, None], p.new_full((len(p), 1), -1.0))
             if scale != 1:
                 p.mul_(scale)
+            if count is not None:
+                p.mul_(count)
             part.copy_(p if head.finish is None else head.finish.backward_(p, slope))
     return total

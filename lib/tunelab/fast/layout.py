@@ -10,6 +10,8 @@ from torch import Tensor
 from tunelab.data.batches import Batch
 
 SHORTEST_PREFIX = 8  # tokens; below, sharding it costs more than it saves
+STEP = 16  # of sizes that are rounded
+STEPS_BELOW = 3  # an eighth of the power of two below: so much at most is padding
 
 
 @dataclass(frozen=True)
@@ -197,12 +199,22 @@ class Heads:
         return heads.split([self.queries, self.keys, self.keys], dim=1)
 
 
-def layout_of(batch: Batch, before: int = 0, beside: int = 0) -> Layout:
+def layout_of(batch: Batch, before: int = 0, beside: int = 0, rounds: bool = False) -> Layout:
     """How the rows of a batch lie flat, with what they all begin with once: so many virtual tokens `before` the text,
-    too. `beside`: how many keys and values they see besides."""
+    too. `beside`: how many keys and values they see besides. `rounds`: their own tokens are padded, so that batches are
+    of few sizes."""
     rows, length = batch.input_ids.shape
     prefix = shared_prefix(batch)
+    if rounds:
+        prefix -= prefix % SHORTEST_PREFIX
+        return Layout(before + prefix, rows, rounded(length - prefix), beside)
     return Layout(before + prefix, rows, length - prefix, beside)
+
+
+def rounded(count: int) -> int:
+    """The next of few sizes, at most an eighth larger, or the next multiple of STEP."""
+    step = max(STEP, 1 << max(0, count.bit_length() - 1 - STEPS_BELOW))
+    return -(-count // step) * step
 
 
 def shared_prefix(batch: Batch) -> int:

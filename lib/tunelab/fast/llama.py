@@ -26,9 +26,10 @@ from tunelab.fast.changes import virtual_of
 from tunelab.fast.frozen import FrozenCache, FrozenLayers
 from tunelab.fast.fused import Sight, is_fused
 from tunelab.fast.head import Head, Norm, ScoredHead
-from tunelab.fast.layout import Layout, Mask, layout_of
+from tunelab.fast.layout import Layout, Mask, layout_of, rounded
 from tunelab.fast.linear import Adapters, Joined
 from tunelab.fast.reading import read
+from tunelab.fast.replay import Asked, Replays, can_replay, rounds
 from tunelab.fast.structure import Layer, Linears
 from tunelab.fast.weights import Packed, Plain, Unpacking, Weight, can_pack
 from tunelab.machine import hardware
@@ -38,12 +39,15 @@ from tunelab.model.load import unwrapped
 ROWS = 16  # scored positions are computed in multiples of it: every new shape of a product is compiled for 0.4 ms
 
 
+Rotations = dict[str | None, tuple[Tensor, Tensor] | None]  # of each kind of layers, cos and signed sin (N, 1, D)
+
+
 @dataclass(frozen=True)
 class _Step:
     """What all layers of one forward share."""
 
     layout: Layout
-    rotations: dict[str | None, tuple[Tensor, Tensor] | None]  # of each kind, cos and signed sin (N, 1, D)
+    rotations: Rotations
     masks: dict[int | None, Mask | Sight]  # of each window
     matrices: dict[Adapters | None, tuple[Tensor, Tensor]] | None  # A and B of each; None: all changes are off
     beside: list[Tensor] | None  # of each layer, the keys and values before those of every text (2, K, P, D)
@@ -140,11 +144,19 @@ class FastLlama:
         """How many keys and values stand before those of every text, in every layer."""
         return self.virtual.count if self.virtual and self.virtual.is_on and self.virtual.in_layers else 0
 
-    def hidden(self, input_ids: Tensor, layout: Layout, scored: Tensor, frozen: FrozenLayers | None = None) -> Tensor:
+    def hidden(
+        self,
+        input_ids: Tensor,
+        layout: Layout,
+        scored: Tensor,
+        frozen: FrozenLayers | None = None,
+        rotations: Rotations | None = None,
+    ) -> Tensor:
         """Hidden states (M, C) before the last norm, at the flat rows `scored` (M,) of the texts input_ids (B, T).
-        `frozen`: what stands for the layers below the lowest change."""
+        `frozen`: what stands for the layers below the lowest change; `rotations`: those of the layout, where they are
+        there already."""
         x = self._laid_out(input_ids, layout)
-        rotations = self.rotations(layout.positions.to(x.device), x)
+        rotations = self.rotations_of(layout) if rotations is None else rotations
         masks = {window: self._mask(layout, window, x) for window in self._windows}
         step = _Step(layout, rotations, masks, self._matrices(), self._beside(x))
         first = 0
@@ -180,9 +192,14 @@ class FastLlama:
         assert self.virtual is not None
         return self.virtual.keys_and_values(like.dtype, len(self.layers), self.heads.keys)
 
+    @property
+    def is_on(self) -> bool:
+        """Whether what was added to the layers is switched on, if that can be."""
+        return all(is_on() for is_on in self._switches)
+
     def _matrices(self) -> dict[Adapters | None, tuple[Tensor, Tensor]] | None:
         """The adapters' matrices as their parameters are now; None where all changes are switched off."""
-        if not all(is_on() for is_on in self._switches):
+        if not self.is_on:
             return None
         adapters = self.adapters
         if not adapters:
@@ -256,9 +273,13 @@ class FastLlama:
         made = self.head.times(hidden)
         return made if self.finish is None else self.finish(made)
 
-    def rotations(self, positions: Tensor, like: Tensor) -> dict[str | None, tuple[Tensor, Tensor] | None]:
+    def rotations_of(self, layout: Layout) -> Rotations:
+        """Those of all flat rows."""
+        return self.rotations(layout.positions.to(self.embedding.device), self.embedding)
+
+    def rotations(self, positions: Tensor, like: Tensor) -> Rotations:
         """cos and signed sin (T, 1, D or less) at `positions` (T,), of each kind of layers."""
-        found: dict[str | None, tuple[Tensor, Tensor] | None] = {}
+        found: Rotations = {}
         for rope in self._ropes:
             if rope is None:
                 found[rope] = None
@@ -305,19 +326,33 @@ class FastLoss:
         self.scored_head = Head(self.llama.head_matrix, self.llama.finish)
         caches = cache_frozen and self.llama.first_adapted and self.llama.rows_alone
         self.cache = FrozenCache() if caches else None
+        replays = joins and not caches and self.llama.rows_alone and can_replay(model, self.llama.embedding.device)
+        self.replays = Replays(self) if replays else None
 
     def __call__(self, batch: Batch) -> Tensor:
-        hidden, targets = self._hidden(batch)
-        matrix = self.scored_head.matrix
+        asked = self.asked(batch)
         # a Function is asked for the gradient of what is trained even where nobody wants one
+        if self.replays is None or not torch.is_grad_enabled() or not self.llama.is_on:
+            return self.computed(asked, self.cache.of(batch, asked.layout) if self.cache else None)
+        return self.replays(asked)
+
+    def computed(
+        self,
+        asked: Asked,
+        frozen: FrozenLayers | None = None,
+        rotations: Rotations | None = None,
+        counted: Tensor | None = None,
+    ) -> Tensor:
+        """The loss of a batch; `counted`: which of its targets count (`ScoredHead`)."""
+        matrix = self.scored_head.matrix
         matrix = matrix if torch.is_grad_enabled() else matrix.detach()
-        return ScoredHead.apply(hidden, self.scored_head, targets, matrix)
+        hidden = self._hidden(asked, frozen, rotations)
+        return ScoredHead.apply(hidden, self.scored_head, asked.targets, matrix, counted)
 
     def kept_bytes(self, batch: Batch, device: torch.device) -> tuple[int, int]:
         """What the forward of a batch keeps for its backward on this device, and how many positions it computes."""
-        layout = self._layout(batch)
-        scored = batch.scored_tokens + -batch.scored_tokens % ROWS
-        return self.llama.kept_bytes(layout, scored, device), layout.tokens
+        layout = self._layout(batch, device)
+        return self.llama.kept_bytes(layout, self._places(batch.scored_tokens, device), device), layout.tokens
 
     def head(self, hidden: Tensor) -> Tensor:
         return self.llama.logits(hidden)
@@ -327,22 +362,40 @@ class FastLoss:
             self.cache = FrozenCache()
 
     def release(self) -> None:
+        self.replays = None
         self.llama.release()
 
     def hidden(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        hidden, targets = self._hidden(batch)
-        return hidden[: len(targets)], targets
+        asked = self.asked(batch)
+        hidden = self._hidden(asked, self.cache.of(batch, asked.layout) if self.cache else None)
+        return hidden[: len(asked.targets)], asked.targets
 
-    def _layout(self, batch: Batch) -> Layout:
-        return layout_of(batch, self.llama.before, self.llama.beside)
-
-    def _hidden(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """What `hidden` gives, with rows behind that stand for nothing: their number is a multiple of ROWS."""
-        llama, ids, layout = self.llama, batch.input_ids, self._layout(batch)
+    def asked(self, batch: Batch) -> Asked:
+        """What is to be computed of a batch. It is looked into on the CPU, where it comes from there."""
+        here, device = batch.here, batch.input_ids.device
+        layout = self._layout(here, device)
         # the hidden state at i predicts token i + 1; the prefix holds no scored token, nor the one before the first
-        row, position = batch.scored[:, 1:].nonzero(as_tuple=True)
-        own = position - (ids.shape[1] - layout.length)
-        scored = functional.pad(row * (layout.shard + layout.length) + layout.shard + own, (0, -len(row) % ROWS))
-        frozen = self.cache.of(batch, layout) if self.cache else None
-        hidden = llama.hidden(ids, layout, scored, frozen)
-        return Norm.apply(hidden, llama.norm.parameter, llama.norm), ids[row, position + 1]
+        row, position = here.scored[:, 1:].nonzero(as_tuple=True)
+        shared = layout.prefix - self.llama.before
+        places = row * (layout.shard + layout.length) + layout.shard + position - shared
+        places = functional.pad(places, (0, self._places(len(row), device) - len(row)))
+        ids = functional.pad(batch.input_ids, (0, shared + layout.length - here.input_ids.shape[1]))
+        return Asked(ids, layout, places.to(device), here.input_ids[row, position + 1].to(device))
+
+    def _layout(self, batch: Batch, device: torch.device) -> Layout:
+        return layout_of(batch.here, self.llama.before, self.llama.beside, self._rounds(device))
+
+    def _rounds(self, device: torch.device) -> bool:
+        """Whether batches are brought to few sizes. On a GPU each size has its price (`replay.py`), and a product of a
+        new shape has to be looked up. A row must not depend on how long the others are."""
+        return rounds(device) and self.llama.rows_alone
+
+    def _places(self, scored: int, device: torch.device) -> int:
+        """How many positions are computed for so many scored ones."""
+        return rounded(scored) if self._rounds(device) else scored + -scored % ROWS
+
+    def _hidden(self, asked: Asked, frozen: FrozenLayers | None, rotations: Rotations | None = None) -> Tensor:
+        """What `hidden` gives, with rows behind that stand for nothing."""
+        llama = self.llama
+        hidden = llama.hidden(asked.ids, asked.layout, asked.places, frozen, rotations)
+        return Norm.apply(hidden, llama.norm.parameter, llama.norm)

@@ -68,6 +68,15 @@ def register() -> str:
     return REPEATED
 
 
+def prepare(device: torch.device) -> None:
+    """Leave cuDNN out of PyTorch's choice of fused kernels, for this process. It plans anew for every length of rows,
+    2 ms of a call that computes for 20 µs, and batches have many lengths; flash attention does not."""
+    import torch
+
+    if device.type == "cuda":
+        torch.backends.cuda.enable_cudnn_sdp(False)
+
+
 def needs_mask(attention: str, device: torch.device) -> bool:
     """Whether a forward of rows that are padded on the right has to be told where they end. On a CPU the fused kernel
     has its own way with masks, and is slower without."""

@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 from tunelab.errors import UserError
 from tunelab.machine import gpus, hardware, libraries
+from tunelab.model import attention as attending
 from tunelab.model import folder as folders
 from tunelab.model import from_gguf, hub, starter
-from tunelab.model.attention import choose_attention
 from tunelab.spec import STARTER, ModelSpec
 
 if TYPE_CHECKING:
@@ -295,7 +295,8 @@ def _load_weights(
         options["device_map"] = {"": device}
         if not folders.stored_quantization(folders.read_config(folder)):
             options["quantization_config"] = quantization.bitsandbytes_config(spec, dtype)
-    chosen = choose_attention(folder, device, dtype, attention)
+    attending.prepare(device)
+    chosen = attending.choose_attention(folder, device, dtype, attention)
     model: Any = read_model(folder, dtype, attn_implementation=chosen, **options)
     if spec.quantization == "none":
         model.to(device)

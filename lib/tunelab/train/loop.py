@@ -160,7 +160,7 @@ class Trainer:
         started = time.perf_counter()
         window = self._window()
         counts = torch.tensor([sum(batch.scored_tokens for batch in window), sum(batch.tokens for batch in window)])
-        scored, tokens = self.accelerator.reduce(counts.to(self.accelerator.device), "sum").tolist()
+        scored, tokens = self._over_all(counts).tolist()
         if not self.model.training:
             self.model.train()  # which looks at hundreds of modules
         learning_rate = self.schedule.get_last_lr()[0]
@@ -191,9 +191,15 @@ class Trainer:
             minimised, nll = self.objective(batch)
             self.accelerator.backward(self.scaler.scale(minimised / scored))
             sums += torch.stack((nll, minimised.detach()))
-        loss, objective = self.accelerator.reduce(sums, "sum").tolist()
+        loss, objective = self._over_all(sums).tolist()
         self._check_finite(loss / scored)
         return loss, objective
+
+    def _over_all(self, counts: torch.Tensor) -> torch.Tensor:
+        """The sum over all processes; where there is one, nothing goes to the GPU and back for it."""
+        if self.accelerator.num_processes == 1:
+            return counts
+        return self.accelerator.reduce(counts.to(self.accelerator.device), "sum")
 
     def update(self) -> float | None:
         """Move the weights by their gradients; the gradients' norm before clipping. None where they were beyond what

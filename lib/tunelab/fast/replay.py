@@ -1,0 +1,197 @@
+"""On a CUDA GPU: the loss of a batch and its gradients recorded once, and replayed for every batch of the same sizes.
+
+A small batch is computed on a GPU in less time than it takes to ask for it: a step of a model of a billion weights is
+2,500 kernels, 12 ms of computing, and 100 ms and more of calls. A recorded one (a CUDA graph) is one call. It reads its
+input where the recorded batch lay, so a batch is copied there, and it writes gradients where the recorded ones were
+written; whoever asks is given copies, so that nothing depends on when they are used.
+
+What is recorded holds addresses: of the weights, of what is trained, of the adapters' matrices. Where one of them has
+moved since, or is trained no more, the recordings are dropped. A size is recorded when it comes the second time, and
+batches are brought to few sizes (`layout.rounded`). All recordings share one pool of memory, what one batch takes.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from tunelab.fast.layout import Layout
+from tunelab.machine import hardware
+from tunelab.model import quantization
+
+if TYPE_CHECKING:
+    from tunelab.fast.llama import FastLoss
+
+MOST = 64  # recordings kept, the latest used
+SMALL = 0.125  # what is trained over all weights, at most: its gradients are held once more
+FP16_SCALE = 256.0  # of the loss in fp16, until it is known how whoever asks scales it
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a loss has to compute of a batch."""
+
+    ids: Tensor  # (B, T), padded on the right
+    layout: Layout
+    places: Tensor  # (M,), flat rows that predict a scored token; those behind the N targets stand for nothing
+    targets: Tensor  # (N,)
+
+    @property
+    def sizes(self) -> tuple[Any, ...]:
+        return self.layout, tuple(self.ids.shape), len(self.places)
+
+
+def rounds(device: torch.device) -> bool:
+    """Whether batches are brought to few sizes on this device."""
+    return device.type == "cuda"
+
+
+def can_replay(model: Any, device: torch.device) -> bool:
+    """Whether a loss of this model can be recorded: on a CUDA GPU, where what is trained is small."""
+    if device.type != "cuda":
+        return False
+    parameters = list(model.parameters())
+    trained = sum(p.numel() for p in parameters if p.requires_grad)
+    return 0 < trained <= SMALL * sum(quantization.numbers_of(p) for p in parameters)
+
+
+class Replays:
+    """The recordings of one `FastLoss`; called with what is asked, it gives the loss with its graph."""
+
+    def __init__(self, loss: FastLoss) -> None:
+        self.loss = loss
+        self.parameters = list(loss.model.parameters())
+        self.seen: set[Any] = set()
+        self.made: OrderedDict[Any, _Recording] = OrderedDict()
+        self.addresses: list[tuple[int, bool]] = []
+        self.shared: _Shared | None = None
+
+    def __call__(self, asked: Asked) -> Tensor:
+        addresses = [(p.data_ptr(), p.requires_grad) for p in self.parameters]
+        if addresses != self.addresses:
+            self.seen, self.made, self.shared, self.addresses = set(), OrderedDict(), None, addresses
+        recording = self._recording(asked)
+        if recording is None:
+            return self.loss.computed(asked)
+        recording.give(asked)
+        return _Replayed.apply(recording, *recording.shared.trained)
+
+    def _recording(self, asked: Asked) -> _Recording | None:
+        """That of batches of these sizes; None where they come for the first time, or memory is short."""
+        sizes = asked.sizes
+        if sizes in self.made:
+            self.made.move_to_end(sizes)
+            return self.made[sizes]
+        if sizes not in self.seen:  # computed once as it is: what is made at the first use is made then
+            self.seen.add(sizes)
+            return None
+        device = asked.ids.device
+        if not hardware.affords(self.loss.llama.kept_bytes(asked.layout, len(asked.places), device), device):
+            return None
+        if self.shared is None:
+            trained = [p for p in self.parameters if p.requires_grad]
+            self.shared = _Shared(trained, self.loss.llama.embedding)
+        self.made[sizes] = _Recording(self.loss, asked, self.shared)
+        if len(self.made) > MOST:
+            self.made.popitem(last=False)
+        return self.made[sizes]
+
+
+class _Shared:
+    """What all recordings of a loss write: gradients, one after the other in one tensor for each precision.
+
+    In fp16 they are those of the loss times a scale, for what is small in between would be lost: as whoever asks
+    scaled it the last time (`Trainer`).
+    """
+
+    def __init__(self, trained: list[Any], like: Tensor) -> None:
+        self.trained, self.recorder = trained, recorder_of(like.device)
+        self.half = like.dtype == torch.float16
+        self.scale = like.new_full((), FP16_SCALE if self.half else 1.0, dtype=torch.float32, requires_grad=False)
+        counts = {p.dtype: sum(q.numel() for q in trained if q.dtype == p.dtype) for p in trained}
+        self.flat = {dtype: torch.zeros(count, dtype=dtype, device=like.device) for dtype, count in counts.items()}
+        self.views = self.of(self.flat)
+
+    def of(self, flat: dict[torch.dtype, Tensor]) -> list[Tensor]:
+        """Each gradient in tensors like `flat`, in the order of what is trained: views."""
+        parts = {
+            dtype: iter(whole.split([p.numel() for p in self.trained if p.dtype == dtype]))
+            for dtype, whole in flat.items()
+        }
+        return [next(parts[p.dtype]).view(p.shape) for p in self.trained]
+
+
+class _Recording:
+    """The loss and gradients of batches of the same sizes."""
+
+    def __init__(self, loss: FastLoss, asked: Asked, shared: _Shared) -> None:
+        self.shared = shared
+        places, targets = asked.places.clone(), torch.zeros_like(asked.places)
+        self.asked = Asked(asked.ids.clone(), asked.layout, places, targets)
+        self.counted = asked.places.new_zeros(len(places), dtype=torch.float32)
+        self.give(asked)
+        rotations = loss.llama.rotations_of(asked.layout)
+        self.total = asked.ids.new_zeros((), dtype=torch.float32)
+        self.present: list[bool] = []
+
+        def work() -> None:
+            total = loss.computed(self.asked, rotations=rotations, counted=self.counted)
+            found = torch.autograd.grad(total * shared.scale, shared.trained, allow_unused=True)
+            self.present = [one is not None for one in found]
+            views = [view for view, one in zip(shared.views, found, strict=True) if one is not None]
+            torch._foreach_copy_(views, [one for one in found if one is not None])
+            self.total.copy_(total.detach())
+
+        self.replay = shared.recorder(work)
+
+    def give(self, asked: Asked) -> None:
+        """Put a batch where the recorded one lay."""
+        count = len(asked.targets)
+        self.asked.ids.copy_(asked.ids)
+        self.asked.places.copy_(asked.places)
+        self.asked.targets[:count] = asked.targets
+        self.counted[:count] = 1
+        self.counted[count:] = 0
+
+
+class _Replayed(Function):
+    """The loss of the batch that a recording was given; apply to (recording, *what is trained)."""
+
+    @staticmethod
+    def forward(ctx: Any, recording: _Recording, *trained: Tensor) -> Tensor:
+        recording.replay()
+        shared = recording.shared
+        ctx.recording, ctx.scale = recording, shared.scale.clone()
+        ctx.flat = {dtype: whole.clone() for dtype, whole in shared.flat.items()}
+        return recording.total.clone()
+
+    @staticmethod
+    def backward(ctx: Any, d_total: Tensor) -> Any:
+        shared, factor = ctx.recording.shared, d_total / ctx.scale
+        if shared.half:
+            shared.scale.copy_(torch.where(d_total > 0, d_total, shared.scale))
+        for whole in ctx.flat.values():
+            whole.mul_(factor)
+        found = zip(shared.of(ctx.flat), ctx.recording.present, strict=True)
+        return None, *(gradient if there else None for gradient, there in found)
+
+
+def recorder_of(device: torch.device) -> Callable[[Callable[[], None]], Callable[[], None]]:
+    """Something that records work on a GPU without doing it and gives a function that does it, in memory that is shared
+    by all it records."""
+    pool, stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream(device)
+
+    def record(work: Callable[[], None]) -> Callable[[], None]:
+        graph = torch.cuda.CUDAGraph()
+        # other threads may use the GPU meanwhile: a page that looks at its memory
+        with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+            work()
+        return graph.replay  # recording computes nothing
+
+    return record
