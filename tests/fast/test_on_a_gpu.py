@@ -153,7 +153,7 @@ def test_no_scores_of_every_token_with_every_other_are_kept(name, kind):
     assert peak(8192) < 6 * peak(2048)
 
 
-@every_technique
+@pytest.mark.parametrize("kind", [kind for kind, technique in ALL.items() if technique.kind != "full"])
 @pytest.mark.parametrize("name", ["llama", "qwen3", "gemma2"])
 @pytest.mark.parametrize(
     ("dtype", "most"),
@@ -183,6 +183,7 @@ def test_what_is_replayed_is_what_is_computed_without(monkeypatch, name, kind, d
             got = loss(batch.to(CUDA))
             (got * scaled).backward()
             assert float(got) == pytest.approx(value, rel=1e-5)
+            del got  # nothing is recorded while it is held
             gradients = [p.grad / scaled for p in trained(model)]
             assert all(close(ours, theirs, most) for ours, theirs in zip(gradients, expected, strict=True))
     assert len(replays.made) == 2

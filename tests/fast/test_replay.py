@@ -11,13 +11,15 @@ from tests.fast.test_architectures import adapted, close, tiny, trained
 from tests.fast.test_backward import random
 from tests.fast.test_fast import loss_and_gradients, rows
 from tests.fast.test_techniques import TECHNIQUES, attached
-from tunelab import FullFineTuning, LoRA
+from tunelab import FullFineTuning, LoRA, TrainConfig
 from tunelab.data.batches import collate
 from tunelab.fast import choose_loss, replay
 from tunelab.fast.head import Head, ScoredHead
 from tunelab.fast.layout import layout_of, rounded
 from tunelab.fast.llama import FastLoss
 from tunelab.losses import PlainLoss
+from tunelab.run.events import StepDone
+from tunelab.train.loop import StageData, Trainer
 
 ALL = {"lora": LoRA(r=4)} | {name: one for name, one in TECHNIQUES.items() if one.kind != "full"}
 # of the same sizes once they are rounded
@@ -121,6 +123,34 @@ def test_nothing_is_replayed_without_gradients_or_with_the_adapter_off(recorded)
     with technique.off(model):
         assert float(loss(BATCHES[0])) != pytest.approx(tuned, rel=1e-3)
     assert recorded == before
+
+
+def test_nothing_is_recorded_while_a_loss_of_before_is_held(recorded):
+    model = adapted(tiny("llama"))
+    loss = FastLoss(model)
+    held = loss(BATCHES[0])
+    for _turn in range(2):
+        loss(BATCHES[1])
+    held.backward()
+    loss(BATCHES[1])
+    assert recorded["recorded"] == 0
+    del held
+    loss(BATCHES[1])
+    assert recorded["recorded"] == 1
+
+
+def test_the_batches_of_a_step_are_replayed_one_after_the_other(recorded):
+    config = TrainConfig(steps=3, batch_size=2, gradient_accumulation_steps=3, learning_rate=1e-2, length_buckets=False)
+    data = rows(*range(22, 34), common=9, scored_from=20)
+
+    def losses(way):
+        model = adapted(tiny("llama"))
+        trainer = Trainer(model, way(model), StageData(data, []), config, 1e-2, pad_id=2)
+        return [event.loss for event in trainer.train() if isinstance(event, StepDone)]
+
+    assert losses(FastLoss) == pytest.approx(losses(PlainLoss), rel=1e-4)
+    assert recorded["recorded"] > 1
+    assert recorded["replayed"] == 3 * 2 * 3 // 2 - 1
 
 
 def test_sizes_of_which_memory_is_short_are_not_recorded(recorded, monkeypatch):

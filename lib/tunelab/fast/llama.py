@@ -333,15 +333,15 @@ class FastLoss:
         asked = self.asked(batch)
         # a Function is asked for the gradient of what is trained even where nobody wants one
         if self.replays is None or not torch.is_grad_enabled() or not self.llama.is_on:
-            return self.computed(asked, self.cache.of(batch, asked.layout) if self.cache else None)
+            return self.computed(asked, frozen=self.cache.of(batch, asked.layout) if self.cache else None)
         return self.replays(asked)
 
     def computed(
         self,
         asked: Asked,
+        counted: Tensor | None = None,
         frozen: FrozenLayers | None = None,
         rotations: Rotations | None = None,
-        counted: Tensor | None = None,
     ) -> Tensor:
         """The loss of a batch; `counted`: which of its targets count (`ScoredHead`)."""
         matrix = self.scored_head.matrix

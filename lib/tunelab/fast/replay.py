@@ -13,14 +13,16 @@ in the 125 steps of an epoch of 1,000 short rows. All recordings share one pool 
 
 from __future__ import annotations
 
+import gc
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
+from torch.nn import functional
 
 from tunelab.fast.layout import Layout
 from tunelab.machine import hardware
@@ -46,6 +48,12 @@ class Asked:
     @property
     def sizes(self) -> tuple[Any, ...]:
         return self.layout, tuple(self.ids.shape), len(self.places)
+
+    def counted(self) -> tuple[Asked, Tensor]:
+        """The same with a target for every place, and which of them count: ones and zeros (M,) in fp32."""
+        missing = len(self.places) - len(self.targets)
+        counted = torch.ones(len(self.targets), device=self.targets.device)
+        return replace(self, targets=functional.pad(self.targets, (0, missing))), functional.pad(counted, (0, missing))
 
 
 def rounds(device: torch.device) -> bool:
@@ -80,21 +88,23 @@ class Replays:
         recording = self._recording(asked) if self.is_warm else None
         self.is_warm = True
         if recording is None:
-            return self.loss.computed(asked)
+            return self.loss.computed(*asked.counted())  # as it is recorded: the same sums, to the last bit
         recording.give(asked)
         return _Replayed.apply(recording, *recording.shared.trained)
 
     def _recording(self, asked: Asked) -> _Recording | None:
-        """That of batches of these sizes; None where memory is short."""
+        """That of batches of these sizes; None where it can't be made now."""
         sizes = asked.sizes
         if sizes in self.made:
             self.made.move_to_end(sizes)
             return self.made[sizes]
         device = asked.ids.device
+        trained = [p for p in self.parameters if p.requires_grad]
         if not hardware.affords(self.loss.llama.kept_bytes(asked.layout, len(asked.places), device), device):
             return None
+        if _are_awaited(trained):
+            return None
         if self.shared is None:
-            trained = [p for p in self.parameters if p.requires_grad]
             self.shared = _Shared(trained, self.loss.llama.embedding)
         self.made[sizes] = _Recording(self.loss, asked, self.shared)
         if len(self.made) > MOST:
@@ -131,16 +141,15 @@ class _Recording:
 
     def __init__(self, loss: FastLoss, asked: Asked, shared: _Shared) -> None:
         self.shared = shared
-        places, targets = asked.places.clone(), torch.zeros_like(asked.places)
-        self.asked = Asked(asked.ids.clone(), asked.layout, places, targets)
-        self.counted = asked.places.new_zeros(len(places), dtype=torch.float32)
-        self.give(asked)
+        every, counted = asked.counted()
+        self.asked = Asked(asked.ids.clone(), asked.layout, asked.places.clone(), every.targets.clone())
+        self.counted = counted.clone()
         self.rotations = loss.llama.rotations_of(asked.layout)  # read at every replay, as all that is made before
         self.total = asked.ids.new_zeros((), dtype=torch.float32)
         self.present: list[bool] = []
 
         def work() -> None:
-            total = loss.computed(self.asked, rotations=self.rotations, counted=self.counted)
+            total = loss.computed(self.asked, self.counted, rotations=self.rotations)
             found = torch.autograd.grad(total * shared.scale, shared.trained, allow_unused=True)
             self.present = [one is not None for one in found]
             views = [view for view, one in zip(shared.views, found, strict=True) if one is not None]
@@ -151,12 +160,11 @@ class _Recording:
 
     def give(self, asked: Asked) -> None:
         """Put a batch where the recorded one lay."""
-        count = len(asked.targets)
-        self.asked.ids.copy_(asked.ids)
-        self.asked.places.copy_(asked.places)
-        self.asked.targets[:count] = asked.targets
-        self.counted[:count] = 1
-        self.counted[count:] = 0
+        every, counted = asked.counted()
+        self.asked.ids.copy_(every.ids)
+        self.asked.places.copy_(every.places)
+        self.asked.targets.copy_(every.targets)
+        self.counted.copy_(counted)
 
 
 class _Replayed(Function):
@@ -181,16 +189,40 @@ class _Replayed(Function):
         return None, *(gradient if there else None for gradient, there in found)
 
 
+def _are_awaited(trained: list[Any]) -> bool:
+    """Whether somebody holds a loss of before. What adds up the gradients of a parameter then belongs to the stream of
+    that loss, which would wait for the recording: that is an error, and one that spoils what the process computes."""
+
+    def notes() -> list[dict[str, Any]]:
+        with torch.enable_grad():
+            return [p.view_as(p).grad_fn.next_functions[0][0].metadata for p in trained]
+
+    mark = object()
+    for note in notes():
+        note["mark"] = mark  # goes with what adds up, unless a graph keeps it
+    return any(note.get("mark") is mark for note in notes())
+
+
 def recorder_of(device: torch.device) -> Callable[[Callable[[], None]], Callable[[], None]]:
     """Something that records work on a GPU without doing it and gives a function that does it, in memory that is shared
     by all it records."""
     pool, stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream(device)
 
     def record(work: Callable[[], None]) -> Callable[[], None]:
-        graph = torch.cuda.CUDAGraph()
-        # other threads may use the GPU meanwhile: a page that looks at its memory
-        with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
-            work()
+        graph, collecting = torch.cuda.CUDAGraph(), gc.isenabled()
+        torch.cuda.synchronize(device)
+        gc.disable()  # an older recording that is let go meanwhile would end this one
+        try:
+            with torch.cuda.stream(stream):
+                # other threads may use the GPU meanwhile: a page that looks at its memory
+                graph.capture_begin(pool=pool, capture_error_mode="thread_local")
+                try:
+                    work()
+                finally:
+                    graph.capture_end()
+        finally:
+            if collecting:
+                gc.enable()
         return graph.replay  # recording computes nothing
 
     return record

@@ -191,6 +191,7 @@ class Trainer:
             minimised, nll = self.objective(batch)
             self.accelerator.backward(self.scaler.scale(minimised / scored))
             sums += torch.stack((nll, minimised.detach()))
+            del minimised, nll  # the next batch may be recorded, which no graph of before may outlive
         loss, objective = self._over_all(sums).tolist()
         self._check_finite(loss / scored)
         return loss, objective
