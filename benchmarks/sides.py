@@ -90,6 +90,7 @@ class Turns:
     peaks: list[float]  # operations per second of the best matrix product, beside each round; none on a GPU
     memory: dict[str, dict[str, float]]
     losses: dict[str, float]  # held out
+    first: dict[str, dict[str, float]]  # of each side, the answer to its very first steps
 
     def speeds(self, side: str, counted: str = "tokens") -> list[float]:
         """Tokens per second of each turn; `counted`: or what else a block counts."""
@@ -113,18 +114,25 @@ class Turns:
         yield from (Figure.once(f"heldout_loss{label}:{side}", "nats", loss) for side, loss in self.losses.items())
 
 
-def take_turns(sides: Sequence[Side], steps: int, rounds: int, dtype: str) -> Turns:
-    """So many blocks of steps of each, one after the other; the sides are ended then."""
+def take_turns(
+    sides: Sequence[Side],
+    steps: int | Mapping[str, int],
+    rounds: int,
+    dtype: str,
+    first: Mapping[str, int] | None = None,
+) -> Turns:
+    """So many blocks of steps of each, one after the other; the sides are ended then. `steps`: or those of each side;
+    `first`: how many each makes before (one), for they make what later ones reuse."""
     import torch
 
     blocks: dict[str, list[dict[str, float]]] = {side.name: [] for side in sides}
     peaks: list[float] = []
     try:
-        for side in sides:
-            side.ask("steps 1")  # the first step makes what later ones reuse
+        begun = {side.name: side.ask(f"steps {first[side.name] if first else 1}") for side in sides}
         for _ in range(rounds):
             for side in sides:
-                blocks[side.name].append(side.ask(f"steps {steps}"))
+                count = steps if isinstance(steps, int) else steps[side.name]
+                blocks[side.name].append(side.ask(f"steps {count}"))
             if all(side.device == "cpu" for side in sides):
                 peaks.append(hardware.gemm_gflops(getattr(torch, dtype), budget_seconds=0.3) * 1e9)
         memory = {side.name: side.ask("memory") for side in sides}
@@ -132,7 +140,7 @@ def take_turns(sides: Sequence[Side], steps: int, rounds: int, dtype: str) -> Tu
     finally:
         for side in sides:
             side.end()
-    return Turns(blocks, peaks, memory, losses)
+    return Turns(blocks, peaks, memory, losses, begun)
 
 
 # ---- the child

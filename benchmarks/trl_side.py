@@ -4,7 +4,8 @@
 `trl-tuned` is the fairest we could make it. On a CPU: weights in the target dtype without autocast, no checkpointing,
 batches grouped by length, eager attention, adapters without the fp32 upcast. On a GPU: the same weights, no
 checkpointing, rows packed up to as many tokens as a batch of ours has on average, flash attention and Liger's kernels
-where they are installed. In fp16, which has to scale its loss, it keeps autocast and fp32 adapters.
+where they are installed, and no attention of cuDNN, which plans anew for each length. In fp16, which has to scale its
+loss, it keeps autocast and fp32 adapters.
 """
 
 from __future__ import annotations
@@ -39,9 +40,12 @@ def steps(options: argparse.Namespace, rows: Any, heldout: Any, batch: int) -> I
     from transformers import AutoModelForCausalLM
 
     from tunelab import ModelSpec
+    from tunelab.model import attention
     from tunelab.model.load import find, load_tokenizer
     from tunelab.model.quantization import keep_trainable
 
+    if options.name == "trl-tuned":
+        attention.prepare(torch.device(options.device))
     floor = hardware.resident_bytes() if options.device == "cpu" else 0
     torch.set_num_threads(hardware.physical_cores())
     spec = ModelSpec(repo_id=options.model, quantization=options.quantization)
