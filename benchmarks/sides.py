@@ -91,6 +91,7 @@ class Turns:
     memory: dict[str, dict[str, float]]
     losses: dict[str, float]  # held out
     first: dict[str, dict[str, float]]  # of each side, the answer to its very first steps
+    steps: dict[str, int]  # that each has made in all
 
     def speeds(self, side: str, counted: str = "tokens") -> list[float]:
         """Tokens per second of each turn; `counted`: or what else a block counts."""
@@ -112,6 +113,8 @@ class Turns:
         yield from (Figure.once(f"{memory}{label}:{side}", "GB", above[side]) for side in above)
         yield Figure.once(f"memory_over_trl_tuned{label}", "x", above["ours"] / above["trl-tuned"])
         yield from (Figure.once(f"heldout_loss{label}:{side}", "nats", loss) for side, loss in self.losses.items())
+        if len(set(self.steps.values())) > 1:
+            yield from (Figure.once(f"steps{label}:{side}", "steps", float(made)) for side, made in self.steps.items())
 
 
 def take_turns(
@@ -128,11 +131,12 @@ def take_turns(
     blocks: dict[str, list[dict[str, float]]] = {side.name: [] for side in sides}
     peaks: list[float] = []
     try:
-        begun = {side.name: side.ask(f"steps {first[side.name] if first else 1}") for side in sides}
+        before = {side.name: first[side.name] if first else 1 for side in sides}
+        in_turn = {side.name: steps if isinstance(steps, int) else steps[side.name] for side in sides}
+        begun = {side.name: side.ask(f"steps {before[side.name]}") for side in sides}
         for _ in range(rounds):
             for side in sides:
-                count = steps if isinstance(steps, int) else steps[side.name]
-                blocks[side.name].append(side.ask(f"steps {count}"))
+                blocks[side.name].append(side.ask(f"steps {in_turn[side.name]}"))
             if all(side.device == "cpu" for side in sides):
                 peaks.append(hardware.gemm_gflops(getattr(torch, dtype), budget_seconds=0.3) * 1e9)
         memory = {side.name: side.ask("memory") for side in sides}
@@ -140,7 +144,8 @@ def take_turns(
     finally:
         for side in sides:
             side.end()
-    return Turns(blocks, peaks, memory, losses, begun)
+    made = {name: count + rounds * in_turn[name] for name, count in before.items()}
+    return Turns(blocks, peaks, memory, losses, begun, made)
 
 
 # ---- the child

@@ -4,6 +4,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import torch
 
@@ -151,6 +154,39 @@ def test_the_batches_of_a_step_are_replayed_one_after_the_other(recorded):
     assert losses(FastLoss) == pytest.approx(losses(PlainLoss), rel=1e-4)
     assert recorded["recorded"] > 1
     assert recorded["replayed"] == 3 * 2 * 3 // 2 - 1
+
+
+def test_a_loss_goes_with_whoever_holds_it(recorded, monkeypatch):
+    # as a GPU's recorder, which keeps addresses and not what asked for the work
+    monkeypatch.setattr(replay, "recorder_of", lambda _device: lambda work: (work(), lambda: None)[1])
+    model = adapted(tiny("llama"))
+    loss = FastLoss(model)
+    for batch in BATCHES:
+        loss(batch)
+    gone = [weakref.ref(loss), weakref.ref(model)]
+    gc.disable()
+    try:
+        del loss, model
+        assert [one() for one in gone] == [None, None]
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+def test_a_step_is_the_same_to_the_last_bit_recorded_or_not(recorded, monkeypatch, dtype):
+    def gradients():
+        model = adapted(tiny("llama", dtype, spread=0.08))
+        loss = FastLoss(model)
+        for batch in BATCHES:
+            model.zero_grad()
+            (loss(batch) / 37).backward()
+        return [p.grad for p in trained(model)]
+
+    replayed = gradients()
+    assert recorded["replayed"] == 2
+    monkeypatch.setattr("tunelab.machine.hardware.affords", lambda count, device: False)
+    assert all(torch.equal(*pair) for pair in zip(replayed, gradients(), strict=True))
+    assert recorded["replayed"] == 2
 
 
 def test_sizes_of_which_memory_is_short_are_not_recorded(recorded, monkeypatch):

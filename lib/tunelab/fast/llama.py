@@ -327,14 +327,14 @@ class FastLoss:
         caches = cache_frozen and self.llama.first_adapted and self.llama.rows_alone
         self.cache = FrozenCache() if caches else None
         replays = joins and not caches and self.llama.rows_alone and can_replay(model, self.llama.embedding.device)
-        self.replays = Replays(self) if replays else None
+        self.replays = Replays(model) if replays else None
 
     def __call__(self, batch: Batch) -> Tensor:
         asked = self.asked(batch)
         # a Function is asked for the gradient of what is trained even where nobody wants one
         if self.replays is None or not torch.is_grad_enabled() or not self.llama.is_on:
             return self.computed(asked, frozen=self.cache.of(batch, asked.layout) if self.cache else None)
-        return self.replays(asked)
+        return self.replays(self, asked)
 
     def computed(
         self,

@@ -31,6 +31,7 @@ from tunelab.model import quantization
 if TYPE_CHECKING:
     from tunelab.fast.llama import FastLoss
 
+Recorder = Callable[[Callable[[], None]], Callable[[], None]]  # work -> what does it
 MOST = 64  # recordings kept, the latest used
 SMALL = 0.125  # what is trained over all weights, at most: its gradients are held once more
 FP16_SCALE = 256.0  # of the loss in fp16, until it is known how whoever asks scales it
@@ -71,45 +72,39 @@ def can_replay(model: Any, device: torch.device) -> bool:
 
 
 class Replays:
-    """The recordings of one `FastLoss`; called with what is asked, it gives the loss with its graph."""
+    """The recordings of one `FastLoss`, which is not held here: what holds each other stays after both are let go."""
 
-    def __init__(self, loss: FastLoss) -> None:
-        self.loss = loss
-        self.parameters = list(loss.model.parameters())
+    def __init__(self, model: Any) -> None:
+        self.parameters = list(model.parameters())
         self.is_warm = False  # what is made at the first use is made
         self.made: OrderedDict[Any, _Recording] = OrderedDict()
         self.addresses: list[tuple[int, bool]] = []
         self.shared: _Shared | None = None
 
-    def __call__(self, asked: Asked) -> Tensor:
+    def __call__(self, loss: FastLoss, asked: Asked) -> Tensor:
+        """The loss of what is asked, with its graph."""
         addresses = [(p.data_ptr(), p.requires_grad) for p in self.parameters]
-        if addresses != self.addresses:
-            self.is_warm, self.made, self.shared, self.addresses = False, OrderedDict(), None, addresses
-        recording = self._recording(asked) if self.is_warm else None
+        if addresses != self.addresses or self.shared is None:
+            self.is_warm, self.made, self.addresses = False, OrderedDict(), addresses
+            self.shared = _Shared([p for p in self.parameters if p.requires_grad], loss.llama.embedding)
+        recording = self.made.get(asked.sizes)
+        if recording is not None:
+            self.made.move_to_end(asked.sizes)
+            recording.give(asked)
+        elif self.is_warm and self._can_record(loss, asked):
+            recording = self.made[asked.sizes] = _Recording(loss, asked, self.shared, self.shared.recorder)
+            if len(self.made) > MOST:
+                self.made.popitem(last=False)
+        else:  # in the same way, so that nothing depends on what was recorded before, to the last bit
+            recording = _Recording(loss, asked, self.shared, _at_once)
         self.is_warm = True
-        if recording is None:
-            return self.loss.computed(*asked.counted())  # as it is recorded: the same sums, to the last bit
-        recording.give(asked)
-        return _Replayed.apply(recording, *recording.shared.trained)
+        return _Replayed.apply(recording, *self.shared.trained)
 
-    def _recording(self, asked: Asked) -> _Recording | None:
-        """That of batches of these sizes; None where it can't be made now."""
-        sizes = asked.sizes
-        if sizes in self.made:
-            self.made.move_to_end(sizes)
-            return self.made[sizes]
+    def _can_record(self, loss: FastLoss, asked: Asked) -> bool:
+        assert self.shared is not None
         device = asked.ids.device
-        trained = [p for p in self.parameters if p.requires_grad]
-        if not hardware.affords(self.loss.llama.kept_bytes(asked.layout, len(asked.places), device), device):
-            return None
-        if _are_awaited(trained):
-            return None
-        if self.shared is None:
-            self.shared = _Shared(trained, self.loss.llama.embedding)
-        self.made[sizes] = _Recording(self.loss, asked, self.shared)
-        if len(self.made) > MOST:
-            self.made.popitem(last=False)
-        return self.made[sizes]
+        kept = loss.llama.kept_bytes(asked.layout, len(asked.places), device)
+        return hardware.affords(kept, device) and not _are_awaited(self.shared.trained)
 
 
 class _Shared:
@@ -139,7 +134,7 @@ class _Shared:
 class _Recording:
     """The loss and gradients of batches of the same sizes."""
 
-    def __init__(self, loss: FastLoss, asked: Asked, shared: _Shared) -> None:
+    def __init__(self, loss: FastLoss, asked: Asked, shared: _Shared, recorder: Recorder) -> None:
         self.shared = shared
         every, counted = asked.counted()
         self.asked = Asked(asked.ids.clone(), asked.layout, asked.places.clone(), every.targets.clone())
@@ -156,7 +151,7 @@ class _Recording:
             torch._foreach_copy_(views, [one for one in found if one is not None])
             self.total.copy_(total.detach())
 
-        self.replay = shared.recorder(work)
+        self.replay = recorder(work)
 
     def give(self, asked: Asked) -> None:
         """Put a batch where the recorded one lay."""
@@ -203,7 +198,17 @@ def _are_awaited(trained: list[Any]) -> bool:
     return any(note.get("mark") is mark for note in notes())
 
 
-def recorder_of(device: torch.device) -> Callable[[Callable[[], None]], Callable[[], None]]:
+def _at_once(work: Callable[[], None]) -> Callable[[], None]:
+    """Does the work as it stands, without a recording."""
+
+    def now() -> None:
+        with torch.enable_grad():
+            work()
+
+    return now
+
+
+def recorder_of(device: torch.device) -> Recorder:
     """Something that records work on a GPU without doing it and gives a function that does it, in memory that is shared
     by all it records."""
     pool, stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream(device)
