@@ -227,6 +227,15 @@ def test_only_a_gpu_replays_and_only_what_is_small_beside_the_base():
     assert not replay.can_replay(attached(tiny("llama"), FullFineTuning()), torch.device("cuda"))
 
 
+def test_what_recordings_hold_is_told_where_something_is_recorded():
+    loss = FastLoss(adapted(tiny("llama"), r=1))
+    share = sum(p.nbytes for p in trained(loss.model))
+    assert loss.replayed_bytes(torch.device("cpu")) == 0
+    assert loss.replayed_bytes(torch.device("cuda")) == share + replay.WORKSPACES
+    loss = choose_loss(attached(tiny("llama"), FullFineTuning()), FullFineTuning())
+    assert loss.replayed_bytes(torch.device("cuda")) == 0
+
+
 def test_batches_have_few_sizes_and_little_padding():
     sizes = {rounded(count) for count in range(1, 4097)}
     assert len(sizes) < 60

@@ -89,6 +89,18 @@ def test_without_a_mask_and_with_keys_repeated_losses_and_gradients_are_those_of
     assert set(seen[-2:]) == ({0} if name == "prefix" else {None})
 
 
+def test_cudnn_is_left_out_on_a_gpu_alone():
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    try:
+        torch.backends.cuda.enable_cudnn_sdp(True)
+        attention.prepare(CPU)
+        assert torch.backends.cuda.cudnn_sdp_enabled()
+        attention.prepare(CUDA)
+        assert not torch.backends.cuda.cudnn_sdp_enabled()
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(before)
+
+
 def test_a_mask_is_left_out_on_a_gpu_alone_and_only_by_fused_attention():
     assert [attention.needs_mask(way, CUDA) for way in ("eager", *attention.FUSED)] == [True, False, False]
     assert attention.needs_mask("sdpa", CPU)

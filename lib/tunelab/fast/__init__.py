@@ -3,7 +3,8 @@
 Each is switchable and tested for parity with the plain one; a model they do not know is computed by the plain one.
 
     linear, layout ──> attention, norm, gate ──> blocks ──> head ──> changes ──> structure, reading, frozen
-        ──> llama (trains, scores), decode (answers) ──> probe (whether both compute what the model's own code does)
+        ──> replay (on a GPU) ──> llama (trains, scores), decode (answers)
+        ──> probe (whether both compute what the model's own code does)
 
 Shapes: N tokens (the flat rows of a batch), C hidden size, F intermediate size of the MLP, H query heads, K key heads,
 D head size, R sum of the ranks of stacked adapters, O sum of their output sizes, V vocabulary.

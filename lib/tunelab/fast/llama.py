@@ -29,7 +29,7 @@ from tunelab.fast.head import Head, Norm, ScoredHead
 from tunelab.fast.layout import Layout, Mask, layout_of, rounded
 from tunelab.fast.linear import Adapters, Joined
 from tunelab.fast.reading import read
-from tunelab.fast.replay import Asked, Replays, can_replay, rounds
+from tunelab.fast.replay import Asked, Replays, can_replay, held_bytes, rounds
 from tunelab.fast.structure import Layer, Linears
 from tunelab.fast.weights import Packed, Plain, Unpacking, Weight, can_pack
 from tunelab.machine import hardware
@@ -326,8 +326,8 @@ class FastLoss:
         self.scored_head = Head(self.llama.head_matrix, self.llama.finish)
         caches = cache_frozen and self.llama.first_adapted and self.llama.rows_alone
         self.cache = FrozenCache() if caches else None
-        replays = joins and not caches and self.llama.rows_alone and can_replay(model, self.llama.embedding.device)
-        self.replays = Replays(model) if replays else None
+        self._can_replay = joins and not caches and self.llama.rows_alone
+        self.replays = Replays(model) if self._replays_on(self.llama.embedding.device) else None
 
     def __call__(self, batch: Batch) -> Tensor:
         asked = self.asked(batch)
@@ -353,6 +353,13 @@ class FastLoss:
         """What the forward of a batch keeps for its backward on this device, and how many positions it computes."""
         layout = self._layout(batch, device)
         return self.llama.kept_bytes(layout, self._places(batch.scored_tokens, device), device), layout.tokens
+
+    def _replays_on(self, device: torch.device) -> bool:
+        return self._can_replay and can_replay(self.model, device)
+
+    def replayed_bytes(self, device: torch.device) -> int:
+        """What recordings hold on this device beside what a batch takes; 0 where nothing is recorded."""
+        return held_bytes(self.model) if self._replays_on(device) else 0
 
     def head(self, hidden: Tensor) -> Tensor:
         return self.llama.logits(hidden)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 Recorder = Callable[[Callable[[], None]], Callable[[], None]]  # work -> what does it
 MOST = 64  # recordings kept, the latest used
+WORKSPACES = 130_000_000  # bytes of cuBLAS for the stream that records; on an H200
 SMALL = 0.125  # what is trained over all weights, at most: its gradients are held once more
 FP16_SCALE = 256.0  # of the loss in fp16, until it is known how whoever asks scales it
 
@@ -69,6 +70,11 @@ def can_replay(model: Any, device: torch.device) -> bool:
     parameters = list(model.parameters())
     trained = sum(p.numel() for p in parameters if p.requires_grad)
     return 0 < trained <= SMALL * sum(quantization.numbers_of(p) for p in parameters)
+
+
+def held_bytes(model: Any) -> int:
+    """What the recordings of a loss of this model hold, beside the memory of one batch."""
+    return WORKSPACES + sum(p.numel() * p.dtype.itemsize for p in model.parameters() if p.requires_grad)
 
 
 class Replays:
@@ -199,13 +205,9 @@ def _are_awaited(trained: list[Any]) -> bool:
 
 
 def _at_once(work: Callable[[], None]) -> Callable[[], None]:
-    """Does the work as it stands, without a recording."""
-
-    def now() -> None:
-        with torch.enable_grad():
-            work()
-
-    return now
+    """Does the work without a recording; what it is given is used once, so there is nothing left to do."""
+    work()
+    return lambda: None
 
 
 def recorder_of(device: torch.device) -> Recorder:

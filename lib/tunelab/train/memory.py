@@ -210,7 +210,7 @@ def _training(
         "trained": own + moments + best - elsewhere - paged,
         "paged": paged,
         "checkpoint": own + moments + best,
-        "gradients": gradients,
+        "gradients": gradients + (loss.replayed_bytes(base.device) if loss.fast else 0),
         "kept": kept,
         "working": _working(base, positions, batch.scored_tokens, loss.fast, grad=True),
         "apart": apart,
