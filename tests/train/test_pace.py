@@ -288,6 +288,13 @@ def test_steps_that_take_more_than_twice_the_forecast_are_told_of_once():
     assert not heard(0.02, [0.06] * 30, steps_left=30)  # a second is lost: not worth a word
 
 
+def test_on_a_gpu_steps_that_record_are_not_taken_for_slow_ones():
+    seconds = [0.7, 0.2, 0.02, 0.14, 0.14, 0.02, 0.1, 0.2, 0.1, 0.02, 0.02, 0.17]
+    assert heard(0.02, seconds)
+    assert not heard(0.02, seconds, device="cuda")
+    assert heard(0.02, [0.1] * 12, device="cuda")
+
+
 def test_the_reason_is_told_as_far_as_the_clocks_show_it(monkeypatch):
     def reason(cores, device="cpu"):
         ticks = iter(range(1000))

@@ -11,7 +11,7 @@ import torch
 from tunelab.run.events import Noticed, StepDone
 from tunelab.train.forecast import seconds_text
 
-STEPS = 10  # whose median is looked at
+STEPS = 10  # that are looked at together
 MUCH_SLOWER = 2.0
 MATTERS_SECONDS = 10.0  # less is lost in what remains: not worth a word
 OWN_SHARE = 0.7  # of the cores' time: a run that has less shares them
@@ -33,12 +33,13 @@ class Watch:
         self.clocks.append(_clocks())
         if self.noticed or len(self.last) < STEPS:
             return None
-        median = statistics.median(self.last)
-        lost = (median - self.expected) * (self.steps_left + STEPS)
-        if median < MUCH_SLOWER * self.expected or lost < MATTERS_SECONDS:
+        # on a GPU sizes of batches that come for the first time are recorded, which takes as long as several steps
+        typical = statistics.median(self.last) if self.device.type == "cpu" else min(self.last)
+        lost = (typical - self.expected) * (self.steps_left + STEPS)
+        if typical < MUCH_SLOWER * self.expected or lost < MATTERS_SECONDS:
             return None
         self.noticed = True
-        times = f"a step takes {seconds_text(median)}, {seconds_text(self.expected)} were forecast"
+        times = f"a step takes {seconds_text(typical)}, {seconds_text(self.expected)} were forecast"
         return Noticed(step=done.step, message=f"{times}: {self._reason()}")
 
     def _reason(self) -> str:
