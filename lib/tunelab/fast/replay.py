@@ -184,9 +184,9 @@ class _Replayed(Function):
         shared, factor = ctx.recording.shared, d_total / ctx.scale
         if shared.half:
             shared.scale.copy_(torch.where(d_total > 0, d_total, shared.scale))
-        for whole in ctx.flat.values():
-            whole.mul_(factor)
-        found = zip(shared.of(ctx.flat), ctx.recording.present, strict=True)
+        # not in place: a graph may be kept, and asked again
+        flat = {dtype: (whole.float() * factor).to(dtype) for dtype, whole in ctx.flat.items()}
+        found = zip(shared.of(flat), ctx.recording.present, strict=True)
         return None, *(gradient if there else None for gradient, there in found)
 
 
