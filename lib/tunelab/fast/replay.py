@@ -54,7 +54,7 @@ class Asked:
     def counted(self) -> tuple[Asked, Tensor]:
         """The same with a target for every place, and which of them count: ones and zeros (M,) in fp32."""
         missing = len(self.places) - len(self.targets)
-        counted = torch.ones(len(self.targets), device=self.targets.device)
+        counted = torch.ones(len(self.targets), device=self.targets.device, dtype=torch.float32)
         return replace(self, targets=functional.pad(self.targets, (0, missing))), functional.pad(counted, (0, missing))
 
 
