@@ -87,7 +87,8 @@ def _in_strata(groups: list[Group], labels: list[str], target: int, seed: int) -
 
 def _group_note(named: Sequence[str | None]) -> list[str]:
     without = named.count(None)
-    missing = f"; {without:,} rows name none, and stand alone" if without else ""
+    alone = "1 row names none, and stands alone" if without == 1 else f"{without:,} rows name none, and stand alone"
+    missing = f"; {alone}" if without else ""
     return [f"rows of one group stay on one side: {len(set(named) - {None}):,} groups{missing}"]
 
 
