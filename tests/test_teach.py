@@ -31,6 +31,8 @@ def test_what_is_written_is_passed_on(written):
         (0, 0, "bytes", "guessed 0 bytes, measured 0 bytes: right"),
         (" Prompt", "prompt", "", "guessed  Prompt, measured prompt: right"),
         (True, False, "", "guessed True, measured False: not so"),
+        (["b", "C", "a"], ["a", "c", "b"], "", "guessed b, C, a, measured a, c, b: 1 of 3 in their place"),
+        (["a"], ("a", "b"), "", "guessed a, measured a, b: 1 of 2 in their place"),
     ],
 )
 def test_a_guess_stands_beside_what_was_measured(guess, measured, unit, said, capsys):
@@ -47,6 +49,11 @@ def test_nothing_is_measured_for_whom_has_not_guessed(capsys):
 def test_a_word_in_the_place_of_a_number_is_told():
     with pytest.raises(TypeError, match="my_guess = 'two': a number was measured"):
         scored("two", 2)
+
+
+def test_a_word_in_the_place_of_an_order_is_told():
+    with pytest.raises(TypeError, match="my_guess = 'LoRA': an order was measured, so write a list"):
+        scored("LoRA", ["LoRA", "IA³"])
 
 
 def test_a_notebook_shows_the_words_without_the_calls():

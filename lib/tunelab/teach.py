@@ -45,11 +45,11 @@ def filled(value: T | None, hint: str) -> T:
 
 def scored(my_guess: Any, measured: Any, unit: str = "") -> None:
     """Print a guess beside what was measured, and how far it was off: a number by its factor, a word or a truth value
-    by whether it is the same.
+    by whether it is the same, an order by how many of it are in their place.
 
     Raises:
         NotYet: nothing was guessed.
-        TypeError: a number was measured and something else guessed.
+        TypeError: a number or an order was measured and something else guessed.
     """
     if my_guess is ...:
         raise NotYet(NO_GUESS)
@@ -69,7 +69,11 @@ def words(*terms: str) -> Shown:
 
 def _judged(guess: Any, measured: Any) -> str:
     if isinstance(measured, bool | str):
-        return "right" if str(guess).strip().casefold() == str(measured).strip().casefold() else "not so"
+        return "right" if _same(guess, measured) else "not so"
+    if isinstance(measured, list | tuple):
+        if not isinstance(guess, list | tuple):
+            raise TypeError(f"my_guess = {guess!r}: an order was measured, so write a list.")
+        return f"{sum(map(_same, guess, measured))} of {len(measured)} in their place"
     if isinstance(guess, bool) or not isinstance(guess, int | float):
         raise TypeError(f"my_guess = {guess!r}: a number was measured, so write a number.")
     small, large = sorted((float(guess), float(measured)))
@@ -83,7 +87,13 @@ def _judged(guess: Any, measured: Any) -> str:
     return f"{_number(factor)} times too {'high' if guess > measured else 'low'}{', not far' if factor < FAR else ''}"
 
 
+def _same(guess: Any, measured: Any) -> bool:
+    return str(guess).strip().casefold() == str(measured).strip().casefold()
+
+
 def _shown(value: Any, unit: str) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return f"{_number(value)} {unit}".strip() if number else str(value)
 
