@@ -1,4 +1,4 @@
-"""IA³: learned factors on what attention and MLP pass on, the smallest adapter there is.
+"""IA³: learned factors on what attention and MLP pass on, a very small adapter.
 
 Liu et al. 2022, "Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper than In-Context Learning", section 3.3:
 keys and values are multiplied by l_k and l_v (out,), the input of the MLP's last layer by l_ff (in,); all start at one,
