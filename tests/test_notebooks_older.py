@@ -11,7 +11,7 @@ from notebooks.generate import OLDER
 from tests.conftest import REPOSITORY
 
 FOLDER = REPOSITORY / "notebooks"
-NOTEBOOKS = sorted(path for stem in OLDER for path in FOLDER.rglob(f"{stem}.ipynb"))
+NOTEBOOKS = sorted(folder / f"{stem}.ipynb" for stem in OLDER for folder in (FOLDER, FOLDER / "solutions"))
 SOLUTIONS = [path for path in NOTEBOOKS if path.parent != FOLDER]
 # What is smaller when a notebook is tested: its checks hold at these sizes too, and what is kept was run at its own.
 SMALLER = {
