@@ -5,7 +5,8 @@
 
 Each runs in a fresh kernel, in an empty folder, with runs of its own: what it prints depends on nothing that lay on
 this machine. Outputs that tell of the machine, or that nobody wants to read, are refused: absolute paths, tracebacks,
-remains of progress bars. The minutes that the last cell has measured are written into the first one.
+remains of progress bars. The minutes that the last cell has measured are written into the first one and into the tables
+of TEACHING.md.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from collections.abc import Iterator, Sequence
 
 from nbformat import NotebookNode
 
+from notebooks import timetable
 from notebooks.generate import copy_of, in_order, learners_copy, read, solutions, text_of
 
 LONGEST = 3600  # seconds of a cell
@@ -101,6 +103,7 @@ def main(names: Sequence[str]) -> int:
             continue
         path.write_text(text_of(solution), encoding="utf-8")
         copy_of(path).write_text(text_of(learners_copy(solution)), encoding="utf-8")
+    timetable.write()
     return 1 if failed or not chosen else 0
 
 
