@@ -26,8 +26,8 @@ MEASURED = re.compile(r"^\*\*Time\.\*\* (\d+) (seconds|minutes) of computing", r
 BEGINNING = 9 * 60  # minutes of the day
 TALK, BREAK, LUNCH, CLOSING = 10, 15, 60, 15
 # what is taught, in this order: the beginning of a notebook's name, or what stands between two of them
-HALF_DAY = ("welcome", "00", "01", "break", "06", "closing")
-FULL_DAY = ("welcome", "00", "01", "break", "03", "05", "lunch", "06", "break", "07", "closing")
+HALF_DAY = ("welcome", "00", "01", "break", "06", "09", "closing")
+FULL_DAY = ("welcome", "00", "01", "break", "03", "05", "lunch", "06", "break", "09", "closing")
 BETWEEN = {
     "welcome": (TALK, "Welcome; everybody opens the first notebook and runs its first cell"),
     "break": (BREAK, "Break"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 
 import pytest
@@ -142,6 +143,32 @@ def run_cell(client, source, fails=False):
         return None
     assert errors, f"passes on an empty cell:\n{source}"
     return errors[0]
+
+
+OWN_FILES = {
+    "labels": ({"text": "It leaks {}.", "label": "repair"}, "{'prompt': 'text', 'completion': 'label'}"),
+    "conversations": (
+        {"messages": [{"role": "user", "content": "It leaks {}."}, {"role": "assistant", "content": "Sorry."}]},
+        "{'messages': 'messages'}",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", OWN_FILES)
+def test_the_last_notebook_reads_a_file_of_the_learners_own(kind, tmp_path, monkeypatch, capsys):
+    """With a path in its parameters and other roles, every cell before the doctor runs as it stands."""
+    row, roles = OWN_FILES[kind]
+    file = tmp_path / "own.jsonl"
+    file.write_text("".join(json.dumps(row).replace("{}", str(number)) + "\n" for number in range(30)))
+    monkeypatch.chdir(tmp_path)
+    own = {"parameters": f"\nFILE = {str(file)!r}", "roles": f"\ndef roles():\n    return {roles}"}
+    names: dict[str, object] = {}
+    for cell in code(read(SOLUTIONS[-1])):
+        if cell.id == "guess-near":
+            break
+        exec(compile(cell.source + own.get(cell.id, ""), cell.id, "exec"), names)
+    assert "24 rows to train on, 6 held out" in capsys.readouterr().out
+    assert not (tmp_path / "own_domain" / "shelves.csv").exists()
 
 
 # the tools themselves
