@@ -31,6 +31,7 @@ OLDER = {
 UNRUN = {
     "05_reading_the_curves",
     "06_is_it_better",
+    "09_your_own_domain",
 }
 
 
