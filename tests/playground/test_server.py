@@ -119,6 +119,7 @@ def test_a_folder_that_can_keep_no_runs_is_told_in_a_sentence(tmp_path, capsys):
 
 ENDS = """
 import os, signal, time
+signal.signal(signal.{number}, signal.SIG_DFL)  # whoever runs the tests may ignore it
 from playground.__main__ import end_orderly
 for name in {ignored}: signal.signal(getattr(signal, name), signal.SIG_IGN)
 end_orderly()
@@ -222,7 +223,8 @@ def test_all_streams_of_a_page_that_leaves_end_and_what_is_sent_to_it_is_dropped
     web = server.application(blocks, Jobs(tmp_path), {})
     waiting, session = blocks._queue.pending_messages_per_session, "a-page"
     waiting[session] = asyncio.Queue()
-    ends = asyncio.run(cut_off(web, session, 2))
+    with ThreadPoolExecutor(1) as elsewhere:  # where a browser is driven, this thread has a loop of its own already
+        ends = elsewhere.submit(asyncio.run, cut_off(web, session, 2)).result()
     assert [type(end) for end in ends] == [asyncio.CancelledError] * 2
     assert session not in waiting
     gone = SimpleNamespace(alive=True, session_hash=session, _id="late")

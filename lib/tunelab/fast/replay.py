@@ -17,7 +17,7 @@ import gc
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -28,14 +28,20 @@ from tunelab.fast.layout import Layout
 from tunelab.machine import hardware
 from tunelab.model import quantization
 
-if TYPE_CHECKING:
-    from tunelab.fast.llama import FastLoss
-
 Recorder = Callable[[Callable[[], None]], Callable[[], None]]  # work -> what does it
 MOST = 64  # recordings kept, the latest used
 WORKSPACES = 130_000_000  # bytes of cuBLAS for the stream that records; on an H200
 SMALL = 0.125  # what is trained over all weights, at most: its gradients are held once more
 FP16_SCALE = 256.0  # of the loss in fp16, until it is known how whoever asks scales it
+
+
+class Loss(Protocol):
+    """What is recorded: a `FastLoss`."""
+
+    llama: Any
+
+    def computed(self, asked: Asked, counted: Tensor | None = None, *, rotations: Any = None) -> Tensor:
+        """The loss of what is asked, with its graph."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +93,7 @@ class Replays:
         self.addresses: list[tuple[int, bool]] = []
         self.shared: _Shared | None = None
 
-    def __call__(self, loss: FastLoss, asked: Asked) -> Tensor:
+    def __call__(self, loss: Loss, asked: Asked) -> Tensor:
         """The loss of what is asked, with its graph."""
         addresses = [(p.data_ptr(), p.requires_grad) for p in self.parameters]
         if addresses != self.addresses or self.shared is None:
@@ -106,7 +112,7 @@ class Replays:
         self.is_warm = True
         return _Replayed.apply(recording, *self.shared.trained)
 
-    def _can_record(self, loss: FastLoss, asked: Asked) -> bool:
+    def _can_record(self, loss: Loss, asked: Asked) -> bool:
         assert self.shared is not None
         device = asked.ids.device
         kept = loss.llama.kept_bytes(asked.layout, len(asked.places), device)
@@ -140,7 +146,7 @@ class _Shared:
 class _Recording:
     """The loss and gradients of batches of the same sizes."""
 
-    def __init__(self, loss: FastLoss, asked: Asked, shared: _Shared, recorder: Recorder) -> None:
+    def __init__(self, loss: Loss, asked: Asked, shared: _Shared, recorder: Recorder) -> None:
         self.shared = shared
         every, counted = asked.counted()
         self.asked = Asked(asked.ids.clone(), asked.layout, asked.places.clone(), every.targets.clone())
