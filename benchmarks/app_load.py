@@ -6,7 +6,8 @@ once. Answers are compared with those that were given one by one: in fp32 they a
 `gap` is how far the two candidates' logits at the first differing token lie apart, in steps of bf16 at that size.
 `first_token` is the time until each column has begun to answer somebody who asks alone. `longest_wait` is over the fair
 share, the mean wait of the ten. `while_answering`, `after_cancel` and `after_leaving` are the app's share of a core
-during a long answer, after it was cancelled, and after its client was killed: about zero where its rows are free.
+during a long answer, after it was cancelled, and after its client was killed and counts as one that has left: about
+zero where its rows are free.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import psutil
 
 from benchmarks.report import Figure, run
 from playground import loopback
+from playground.leaving import GRACE_SECONDS
 from tunelab import DataSpec, LoRA, ModelSpec, Run, RunConfig, Stage, TrainConfig, finetune, read_data
 from tunelab.machine import libraries
 
@@ -207,6 +209,7 @@ def _after_leaving(app: psutil.Process, url: str, made: Run) -> float:
         assert leaver.stdout is not None
         leaver.stdout.readline()
         leaver.kill()
+    time.sleep(GRACE_SECONDS)  # until then it may come back
     return _share(app)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import socket
@@ -25,12 +24,13 @@ if TYPE_CHECKING:
 START_SECONDS = 60.0
 # Gradio looks for something to do a thousand times a second, which takes a twentieth of a core while nobody is there.
 LOOK_SECONDS = 0.02
-PAGES_KEPT = 2000  # with what waits for them; Gradio's own number
 
 
 def application(page: gr.Blocks, jobs: Jobs, look: dict[str, Any]) -> FastAPI:
     """The page with its routes; `look` is its theme, style and scripts (`app.look`)."""
     import gradio as gr
+
+    from playground import leaving
 
     web = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     web.include_router(live.router(jobs))
@@ -49,28 +49,9 @@ def application(page: gr.Blocks, jobs: Jobs, look: dict[str, Any]) -> FastAPI:
         **look,
     )
     page._queue.sleep_when_free = page._queue.progress_update_sleep_when_free = LOOK_SECONDS
-    page._queue.pending_messages_per_session = _messages()
+    leaving.notice(web, page._queue)
     _without_deep_links(web)
     return web
-
-
-def _messages() -> Any:
-    """What waits for each page, as Gradio keeps it, also where the page has left.
-
-    A page can have several streams. Each forgets what waits for the page when it is cut off; where another has done so,
-    Gradio's own fails, and what the stream has begun is never ended. What is sent to a page that has left is dropped.
-    """
-    from gradio.utils import LRUCache
-
-    class Messages(LRUCache[str, Any]):
-        def __delitem__(self, session: str) -> None:
-            if session in self:
-                super().__delitem__(session)
-
-        def __missing__(self, session: str) -> Any:
-            return asyncio.Queue()
-
-    return Messages(PAGES_KEPT)
 
 
 def _without_deep_links(web: FastAPI) -> None:

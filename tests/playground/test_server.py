@@ -19,7 +19,7 @@ from gradio.server_messages import HeartbeatMessage
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.testclient import TestClient
 
-from playground import server
+from playground import leaving, server
 from playground.__main__ import greeting, main, new_password, serve
 from playground.front import Front
 from playground.jobs import Jobs
@@ -196,37 +196,85 @@ def test_an_answer_that_comes_in_pieces_is_gathered():
     assert lengths == [str(len(body["body"])).encode()]
 
 
-async def cut_off(web, session: str, count: int) -> list[BaseException | None]:
-    """How so many streams of a page end that are cut off at once."""
+class Stream:
+    """A stream of a page's, as its browser opens it and cuts it off."""
 
-    async def receive():
+    def __init__(self, web, session: str) -> None:
+        self.web, self.begun, self.heard = web, asyncio.Event(), b""
+        self.scope = {
+            "type": "http", "method": "GET", "path": "/gradio_api/queue/data", "headers": [], "http_version": "1.1",
+            "query_string": f"session_hash={session}".encode(), "server": ("127.0.0.1", 80),
+            "client": ("127.0.0.1", 5000),
+        }  # fmt: skip
+
+    async def open(self) -> None:
+        self.task = asyncio.create_task(self.web(self.scope, self._receive, self._send))
+        await asyncio.wait_for(self.begun.wait(), 20)
+
+    async def cut_off(self) -> type:
+        self.task.cancel()
+        (end,) = await asyncio.gather(self.task, return_exceptions=True)
+        return type(end)
+
+    async def _receive(self):
         await asyncio.Event().wait()
 
-    async def send(message):
-        begun.release()
-
-    begun = asyncio.Semaphore(0)
-    scope = {
-        "type": "http", "method": "GET", "path": "/gradio_api/queue/data", "headers": [], "http_version": "1.1",
-        "query_string": f"session_hash={session}".encode(), "server": ("127.0.0.1", 80), "client": ("127.0.0.1", 5000),
-    }  # fmt: skip
-    streams = [asyncio.create_task(web(scope, receive, send)) for _ in range(count)]
-    await asyncio.gather(*(asyncio.wait_for(begun.acquire(), 20) for _ in streams))
-    for stream in streams:
-        stream.cancel()
-    return await asyncio.gather(*streams, return_exceptions=True)
+    async def _send(self, message):
+        self.begun.set()
+        self.heard += message.get("body", b"")
 
 
-def test_all_streams_of_a_page_that_leaves_end_and_what_is_sent_to_it_is_dropped(tmp_path):
+def in_a_loop(work):
+    """Where a browser is driven, this thread has a loop of its own already."""
+    with ThreadPoolExecutor(1) as elsewhere:
+        return elsewhere.submit(asyncio.run, work).result()
+
+
+@pytest.fixture
+def served(tmp_path, monkeypatch):
+    """An application, and the queue of its page, which has an event that waits."""
+    monkeypatch.setattr(leaving, "GRACE_SECONDS", 0.3)
     with gr.Blocks() as blocks:
         gr.Textbox()
-    web = server.application(blocks, Jobs(tmp_path), {})
-    waiting, session = blocks._queue.pending_messages_per_session, "a-page"
-    waiting[session] = asyncio.Queue()
-    with ThreadPoolExecutor(1) as elsewhere:  # where a browser is driven, this thread has a loop of its own already
-        ends = elsewhere.submit(asyncio.run, cut_off(web, session, 2)).result()
-    assert [type(end) for end in ends] == [asyncio.CancelledError] * 2
-    assert session not in waiting
-    gone = SimpleNamespace(alive=True, session_hash=session, _id="late")
-    blocks._queue.send_message(gone, HeartbeatMessage())
-    assert session not in waiting
+    web, queue = server.application(blocks, Jobs(tmp_path), {}), blocks._queue
+    event = SimpleNamespace(alive=True, session_hash="a-page", _id="asked")
+    queue.active_jobs = [[event]]
+    queue.pending_messages_per_session["a-page"] = asyncio.Queue()
+    return web, queue, event
+
+
+def test_a_page_whose_streams_are_all_cut_off_has_left(served):
+    web, queue, event = served
+
+    async def leaves():
+        streams = [Stream(web, "a-page") for _ in range(2)]
+        for one in streams:
+            await one.open()
+        ends = [await one.cut_off() for one in streams]
+        await asyncio.sleep(0.6)
+        return ends
+
+    assert in_a_loop(leaves()) == [asyncio.CancelledError] * 2
+    assert not event.alive
+    assert "a-page" not in queue.pending_messages_per_session
+    queue.send_message(SimpleNamespace(alive=True, session_hash="a-page", _id="late"), HeartbeatMessage())
+    assert "a-page" not in queue.pending_messages_per_session
+
+
+def test_a_page_that_opens_another_stream_gets_what_it_asked_for_though_the_old_one_ends_late(served):
+    web, queue, event = served
+
+    async def goes_on():
+        old, new = Stream(web, "a-page"), Stream(web, "a-page")
+        await old.open()
+        await old.cut_off()  # what the page asked for is in the queue already
+        await new.open()
+        await asyncio.sleep(0.6)
+        queue.send_message(event, HeartbeatMessage())
+        await asyncio.sleep(0.3)
+        heard = new.heard
+        await new.cut_off()
+        return heard
+
+    assert b"heartbeat" in in_a_loop(goes_on())
+    assert event.alive
