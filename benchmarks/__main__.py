@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -101,14 +102,17 @@ def _help(names: Sequence[str]) -> int:
 
 
 def _sections() -> dict[str, str]:
-    """What was measured before, by benchmark."""
+    """What was measured before, by benchmark; also what was read elsewhere and written beside it."""
     text = RESULTS.read_text(encoding="utf-8") if RESULTS.is_file() else ""
     parts = (part.partition("\n") for part in text.split("\n## ")[1:])
-    return {name.strip(): body.strip() for name, _, body in parts if name.strip() in (*NAMES, *ON_FILES)}
+    left_out = re.findall(r"^## (.*)$", LEFT_OUT.read_text(encoding="utf-8"), re.M)
+    return {name.strip(): body.strip() for name, _, body in parts if name.strip() not in left_out}
 
 
 def _write(sections: dict[str, str]) -> None:
-    parts = [HEADING, *(f"## {name}\n\n{sections[name]}" for name in (*NAMES, *ON_FILES) if name in sections)]
+    known = [name for name in (*NAMES, *ON_FILES) if name in sections]
+    order = [*known, *(name for name in sections if name not in known)]
+    parts = [HEADING, *(f"## {name}\n\n{sections[name]}" for name in order)]
     RESULTS.write_text("\n\n".join([*parts, LEFT_OUT.read_text(encoding="utf-8").strip()]) + "\n", encoding="utf-8")
 
 
