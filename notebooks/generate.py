@@ -30,7 +30,6 @@ OLDER = {
 # written anew and not run in full since: no outputs are kept of these, and their first cells say so
 UNRUN = {
     "05_reading_the_curves",
-    "06_is_it_better",
     "09_your_own_domain",
 }
 
