@@ -25,8 +25,8 @@ from tests.fast.test_architectures import (
     twenty_losses,
 )
 from tests.fast.test_fast import loss_and_gradients, rows
-from tests.fast.test_techniques import RATES, TECHNIQUES, attached, check_parity, fast_loss
-from tunelab import LoRA, ModelSpec
+from tests.fast.test_techniques import RATES, TECHNIQUES, attached, check_parity, fast_loss, in_four_bits
+from tunelab import LoRA
 from tunelab.data.batches import collate
 from tunelab.fast.decode import FastDecoder
 from tunelab.fast.llama import FastLlama
@@ -98,10 +98,7 @@ def test_twenty_steps_learn_the_same(name, kind, dtype, most):
 @pytest.mark.parametrize("unpacked", [False, True], ids=["packed", "unpacked"])
 @pytest.mark.parametrize("kind", [kind for kind, technique in ALL.items() if technique.kind != "full"])
 def test_four_bit_weights_train_as_on_the_models_own_forward(name, unpacked, kind):
-    model = on_gpu(name, hidden_size=128)
-    quantization.quantize_linears(model, ModelSpec(repo_id="starter", quantization="nf4"), torch.float32)
-    if unpacked:
-        quantization.dequantize_linears(model, torch.float32)
+    model = in_four_bits(on_gpu(name, hidden_size=128), unpacked)
     check_parity(attached(model, ALL[kind]), ALL[kind])
 
 
@@ -191,11 +188,7 @@ def test_what_is_replayed_is_what_is_computed_without(monkeypatch, name, kind, d
 
 @pytest.mark.parametrize("unpacked", [False, True], ids=["packed", "unpacked"])
 def test_four_bit_weights_are_replayed_as_they_are_computed(unpacked):
-    model = on_gpu("llama", hidden_size=128)
-    quantization.quantize_linears(model, ModelSpec(repo_id="starter", quantization="nf4"), torch.float32)
-    if unpacked:
-        quantization.dequantize_linears(model, torch.float32)
-    model = attached(model, LoRA(r=4))
+    model = attached(in_four_bits(on_gpu("llama", hidden_size=128), unpacked), LoRA(r=4))
     loss = fast_loss(model, LoRA(r=4))
     _, expected = loss_and_gradients(PlainLoss(model), model, BATCH)
     for _turn in range(4):

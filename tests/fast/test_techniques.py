@@ -53,6 +53,14 @@ def base_of(model, dtype=torch.float32):
     return Base(spec, model, byte_tokenizer(), dtype, model.device, sha256="", published_name="", note="")
 
 
+def in_four_bits(model, unpacked):
+    """The model with NF4 layers, or with plain ones of their values."""
+    quantization.quantize_linears(model, ModelSpec(repo_id="starter", quantization="nf4"), torch.float32)
+    if unpacked:
+        quantization.dequantize_linears(model, torch.float32)
+    return model
+
+
 def attached(model, technique, dtype=torch.float32, spread=0.1):
     """The model with a technique whose parameters are not those it starts with."""
     torch.manual_seed(3)
@@ -127,10 +135,7 @@ def test_it_does_not_depend_on_what_the_rows_of_a_batch_have_in_common(kind, bat
 @pytest.mark.parametrize("unpacked", [False, True], ids=["packed", "unpacked"])
 @pytest.mark.parametrize("kind", [kind for kind, technique in TECHNIQUES.items() if technique.kind != "full"])
 def test_four_bit_weights_train_as_on_the_plain_path(name, unpacked, kind):
-    model = tiny(name, hidden_size=128)
-    quantization.quantize_linears(model, ModelSpec(repo_id="starter", quantization="nf4"), torch.float32)
-    if unpacked:
-        quantization.dequantize_linears(model, torch.float32)
+    model = in_four_bits(tiny(name, hidden_size=128), unpacked)
     check_parity(attached(model, TECHNIQUES[kind]), TECHNIQUES[kind])
 
 
