@@ -118,6 +118,23 @@ def test_further_files_are_further_runs(folder, sides):
     assert verdict.sentence.endswith("60 rows, 3 runs")
 
 
+def test_a_log_with_hashes_of_its_questions_and_one_without_are_joined_by_number_which_is_said(folder, sides):
+    rows = [[{"correct": int(pair[side])} for pair in sides.values()] for side in (0, 1)]
+    hashed, other = (logged(side) for side in rows)
+    bare = [{name: cell for name, cell in line.items() if name != "doc_hash"} for line in other]
+    whole = paired(write_lines(folder / "a.jsonl", hashed), write_lines(folder / "b.jsonl", other))
+    assert not any("number" in note for note in whole.notes)
+    for lines in ((hashed, bare), (bare, hashed)):
+        first, second = (write_lines(folder / f"{n}.jsonl", side) for n, side in enumerate(lines))
+        found = paired(first, second)
+        assert (found.rows, found.joined_by) == (ROWS, "doc_id")
+        assert any("their number" in note for note in found.notes)
+    # other questions under the same numbers: hashes tell, numbers can't
+    moved = [line | {"doc_hash": f"other {line['doc_hash']}"} for line in other]
+    with pytest.raises(UserError, match="share no row"):
+        paired(write_lines(folder / "a.jsonl", hashed), write_lines(folder / "b.jsonl", moved))
+
+
 def test_filters_of_a_log_are_scores_of_their_own_and_older_logs_are_read(folder):
     for side, right in (("a", 0.0), ("b", 1.0)):
         lines = [log_line(n, {"exact_match": right}, "strict") for n in range(25)]

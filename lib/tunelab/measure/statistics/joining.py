@@ -38,8 +38,9 @@ def join(files: Sequence[Results], column: str | None = None) -> Joined:
         UserError: no such column, a row's name stands twice, no row is in all files, or their rows can't be told to be
             the same.
     """
+    files, notes = _named_alike(files)
     shared = [name for name in _columns(files[0].rows) if all(name in _columns(file.rows) for file in files[1:])]
-    by, notes = column or _found(files, shared), list[str]()
+    by = column or _found(files, shared)
     if by == POSITION:
         rows = _by_position(files, shared)
     else:
@@ -49,8 +50,20 @@ def join(files: Sequence[Results], column: str | None = None) -> Joined:
                 f"--id {shortened(by)}: {without.name} has no such column. All files have: {listed(shared) or 'none'}. "
                 "Name one of them, or `--id position` where the rows stand in one order."
             )
-        rows, notes = _by_column(files, by)
+        rows, left_out = _by_column(files, by)
+        notes += left_out
     return Joined(rows, by, [name for name in shared if name != by], tuple(notes))
+
+
+def _named_alike(files: Sequence[Results]) -> tuple[Sequence[Results], list[str]]:
+    """The files with questions of logs that are named alike, and a note: by their number alone, where one of the logs
+    has no hash of them."""
+    hashed = [file for file in files if file.hashed]
+    if len(hashed) in (0, len(files)) or not all(file.is_log for file in files):
+        return files, []
+    without = listed(file.name for file in files if not file.hashed)
+    note = f"questions are taken for the same where their number is: {without} has no hash of them"
+    return [file.by_number() if file.hashed else file for file in files], [note]
 
 
 def _found(files: Sequence[Results], shared: Sequence[str]) -> str:

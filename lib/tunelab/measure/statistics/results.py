@@ -9,7 +9,7 @@ is taken for a score.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,11 @@ class Results:
     rows: list[Row]
     is_log: bool  # of lm-evaluation-harness
     notes: tuple[str, ...] = ()
+    hashed: bool = False  # a log whose rows are named by number and hash of the question
+
+    def by_number(self) -> Results:
+        """The same log with rows that are named by the question's number alone."""
+        return replace(self, rows=[row | {LOG_ID: row[LOG_ID].partition(" ")[0]} for row in self.rows], hashed=False)
 
 
 def read_results(path: str | Path, name: str | None = None) -> Results:
@@ -54,8 +59,9 @@ def read_results(path: str | Path, name: str | None = None) -> Results:
     if not rows:
         raise UserError(f"{name} holds no rows. Give a result file with one row per question.")
     is_log = all(LOG_ID in row and LOG_FIELDS & {"resps", "filtered_resps", "doc_hash"} & row.keys() for row in rows)
-    rows = _of_log(rows) if is_log else [_flat(row) for row in rows]
-    return Results(name, rows, is_log, tuple(f"{name}: {note}" for note in notes))
+    hashed = is_log and all(row.get("doc_hash") is not None for row in rows)
+    rows = _of_log(rows, hashed) if is_log else [_flat(row) for row in rows]
+    return Results(name, rows, is_log, tuple(f"{name}: {note}" for note in notes), hashed)
 
 
 def _flat(row: Row) -> Row:
@@ -66,12 +72,12 @@ def _flat(row: Row) -> Row:
     return cells
 
 
-def _of_log(rows: Iterable[Row]) -> list[Row]:
+def _of_log(rows: Iterable[Row], hashed: bool) -> list[Row]:
     """A row per question; a filter's metrics beside those of the others."""
     questions: dict[str, Row] = {}
     made = []
     for row in rows:
-        key = " ".join(str(part) for part in (row[LOG_ID], row.get("doc_hash")) if part is not None)
+        key = f"{row[LOG_ID]} {row['doc_hash']}" if hashed else str(row[LOG_ID])
         scores = _metrics(row)
         question = questions.get(key)
         if question is None or scores.keys() & question.keys():  # a question twice is found where rows are joined
