@@ -18,6 +18,7 @@ from tunelab.errors import UserError
 from tunelab.flags import columns_of
 
 if TYPE_CHECKING:
+    from tunelab.measure.answered import Form
     from tunelab.measure.changes.rows import AnsweredRow
     from tunelab.measure.settings import Measuring
     from tunelab.run.reports import Report
@@ -46,7 +47,11 @@ def add_command(commands: Any) -> None:
         "--columns", nargs="+", metavar="ROLE=COLUMN", help="columns of that data (default: as in the run)"
     )
     command.add_argument("--template", help="template of that data (default: as in the run)")
-    command.add_argument("--out", metavar="FILE", help="a file for the rows with all answers and scores")
+    command.add_argument(
+        "--out",
+        metavar="FILE",
+        help="a file for the rows with all answers and scores; with --against one more for each run beside it",
+    )
     command.add_argument(
         "--form",
         choices=("rows", "lm-eval", "comparator"),
@@ -99,9 +104,14 @@ def _evaluate(options: argparse.Namespace) -> int:
         print(json.dumps(every if options.against else every[0], ensure_ascii=False, indent=1))
     else:
         _print(runs, reports)
-    if options.out:
-        _write(rows_of(run), options, run)
+    for one in runs if options.out else ():
+        _write(rows_of(one), _path_of(one, run, Path(options.out)), options.form, one)
     return 0
+
+
+def _path_of(one: Run, first: Run, path: Path) -> Path:
+    """Where the rows of a run are written: the first one's where it was asked for, the others' beside it."""
+    return path if one.id == first.id else path.with_name(f"{path.stem}-{one.id}{path.suffix}")
 
 
 def _print(runs: Sequence[Run], reports: Sequence[Report]) -> None:
@@ -116,7 +126,7 @@ def _print(runs: Sequence[Run], reports: Sequence[Report]) -> None:
         _print_against(runs[0], reports[0], runs[1:])
 
 
-def _write(rows: Sequence[AnsweredRow], options: argparse.Namespace, run: Run) -> None:
+def _write(rows: Sequence[AnsweredRow], path: Path, form: Form, run: Run) -> None:
     """
     Raises:
         UserError: the file can't be written.
@@ -124,9 +134,9 @@ def _write(rows: Sequence[AnsweredRow], options: argparse.Namespace, run: Run) -
     from tunelab.measure.answered import write_as
 
     if not rows:
-        terminal.say(f"rows: nothing is answered here, so nothing is written to {options.out}")
+        terminal.say(f"rows: nothing is answered here, so nothing is written to {path}")
         return
-    for written in write_as(rows, Path(options.out), options.form, run):
+    for written in write_as(rows, path, form, run):
         terminal.say(f"rows: {written}")
 
 

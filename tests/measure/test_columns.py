@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
@@ -238,6 +239,15 @@ def test_on_the_command_line(labelled, tmp_path, capsys, monkeypatch):
     assert len(read_rows(tmp_path / "rows.jsonl")) == 12
     assert main(["evaluate", labelled.id, *few, *runs, "--against", labelled.id]) == 2
     assert "named twice" in capsys.readouterr().err
+    # with other runs, each has a file of its own: the first where it was asked for, the others beside it
+    shutil.copytree(labelled.root, tmp_path / "runs")
+    shutil.copytree(labelled.path, tmp_path / "runs" / "other")
+    both = ["--runs", str(tmp_path / "runs"), "--against", "other", "--out", str(tmp_path / "both.jsonl")]
+    assert main(["evaluate", labelled.id, *few, *both]) == 0
+    answered = [read_rows(tmp_path / name) for name in ("both.jsonl", "both-other.jsonl")]
+    assert [[row.row for row in rows] for rows in answered] == [[row.row for row in answered[0]]] * 2
+    assert len(answered[0]) == 12
+    capsys.readouterr()
     # a file that can't be written costs nobody the figures
     assert main(["evaluate", labelled.id, *few, *runs, "--out", "/proc/none/rows.jsonl"]) == 2
     assert "accuracy, %" in capsys.readouterr().out
