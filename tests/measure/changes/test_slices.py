@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.measure.changes.made import answered, scored
 from tunelab import UserError
 from tunelab.measure.changes.slices import Slice, by_column, by_label, by_length, judge
+from tunelab.measure.metrics import ExactMatch
 
 LENGTHS = st.lists(st.integers(0, 30), min_size=1, max_size=60)
 
@@ -35,6 +36,15 @@ def test_slices_are_named_by_their_value_the_largest_first():
     assert [(one.title, len(one.rows)) for one in slices] == [("topic = a", 2), ("topic = b", 1), ("topic is empty", 2)]
     labelled = [answered(row, label=label) for row, label in enumerate(["x", "y", "y", None], 1)]
     assert [one.title for one in by_label(labelled)] == ["label = y", "label = x", "label is empty"]
+
+
+def test_labels_that_the_metrics_take_for_the_same_are_one_slice_under_their_usual_spelling():
+    spelt = ["Refund", "refund ", "Refund", "REFUND", "Straße", "STRASSE", "Straße"]
+    slices = by_label([answered(row, label=label) for row, label in enumerate(spelt, 1)])
+    assert [(one.title, len(one.rows)) for one in slices] == [("label = Refund", 4), ("label = Straße", 3)]
+    exact = ExactMatch()
+    for one in slices:
+        assert {exact.score(row.label, other.label) for row in one.rows for other in one.rows} == {100.0}
 
 
 @given(LENGTHS, st.integers(2, 8), st.sampled_from(["prompt", "reference"]))

@@ -8,6 +8,7 @@ together (Holm). A slice of few rows is listed with its figures and not judged.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -15,6 +16,7 @@ from typing import Literal, NamedTuple
 
 from tunelab.errors import UserError, listed
 from tunelab.measure.changes.rows import AnsweredRow, changes, unscored_note
+from tunelab.measure.metrics.text import folded
 from tunelab.measure.statistics import holm, paired_mean, sign_flip_p, wilson
 
 LEAST_ROWS = 20
@@ -32,14 +34,19 @@ class Slice(NamedTuple):
 
 
 def by_label(rows: Sequence[AnsweredRow]) -> list[Slice]:
-    """The rows of each label, the most frequent one first; rows without a label last.
+    """The rows of each label, the most frequent one first; rows without a label last. Labels that differ in case or in
+    outer white space alone are one, as they are to the metrics.
 
     Raises:
         UserError: no row has a label.
     """
     if all(row.label is None for row in rows):
         raise UserError(f"None of the {len(rows):,} rows has a label. Slice them by a column or by length.")
-    return _by_value(rows, "label", lambda row: row.label)
+    spelt = Counter(row.label.strip() for row in rows if row.label is not None)
+    usual: dict[str, str] = {}  # how a label is spelt most often
+    for label, _count in spelt.most_common():
+        usual.setdefault(folded(label), label)
+    return _by_value(rows, "label", lambda row: None if row.label is None else usual[folded(row.label)])
 
 
 def by_column(rows: Sequence[AnsweredRow], column: str, quantiles: int = QUANTILES) -> list[Slice]:
