@@ -24,7 +24,6 @@ OTHER_VERSION = (
 )
 
 MEASURE = "Measure this run"
-MEASURE_AGAIN = "Measure again"
 GO_ON = "Go on"
 STOP = "Stop"
 STOPPING = "It stops in a moment; what was answered is kept."

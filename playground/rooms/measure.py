@@ -183,11 +183,8 @@ def _buttons(room: _Room, run: Run | None) -> dict[Any, Any]:
     ready, going = run is not None and run.readable and run.has_adapter, state in ("waiting", "measuring")
     measured = run is not None and read_report(run.path) is not None
     return {
-        steering.measure: gr.update(
-            value=say.MEASURE_AGAIN if measured else say.MEASURE,
-            interactive=ready and not going,
-            variant="secondary" if measured else "primary",
-        ),
+        # its words stay: Gradio loses new ones that come while a room is opened for the first time
+        steering.measure: gr.update(interactive=ready and not going, variant="secondary" if measured else "primary"),
         steering.go_on: gr.update(visible=state in ("stopped", "failed", "lost")),
         steering.stop: gr.update(visible=going),
         room.to_compare: gr.update(interactive=ready, variant="primary" if measured else "secondary"),
