@@ -1,7 +1,7 @@
 """What a narrow run forgets, and what replay and a pull towards the base save:
 `python -m benchmarks.forgetting --data train.csv --heldout test.csv`.
 
-Each of `plain`, `replay` (a share of general rows) and `kl` is trained with several seeds and the same steps, and
+Each of `plain`, `replay` (a share of general examples) and `kl` is trained with several seeds and the same steps, and
 measured on the same rows. A run takes a quarter of an hour; each that is done is a line of `forgetting.jsonl` beside
 this file, so that the table can be made on several days, and on several machines of a kind. `--replay` and `--kl` of
 other strengths are other runs. Figures are those of the runs with these settings that are there.

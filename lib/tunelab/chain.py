@@ -333,21 +333,29 @@ class _Chain:
     def _replayed(
         self, stage: Stage, examples: list[Any], tokenizer: Any, max_length: int, own: list[Any]
     ) -> tuple[list[Any], list[str]]:
-        """General rows that make up `replay_share` of a stage with the rows `own`, and a note that says so."""
+        """General rows that stand beside a stage's rows `own`, and a note that says how many. `replay_share` is what
+        they may take of the rows and of the scored tokens: long general answers among labels of a word would otherwise
+        be most of what is learned, for a step's loss is one of tokens."""
         from tunelab.data import encode_all
 
         share = stage.training.replay_share
         if not share:
             return [], []
         rows, _dropped = encode_all(examples, tokenizer, max_length)
-        number = max(1, round(len(own) * share / (1 - share)))
-        chosen = list(itertools.islice(itertools.cycle(rows), number)) if rows else []
-        if not chosen:
+        if not rows:
             raise UserError(f"{stage.replayed.title}: no row to replay fits into max_length.")
-        general, learned = (sum(sum(row.scored) for row in rows) for rows in (chosen, own))
+        tokens, most = sum(sum(row.scored) for row in own), share / (1 - share)
+        chosen, general = list[Any](), 0
+        for row in itertools.islice(itertools.cycle(rows), max(1, round(len(own) * most))):
+            general += sum(row.scored)
+            if chosen and general > tokens * most:
+                general -= sum(row.scored)
+                break
+            chosen.append(row)
         return chosen, [
-            f"{number} rows of {stage.replayed.title} are replayed among {len(own)} training rows: "
-            f"{general / (general + learned):.0%} of the scored tokens"
+            f"{len(chosen)} rows of {stage.replayed.title} are replayed among {len(own)} training rows: "
+            f"{len(chosen) / (len(chosen) + len(own)):.0%} of the rows, "
+            f"{general / (general + tokens):.0%} of the scored tokens"
         ]
 
     def _attach(self) -> None:

@@ -355,8 +355,9 @@ class TrainConfig(Spec):
         0.0,
         ge=0,
         lt=1,
-        description="Share of general examples mixed into the training rows, 0.05 to 0.3. Use against forgetting: the "
-        "surest means there is. Which ones: the stage's `replay`.",
+        description="Share of general examples mixed into the training rows, 0.05 to 0.3: of the rows, or of the "
+        "scored tokens where these are used up sooner. Use against forgetting: the surest means there is. Which ones: "
+        "the stage's `replay`.",
     )
     gradient_checkpointing: bool | Literal["auto"] = Field(
         "auto",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from torch.nn import functional
@@ -142,31 +144,30 @@ def test_prefix_tuning_refuses_checkpointing_and_says_why(tiny):
     assert "Set gradient_checkpointing to false" in explain(caught.value)
 
 
-def test_replayed_rows_make_up_their_share_and_are_named(tiny):
-    general = [{"prompt": f"what is {n}", "completion": f"{n}"} for n in range(5)]
-    asked = config(tiny, LoRA(r=4), steps=2, replay_share=0.25)
+def replaying(tiny, answers, share):
+    """What a run says of replaying rows of these answers: how many, and which share of the rows and of the tokens."""
+    general = [{"prompt": f"what is {n}", "completion": answer} for n, answer in enumerate(answers)]
+    asked = config(tiny, LoRA(r=4), steps=1, replay_share=share)
     stage = asked.stages[0].model_copy(update={"replay": DataSpec(rows=general, heldout=1)})
-    run = finetune(asked.model_copy(update={"stages": (stage,)}))
-    started = run.progress().started
-    assert any("4 rows of 5 rows in memory are replayed among 12 training rows" in note for note in started.notes)
+    started = finetune(asked.model_copy(update={"stages": (stage,)})).progress().started
     assert started.train_rows == (12,)
+    (note,) = (note for note in started.notes if "are replayed" in note)
+    found = re.match(r"(\d+) rows of 5 rows in memory are replayed among 12 training rows: (\d+)% .* (\d+)% ", note)
+    return tuple(map(int, found.groups()))
 
 
-def test_replay_of_long_answers_says_how_much_of_what_is_learned_they_are(tiny):
-    """A share of the rows is another share of the tokens: with labels of one word nearly all of them."""
-
-    def told(answer: str) -> int:
-        general = [{"prompt": "what is it", "completion": answer} for _ in range(5)]
-        asked = config(tiny, LoRA(r=4), steps=1, replay_share=0.25)
-        stage = asked.stages[0].model_copy(update={"replay": DataSpec(rows=general, heldout=1)})
-        (note,) = [
-            note
-            for note in finetune(asked.model_copy(update={"stages": (stage,)})).progress().started.notes
-            if "replayed" in note
-        ]
-        return int(note.split(": ")[1].partition("%")[0])
-
-    assert told("yes") < 25 < told("a long answer " * 20) < 100
+@pytest.mark.parametrize("share", [0.2, 0.4, 0.6])
+def test_replayed_rows_make_up_their_share_of_rows_and_no_more_than_it_of_the_tokens(tiny, share):
+    rows, of_rows, of_tokens = replaying(tiny, ["yes"] * 5, share)
+    assert rows == round(12 * share / (1 - share))
+    assert of_tokens <= 100 * share
+    longer = replaying(tiny, ["a longer answer than the rows have " * 2] * 5, share)
+    assert 1 <= longer[0] < rows
+    assert longer[1] < of_rows
+    assert longer[2] <= 100 * share or longer[0] == 1
+    # one row more would have been too much of the tokens
+    general = longer[2] / (100 - longer[2]) / longer[0]
+    assert (longer[0] + 1) * general > 0.95 * share / (1 - share)
 
 
 def test_rows_are_replayed_from_the_general_set_unless_said_otherwise(tiny):
