@@ -20,7 +20,9 @@ from tunelab.measure.changes.tokens import token_changes
 def build(shared: Shared, said: gr.State) -> None:
     """The view of one of the answers of `said`."""
     with gr.Row(elem_classes="tight read-row"):
-        whose = OfTheMoment([], label=say.WHOSE, info=say.TOKENS_HELP, elem_id="whose", scale=3, interactive=True)
+        whose = OfTheMoment(
+            [], label=say.WHOSE, info=say.TOKENS_HELP, elem_id="whose", scale=3, min_width=260, interactive=True
+        )
         read = gr.Button(say.READ_TOKENS, elem_id="read-tokens", size="sm", scale=1, min_width=120)
     message = gr.Markdown("", elem_id="tokens-message", elem_classes="message")
     view = gr.HTML("", elem_id="token-view", elem_classes="token-view")
