@@ -45,6 +45,7 @@ from tunelab.spec import ModelSpec, Stage, TrainConfig, base_differences
 from tunelab.techniques import Technique
 
 if TYPE_CHECKING:
+    from tunelab.data.encode import Encoded
     from tunelab.data.examples import DataSplit
     from tunelab.measure.live import LiveRows
     from tunelab.train.checkpoints import Checkpoint
@@ -345,13 +346,8 @@ class _Chain:
         if not rows:
             raise UserError(f"{stage.replayed.title}: no row to replay fits into max_length.")
         tokens, most = sum(sum(row.scored) for row in own), share / (1 - share)
-        chosen, general = list[Any](), 0
-        for row in itertools.islice(itertools.cycle(rows), max(1, round(len(own) * most))):
-            general += sum(row.scored)
-            if chosen and general > tokens * most:
-                general -= sum(row.scored)
-                break
-            chosen.append(row)
+        chosen = _within(rows, max(1, round(len(own) * most)), tokens * most)
+        general = sum(sum(row.scored) for row in chosen)
         return chosen, [
             f"{len(chosen)} rows of {stage.replayed.title} are replayed among {len(own)} training rows: "
             f"{len(chosen) / (len(chosen) + len(own)):.0%} of the rows, "
@@ -624,6 +620,21 @@ def check_lineage(config: RunConfig, parent: Run, base_sha256: str | None = None
             f"{started.base_sha256[:12]}…), this run's base is {config.model.repo_id} ({base_sha256[:12]}…). "
             "Take the same base."
         )
+
+
+def _within(rows: list[Encoded], number: int, tokens: float) -> list[Encoded]:
+    """So many of the rows, from the first one on and again where there are too few, or fewer where their scored tokens
+    would be more than so many; those that do not fit any more are passed over. One at least, the shortest."""
+    chosen: list[Encoded] = []
+    passed = 0
+    for row in itertools.cycle(rows):
+        if len(chosen) == number or passed == len(rows):
+            break
+        passed += 1
+        if sum(row.scored) <= tokens:
+            chosen.append(row)
+            tokens, passed = tokens - sum(row.scored), 0
+    return chosen or [min(rows, key=lambda row: sum(row.scored))]
 
 
 def _lineage_notes(config: RunConfig, parent: Run) -> list[str]:

@@ -21,11 +21,11 @@ PACES: dict[str, Pace] = {
         TrainConfig(steps=60, samples=2),
     ),
     "balanced": Pace(
-        "250 steps, every tenth example a general one against forgetting; the best step is kept.",
+        "250 steps; up to a tenth of what is learned is general, against forgetting; the best step is kept.",
         TrainConfig(steps=250, eval_every=25, eval_rows=64, replay_share=0.1, samples=2),
     ),
     "careful": Pace(
-        "Up to 800 steps, until the held-out loss falls no more; a fifth of the examples are general ones.",
+        "Up to 800 steps, until the held-out loss falls no more; up to a fifth of what is learned is general.",
         TrainConfig(
             steps=800,
             eval_every=40,

@@ -6,10 +6,14 @@ import re
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.nn import functional
 
 from tests.techniques.test_invariants import batch_of, config, rows_of, spec_of, trained
 from tunelab import DataSpec, LoRA, ModelSpec, PrefixTuning, TrainConfig, explain, finetune, load, losses
+from tunelab.chain import _within
+from tunelab.data.encode import Encoded
 from tunelab.fast.llama import FastLoss
 from tunelab.losses import Objective, PlainLoss, noise, scored_logits
 
@@ -152,8 +156,8 @@ def replaying(tiny, answers, share):
     started = finetune(asked.model_copy(update={"stages": (stage,)})).progress().started
     assert started.train_rows == (12,)
     (note,) = (note for note in started.notes if "are replayed" in note)
-    found = re.match(r"(\d+) rows of 5 rows in memory are replayed among 12 training rows: (\d+)% .* (\d+)% ", note)
-    return tuple(map(int, found.groups()))
+    said = r"(\d+) rows of \d+ rows in memory are replayed among 12 training rows: (\d+)% of the rows, (\d+)% "
+    return tuple(map(int, re.match(said, note).groups()))
 
 
 @pytest.mark.parametrize("share", [0.2, 0.4, 0.6])
@@ -164,10 +168,36 @@ def test_replayed_rows_make_up_their_share_of_rows_and_no_more_than_it_of_the_to
     longer = replaying(tiny, ["a longer answer than the rows have " * 2] * 5, share)
     assert 1 <= longer[0] < rows
     assert longer[1] < of_rows
-    assert longer[2] <= 100 * share or longer[0] == 1
-    # one row more would have been too much of the tokens
-    general = longer[2] / (100 - longer[2]) / longer[0]
-    assert (longer[0] + 1) * general > 0.95 * share / (1 - share)
+    assert longer[2] <= 100 * share
+
+
+def test_a_long_row_among_short_ones_keeps_no_other_from_being_replayed(tiny):
+    short = replaying(tiny, ["yes"] * 6, 0.2)
+    assert replaying(tiny, ["an answer that has no end " * 20, *["yes"] * 6], 0.2) == short
+
+
+def test_where_no_row_fits_into_the_share_the_shortest_is_replayed_and_its_real_share_told(tiny):
+    long, longest = ("a long answer " * times for times in (30, 40))
+    rows, _of_rows, of_tokens = replaying(tiny, [longest, long, longest], 0.05)
+    assert rows == 1
+    assert 5 < of_tokens == replaying(tiny, [long], 0.05)[2] < replaying(tiny, [longest], 0.05)[2]
+
+
+rows_of_tokens = st.lists(st.integers(1, 40), min_size=1, max_size=30)
+
+
+@given(rows_of_tokens, st.integers(1, 60), st.integers(1, 400))
+def test_as_many_rows_are_replayed_as_fit(lengths, number, tokens):
+    rows = [Encoded([0] * length, [True] * length) for length in lengths]
+    chosen = _within(rows, number, tokens)
+    taken = [sum(row.scored) for row in chosen]
+    assert 1 <= len(chosen) <= number
+    assert sum(taken) <= tokens or taken == [min(lengths)]
+    # none is left that would still fit, and none is there twice more than another that fits as well
+    assert len(chosen) == number or sum(taken) + min(lengths) > tokens
+    if sum(taken) < tokens - max(lengths):
+        counts = [sum(one is row for one in chosen) for row in rows]
+        assert max(counts) - min(counts) <= 1
 
 
 def test_rows_are_replayed_from_the_general_set_unless_said_otherwise(tiny):
