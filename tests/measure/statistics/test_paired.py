@@ -129,10 +129,28 @@ def test_a_log_with_hashes_of_its_questions_and_one_without_are_joined_by_number
         found = paired(first, second)
         assert (found.rows, found.joined_by) == (ROWS, "doc_id")
         assert any("their number" in note for note in found.notes)
-    # other questions under the same numbers: hashes tell, numbers can't
-    moved = [line | {"doc_hash": f"other {line['doc_hash']}"} for line in other]
-    with pytest.raises(UserError, match="share no row"):
-        paired(write_lines(folder / "a.jsonl", hashed), write_lines(folder / "b.jsonl", moved))
+    # a CSV that names its rows by the same numbers
+    table = [{"doc_id": n, **row} for n, row in enumerate(rows[1])]
+    found = paired(write_lines(folder / "a.jsonl", hashed), write_csv(folder / "b.csv", table))
+    assert (found.rows, found.joined_by) == (ROWS, "doc_id")
+    assert not any(
+        "number" in note for note in paired(folder / "a.jsonl", folder / "b.csv", id_column="position").notes
+    )
+
+
+@pytest.mark.parametrize("missing", [0, 1, ROWS - 1])
+def test_other_questions_under_the_same_numbers_are_never_joined(folder, sides, missing):
+    """Hashes tell, where two are known of a number; however many are missing beside."""
+    lines = logged([{"correct": int(pair[0])} for pair in sides.values()])
+    moved = [line | {"doc_hash": f"other {line['doc_hash']}"} for line in lines]
+    for line in moved[:missing]:
+        line["doc_hash"] = ""
+    bare = [{name: cell for name, cell in line.items() if name != "doc_hash"} for line in lines]
+    paths = [write_lines(folder / f"{name}.jsonl", one) for name, one in (("a", lines), ("b", moved), ("c", bare))]
+    with pytest.raises(UserError, match=r"share no row|is another one in"):
+        paired(*paths[:2])
+    with pytest.raises(UserError, match=r"is another one in b\.jsonl than in a\.jsonl"):
+        paired(*paths)
 
 
 def test_filters_of_a_log_are_scores_of_their_own_and_older_logs_are_read(folder):
@@ -146,7 +164,7 @@ def test_filters_of_a_log_are_scores_of_their_own_and_older_logs_are_read(folder
         "exact match (flexible)": "worse",
     }
     old = write_lines(folder / "old.jsonl", [log_line(n, {"acc": 1.0, "acc_norm": 0.0}, named=False) for n in range(3)])
-    assert read_results(old).rows[0] == {"doc_id": "0 h0", "acc": 1.0, "acc_norm": 0.0}
+    assert read_results(old).rows[0] == {"doc_id": "0", "acc": 1.0, "acc_norm": 0.0}
 
 
 def test_a_logs_perplexity_is_of_all_words_and_less_is_better(folder):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tunelab.data.reading import Row
 from tunelab.errors import UserError, listed, shortened
-from tunelab.measure.statistics.results import Results
+from tunelab.measure.statistics.results import LOG_ID, Results
 
 POSITION = "position"
 IDS = (
@@ -38,9 +38,8 @@ def join(files: Sequence[Results], column: str | None = None) -> Joined:
         UserError: no such column, a row's name stands twice, no row is in all files, or their rows can't be told to be
             the same.
     """
-    files, notes = _named_alike(files)
     shared = [name for name in _columns(files[0].rows) if all(name in _columns(file.rows) for file in files[1:])]
-    by = column or _found(files, shared)
+    by, notes = column or _found(files, shared), list[str]()
     if by == POSITION:
         rows = _by_position(files, shared)
     else:
@@ -50,20 +49,39 @@ def join(files: Sequence[Results], column: str | None = None) -> Joined:
                 f"--id {shortened(by)}: {without.name} has no such column. All files have: {listed(shared) or 'none'}. "
                 "Name one of them, or `--id position` where the rows stand in one order."
             )
+        files, notes = _by_question(files) if by == LOG_ID else (files, [])
         rows, left_out = _by_column(files, by)
         notes += left_out
     return Joined(rows, by, [name for name in shared if name != by], tuple(notes))
 
 
-def _named_alike(files: Sequence[Results]) -> tuple[Sequence[Results], list[str]]:
-    """The files with questions of logs that are named alike, and a note: by their number alone, where one of the logs
-    has no hash of them."""
-    hashed = [file for file in files if file.hashed]
-    if len(hashed) in (0, len(files)) or not all(file.is_log for file in files):
+def _by_question(files: Sequence[Results]) -> tuple[Sequence[Results], list[str]]:
+    """The files with their questions named alike, and a note: by number and hash where all have both; else by number.
+
+    Raises:
+        UserError: a question of one number has one hash here and another one there.
+    """
+    if not any(any(file.hashes) for file in files):
         return files, []
-    without = listed(file.name for file in files if not file.hashed)
-    note = f"questions are taken for the same where their number is: {without} has no hash of them"
-    return [file.by_number() if file.hashed else file for file in files], [note]
+    if all(file.is_log and all(file.hashes) for file in files):
+        return [_with_hashes(file) for file in files], []
+    known: dict[str, tuple[str, str]] = {}
+    for file in files:
+        for row, of_question in zip(file.rows, file.hashes, strict=False) if any(file.hashes) else ():
+            number = _key(row[LOG_ID])
+            name, before = known.setdefault(number, (file.name, of_question)) if of_question else ("", "")
+            if before != of_question:
+                raise UserError(
+                    f"Question {shortened(number, 20)} is another one in {file.name} than in {name}, by its doc_hash. "
+                    "Give logs of the same task and version, or `--id position` to compare them as they stand."
+                )
+    without = listed(file.name for file in files if not all(file.hashes) or not file.is_log)
+    return files, [f"questions are taken for the same where their number is: {without} has no hash of every question"]
+
+
+def _with_hashes(file: Results) -> Results:
+    pairs = zip(file.rows, file.hashes, strict=True)
+    return replace(file, rows=[row | {LOG_ID: f"{row[LOG_ID]} {of_question}"} for row, of_question in pairs])
 
 
 def _found(files: Sequence[Results], shared: Sequence[str]) -> str:

@@ -1,15 +1,15 @@
 """Anybody's result files as rows: CSV, JSON, JSONL, and the sample logs of lm-evaluation-harness.
 
 A row is a flat table of cells; what is nested ({"scores": {"f1": 0.5}}) becomes a column of its own (`scores.f1`). In a
-sample log a row is a question: its id is made of number and hash of the question, and a metric that was read through a
-filter has the filter's name behind its own. Nothing else of the log is kept: no column there that is a number by chance
+sample log a row is a question, by its number and the hash of its text, and a metric that was read through a filter has
+the filter's name behind its own. Nothing else of the log is kept: no column there that is a number by chance
 is taken for a score.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +32,7 @@ class Results:
     rows: list[Row]
     is_log: bool  # of lm-evaluation-harness
     notes: tuple[str, ...] = ()
-    hashed: bool = False  # a log whose rows are named by number and hash of the question
-
-    def by_number(self) -> Results:
-        """The same log with rows that are named by the question's number alone."""
-        return replace(self, rows=[row | {LOG_ID: row[LOG_ID].partition(" ")[0]} for row in self.rows], hashed=False)
+    hashes: tuple[str, ...] = ()  # of a log: of each row's question, empty where the log has none
 
 
 def read_results(path: str | Path, name: str | None = None) -> Results:
@@ -59,9 +55,11 @@ def read_results(path: str | Path, name: str | None = None) -> Results:
     if not rows:
         raise UserError(f"{name} holds no rows. Give a result file with one row per question.")
     is_log = all(LOG_ID in row and LOG_FIELDS & {"resps", "filtered_resps", "doc_hash"} & row.keys() for row in rows)
-    hashed = is_log and all(row.get("doc_hash") is not None for row in rows)
-    rows = _of_log(rows, hashed) if is_log else [_flat(row) for row in rows]
-    return Results(name, rows, is_log, tuple(f"{name}: {note}" for note in notes), hashed)
+    notes = [f"{name}: {note}" for note in notes]
+    if not is_log:
+        return Results(name, [_flat(row) for row in rows], is_log, tuple(notes))
+    questions = _of_log(rows)
+    return Results(name, [row for _hash, row in questions], is_log, tuple(notes), tuple(h for h, _row in questions))
 
 
 def _flat(row: Row) -> Row:
@@ -72,17 +70,17 @@ def _flat(row: Row) -> Row:
     return cells
 
 
-def _of_log(rows: Iterable[Row], hashed: bool) -> list[Row]:
-    """A row per question; a filter's metrics beside those of the others."""
-    questions: dict[str, Row] = {}
+def _of_log(rows: Iterable[Row]) -> list[tuple[str, Row]]:
+    """A row per question, named by its number, with the question's hash; a filter's metrics beside those of others."""
+    questions: dict[tuple[str, str], Row] = {}
     made = []
     for row in rows:
-        key = f"{row[LOG_ID]} {row['doc_hash']}" if hashed else str(row[LOG_ID])
+        number, of_question = str(row[LOG_ID]), str(row.get("doc_hash") or "")
         scores = _metrics(row)
-        question = questions.get(key)
+        question = questions.get((number, of_question))
         if question is None or scores.keys() & question.keys():  # a question twice is found where rows are joined
-            question = questions[key] = {LOG_ID: key}
-            made.append(question)
+            question = questions[number, of_question] = {LOG_ID: number}
+            made.append((of_question, question))
         question |= scores
     return made
 
