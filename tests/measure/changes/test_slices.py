@@ -40,8 +40,10 @@ def test_slices_are_named_by_their_value_the_largest_first():
 
 def test_labels_that_the_metrics_take_for_the_same_are_one_slice_under_their_usual_spelling():
     spelt = ["Refund", "refund ", "Refund", "REFUND", "Straße", "STRASSE", "Straße"]
-    slices = by_label([answered(row, label=label) for row, label in enumerate(spelt, 1)])
+    rows = [answered(row, label=label) for row, label in enumerate([*spelt, "", "  ", None], 1)]
+    *slices, without = by_label(rows)
     assert [(one.title, len(one.rows)) for one in slices] == [("label = Refund", 4), ("label = Straße", 3)]
+    assert (without.title, len(without.rows)) == ("label is empty", 3)
     exact = ExactMatch()
     for one in slices:
         assert {exact.score(row.label, other.label) for row in one.rows for other in one.rows} == {100.0}

@@ -107,9 +107,9 @@ def _slices(rows: Sequence[AnsweredRow], metric: str, higher_is_better: bool) ->
     if len(rows) < LEAST_ROWS:
         return (), []
     groups: list[RowSlice] = []
-    labels = {row.label for row in rows}
-    if labels != {None} and len(labels) <= MOST_GROUPS:
-        groups += by_label(rows)
+    labelled = by_label(rows) if any(row.label is not None for row in rows) else []
+    if len(labelled) <= MOST_GROUPS:
+        groups += labelled
     for column in dict.fromkeys(name for row in rows for name in row.columns):
         if len({row.columns.get(column) for row in rows}) <= MOST_GROUPS:
             groups += by_column(rows, column)

@@ -42,11 +42,11 @@ def by_label(rows: Sequence[AnsweredRow]) -> list[Slice]:
     """
     if all(row.label is None for row in rows):
         raise UserError(f"None of the {len(rows):,} rows has a label. Slice them by a column or by length.")
-    spelt = Counter(row.label.strip() for row in rows if row.label is not None)
+    spelt = Counter(row.label.strip() for row in rows if row.label and row.label.strip())
     usual: dict[str, str] = {}  # how a label is spelt most often
     for label, _count in spelt.most_common():
         usual.setdefault(folded(label), label)
-    return _by_value(rows, "label", lambda row: None if row.label is None else usual[folded(row.label)])
+    return _by_value(rows, "label", lambda row: usual.get(folded(row.label or "")))
 
 
 def by_column(rows: Sequence[AnsweredRow], column: str, quantiles: int = QUANTILES) -> list[Slice]:
