@@ -50,7 +50,8 @@ def add_command(commands: Any) -> None:
     command.add_argument(
         "--out",
         metavar="FILE",
-        help="a file for the rows with all answers and scores; with --against one more for each run beside it",
+        help="a file for the rows with all answers and scores; with --against one more for each other run, "
+        "its id behind FILE's name",
     )
     command.add_argument(
         "--form",

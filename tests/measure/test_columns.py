@@ -6,6 +6,8 @@ import json
 import shutil
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from tests.helpers import WORDS
 from tests.techniques.test_invariants import spec_of
@@ -242,11 +244,14 @@ def test_on_the_command_line(labelled, tmp_path, capsys, monkeypatch):
     # with other runs, each has a file of its own: the first where it was asked for, the others beside it
     shutil.copytree(labelled.root, tmp_path / "runs")
     shutil.copytree(labelled.path, tmp_path / "runs" / "other")
+    weights = tmp_path / "runs" / "other" / "adapter" / "adapter_model.safetensors"
+    save_file({name: torch.zeros_like(tensor) for name, tensor in load_file(weights).items()}, weights)
     both = ["--runs", str(tmp_path / "runs"), "--against", "other", "--out", str(tmp_path / "both.jsonl")]
     assert main(["evaluate", labelled.id, *few, *both]) == 0
-    answered = [read_rows(tmp_path / name) for name in ("both.jsonl", "both-other.jsonl")]
-    assert [[row.row for row in rows] for rows in answered] == [[row.row for row in answered[0]]] * 2
-    assert len(answered[0]) == 12
+    first, other = (read_rows(tmp_path / name) for name in ("both.jsonl", "both-other.jsonl"))
+    assert [row.row for row in first] == [row.row for row in other]
+    assert [row.tuned for row in other] == [row.base for row in other]  # what an adapter of zeros answers
+    assert [row.tuned for row in first] != [row.base for row in first]
     capsys.readouterr()
     # a file that can't be written costs nobody the figures
     assert main(["evaluate", labelled.id, *few, *runs, "--out", "/proc/none/rows.jsonl"]) == 2
