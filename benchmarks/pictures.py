@@ -1,8 +1,9 @@
 """The README's pictures, of real runs in the app: `python -m benchmarks.pictures --runs DIR` (a minute).
 
-The newest measured run under DIR is asked its first held-out question beside the base (`compare.png`), and its
-measurement is shown (`measure.png`); the newest ladder that is done becomes `ladder.png`. What is not there leaves the
-picture as it is, and says so. A real browser takes them, and they are written into `docs`.
+The rows of `--data` are shown as the Data room reads them (`data.png`; none: a built-in set). The newest measured run
+under DIR is shown as it was trained (`train.png`), is asked its first held-out question beside the base
+(`compare.png`), and its measurement is shown (`measure.png`); the newest ladder that is done becomes `ladder.png`. What
+is not there leaves the picture as it is, and says so. A real browser takes them, and they are written into `docs`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 
 from benchmarks.page_cost import ARGUMENTS, BROWSERS
 from playground import loopback
+from playground.english.page import ROOMS
 from tunelab import Ladder, Run, list_ladders, list_runs, read_report
 from tunelab.machine import libraries
 
@@ -32,6 +34,7 @@ def main() -> int:
     """Take the pictures; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.pictures", description=__doc__)
     parser.add_argument("--runs", type=Path, required=True, help="folder of the runs and ladders to show")
+    parser.add_argument("--data", type=Path, help="a file to show in the Data room")
     parser.add_argument("--out", type=Path, default=DOCS, help="folder of the pictures")
     parser.add_argument("--scheme", choices=("light", "dark"), default="light")
     options = parser.parse_args()
@@ -40,12 +43,15 @@ def main() -> int:
     run = next((one for one in list_runs(options.runs) if one.has_adapter and read_report(one.path)), None)
     ladder = next((one for one in list_ladders(options.runs) if _is_done(one)), None)
     with _page(options.runs, options.scheme) as (page, url):
+        _data(page, url, options.data, options.out / "data.png")
         if run:
+            _train(page, url, run, options.out / "train.png")
             _compare(page, url, run, options.out / "compare.png")
             _measure(page, url, run, options.out / "measure.png")
         if ladder:
             _ladder(page, url, options.out / "ladder.png")
-    for made, name in ((run, "compare.png and measure.png"), (ladder, "ladder.png")):
+    print("data.png: " + (options.data.name if options.data else "a built-in set"))
+    for made, name in ((run, "train.png, compare.png and measure.png"), (ladder, "ladder.png")):
         print(f"{name}: {made.path.name if made else f'as before, for nothing under {options.runs} can be shown'}")
     return 0
 
@@ -72,6 +78,25 @@ def _page(runs: Path, scheme: str) -> Iterator[tuple[Any, str]]:
             browser.close()
         finally:
             app.terminate()
+
+
+def _data(page: Any, url: str, data: Path | None, path: Path) -> None:
+    page.goto(url)
+    page.get_by_role("tab", name=ROOMS["data"], exact=True).click()
+    if data:
+        page.locator("#data-kind").get_by_role("radio", name="File", exact=True).check()
+        page.locator("#data-file input[type=file]").set_input_files(data)
+        page.locator("#data-file").get_by_text(data.stem).first.wait_for()
+    page.wait_for_function(
+        "!document.querySelector('#data-summary .working') && !document.querySelector('#train-on-this').disabled"
+    )
+    _take(page, path, HEIGHT)
+
+
+def _train(page: Any, url: str, run: Run, path: Path) -> None:
+    page.goto(f"{url}&run={run.id}")
+    page.locator("#loss-chart svg").first.wait_for()
+    _take(page, path, HEIGHT)
 
 
 def _compare(page: Any, url: str, run: Run, path: Path) -> None:
