@@ -79,7 +79,7 @@ class LadderConfig(SeriesConfig):
             batch_size=self.batch_size,
             seed=self.seed,
             # what is measured on the way costs no more than what is measured at the end, forgetting among it
-            eval_every=max(4, self.steps // 4),
+            eval_every=max(8, self.steps // 4),
             eval_rows=min(self.rows, TrainConfig().eval_rows),
             forgetting_rows=0,
             # a checkpoint of every weight is 2 GB, so a ladder keeps few
