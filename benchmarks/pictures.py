@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from benchmarks.page_cost import ARGUMENTS, BROWSERS
 from playground import loopback
 from playground.english.page import ROOMS
@@ -135,6 +137,7 @@ def _ladder(page: Any, url: str, path: Path) -> None:
 def _take(page: Any, path: Path, height: float) -> None:
     page.wait_for_timeout(1500)  # what fades in has
     page.screenshot(path=path, clip={"x": 0, "y": 0, "width": WIDTH, "height": min(height, HEIGHT)})
+    Image.open(path).convert("RGB").quantize(128).save(path, optimize=True)  # a third of the bytes
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The README tells the truth: its commands and its example run as they stand, its files exist."""
+"""README, guide and figures tell the truth: commands and example run as they stand, files and headings exist."""
 
 from __future__ import annotations
 
@@ -10,9 +10,14 @@ import pytest
 from tests.conftest import REPOSITORY
 from tunelab.cli import main
 
-TEXT = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+README, GUIDE, FIGURES, TEACHING = (
+    (REPOSITORY / name).read_text(encoding="utf-8")
+    for name in ("README.md", "docs/guide.md", "benchmarks/FIGURES.md", "TEACHING.md")
+)
+PAGES = {"README.md": README, "docs/guide.md": GUIDE, "benchmarks/FIGURES.md": FIGURES, "TEACHING.md": TEACHING}
+TEXT = README + GUIDE  # the guide goes on with what the README's commands have made
 SETUP = ("make ", "python -m venv", "pip ", ".venv", "python -m playground")
-# What is smaller when commands and example are tested; each stands in the README exactly once.
+# What is smaller when commands and example are tested; each stands in README and guide exactly once.
 SMALLER = {
     "sh": {
         "--steps 60": "--steps 2 --eval-rows 8",
@@ -72,6 +77,10 @@ def test_configurations_are_valid(tmp_path):
         assert RunConfig.from_file(tmp_path / "run.yaml").stages
 
 
+def test_nothing_is_left_to_be_filled_in():
+    assert not [name for name, text in PAGES.items() if "@@" in text]
+
+
 def test_the_tree_names_files_that_exist():
     (tree,) = blocks("text")
     for name in re.findall(r"[\w/]+\.py|[\w/]+/(?=\s)", tree):
@@ -79,18 +88,31 @@ def test_the_tree_names_files_that_exist():
         assert found, name
 
 
-@pytest.mark.parametrize("target", re.findall(r"\]\((?!http)([^)]+)\)", TEXT))
-def test_links_lead_somewhere(target):
-    assert (REPOSITORY / target).exists()
+def heading_ids(text):
+    """The parts of a page that a link can name, as GitHub writes them."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+LINKS = [(page, link) for page, text in PAGES.items() for link in re.findall(r"\]\((?!http)([^)]+)\)", text)]
+
+
+@pytest.mark.parametrize(("page", "link"), LINKS)
+def test_links_lead_somewhere(page, link):
+    target, _, part = link.partition("#")
+    found = (REPOSITORY / page).parent / target if target else REPOSITORY / page
+    assert found.exists()
+    if part:
+        assert part in heading_ids(found.read_text(encoding="utf-8"))
 
 
 def test_an_interval_stands_with_the_difference_it_is_of():
     headings = [
-        cell.strip() for line in TEXT.splitlines() if line.startswith("| technique") for cell in line.split("|")
+        cell.strip() for line in FIGURES.splitlines() if line.startswith("| technique") for cell in line.split("|")
     ]
     with_interval = {name for name in headings if "[95 %]" in name}
     assert with_interval == {"gain [95 %]"}
     assert {"chrF", "exact match, %", "forgetting"} <= set(headings)
-    for value, low, high in re.findall(r"\| ([+−]?[\d.]+) \[([+−]?[\d.]+), ([+−]?[\d.]+)\] \|", TEXT):
+    for value, low, high in re.findall(r"\| ([+−]?[\d.]+) \[([+−]?[\d.]+), ([+−]?[\d.]+)\] \|", FIGURES):
         first, middle, last = (float(text.replace("−", "-")) for text in (low, value, high))
         assert first <= middle <= last
