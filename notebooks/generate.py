@@ -22,11 +22,6 @@ from notebooks.markers import is_exercise, is_marked, stripped
 FOLDER = Path(__file__).parent
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 SCHEMA = 3  # of nbgrader's metadata
-# of these, what stands in `solutions` is their exercises alone
-OLDER = {
-    "07_method_ladder",
-    "08_multi_stage",
-}
 # written anew and not run in full since: no outputs are kept of these, and their first cells say so
 UNRUN = {
     "05_reading_the_curves",
@@ -36,7 +31,7 @@ UNRUN = {
 
 def solutions(folder: Path = FOLDER) -> list[Path]:
     """The files that the tutorial is made of, in the order in which it is read."""
-    return sorted(path for path in (folder / "solutions").glob("*.ipynb") if path.stem not in OLDER)
+    return sorted((folder / "solutions").glob("*.ipynb"))
 
 
 def copy_of(solution: Path) -> Path:

@@ -42,13 +42,12 @@ settings.load_profile("project")
 REPOSITORY = Path(__file__).parent.parent
 ALONE = {"test_quick_adapter"}  # a training that a browser looks at needs all cores; `make test` names its folder
 # each of their tests is long, and needs none of the others
-SPREAD = {"test_notebooks", "test_notebooks_older", "test_readme"}
+SPREAD = {"test_notebooks", "test_readme"}
 # whole runs: seconds each, and many
 RUNS = "test_invariants test_chain test_live test_evaluation test_trained_rows test_architectures test_families".split()
 SLOW = ALONE | SPREAD | {*RUNS, "browser", "test_processes", "test_ladder", "test_sweep"}
 # what takes longest begins first, so that no process is left alone with it at the end
 LONGEST_FIRST = (
-    "test_notebooks_older",
     "test_notebooks",
     "test_readme",
     "browser",
