@@ -67,9 +67,11 @@ def _by_question(files: Sequence[Results]) -> tuple[Sequence[Results], list[str]
         return [_with_hashes(file) for file in files], []
     known: dict[str, tuple[str, str]] = {}
     for file in files:
-        for row, of_question in zip(file.rows, file.hashes, strict=False) if any(file.hashes) else ():
+        for row, of_question in zip(file.rows, file.hashes, strict=False):  # what is no log has none
+            if not of_question:
+                continue
             number = _key(row[LOG_ID])
-            name, before = known.setdefault(number, (file.name, of_question)) if of_question else ("", "")
+            name, before = known.setdefault(number, (file.name, of_question))
             if before != of_question:
                 raise UserError(
                     f"Question {shortened(number, 20)} is another one in {file.name} than in {name}, by its doc_hash. "
