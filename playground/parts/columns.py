@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
@@ -24,7 +25,8 @@ from playground.columns import (
 )
 from playground.english import compare as say
 from playground.parts.choices import OfTheMoment
-from playground.parts.events import PRIVATE, QUIET
+from playground.parts.events import PRIVATE
+from playground.parts.hidden import hidden
 from playground.parts.shared import Shared
 
 FIELDS = 6  # of a pick
@@ -51,11 +53,15 @@ class Card:
 
 @dataclass(frozen=True)
 class Editor:
-    """The cards, how many of them are used, and whether somebody has chosen them by hand."""
+    """The cards, how many of them are used, and what the page itself put into them.
+
+    The page holds all three, so that they always belong together: what the server keeps would be of another moment
+    than what is in the cards.
+    """
 
     cards: list[Card]
-    count: gr.State
-    by_hand: gr.State
+    count: gr.Textbox
+    laid: gr.Textbox  # as `written`; whoever has chosen something else did it by hand
     add: gr.Button
 
     @property
@@ -67,7 +73,13 @@ class Editor:
     def outputs(self) -> list[Any]:
         """What `stand` fills in."""
         shown = [part for card in self.cards for part in (card.problem, *card.fields)]
-        return [self.count, self.by_hand, self.add, *shown]
+        return [self.count, self.laid, self.add, *shown]
+
+
+def editor(cards: list[Card], add: gr.Button) -> Editor:
+    """The cards together; stands anywhere on the page."""
+    first = [Pick()] * FEWEST
+    return Editor(cards, hidden("columns-count", str(FEWEST)), hidden("columns-laid", written(first)), add)
 
 
 def lay_out(number: int) -> Card:
@@ -106,7 +118,7 @@ def lay_out(number: int) -> Card:
 
 def picks(values: Sequence[Any]) -> list[Pick]:
     """What `Editor.asked` says: the columns that are used."""
-    count, fields = values[0], values[1:]
+    count, fields = int(values[0]), values[1:]
     each = [fields[start : start + FIELDS] for start in range(0, len(fields), FIELDS)]
     return [
         Pick(who or BASE, at or "", system or "trained", words or "", int(examples or 0), float(strength))
@@ -115,17 +127,19 @@ def picks(values: Sequence[Any]) -> list[Pick]:
 
 
 def stand(
-    editor: Editor, root: Any, chosen: Sequence[Pick], by_hand: bool, before: Sequence[Pick] = ()
+    editor: Editor, root: Any, chosen: Sequence[Pick], before: Sequence[Pick] = (), laid: str | None = None
 ) -> dict[Any, Any]:
     """The cards with these columns in them. `before`: what they hold already, which is not written over, because
-    somebody may be writing there."""
+    somebody may be writing there. `laid`: what is said of them from now on; None: what was said."""
     choices = [(say.BASE, BASE), *views.run_choices(answering(root))]
     said = problems(chosen, root)
     changes: dict[Any, Any] = {
-        editor.count: len(chosen),
-        editor.by_hand: by_hand,
         editor.add: gr.update(interactive=len(chosen) < MOST),
     }
+    if len(chosen) != len(before):
+        changes[editor.count] = str(len(chosen))
+    if laid is not None:
+        changes[editor.laid] = laid
     for number, card in enumerate(editor.cards):
         used = number < len(chosen)
         parts = _parts(chosen[number], root, len(chosen) > FEWEST) if used else []
@@ -133,6 +147,11 @@ def stand(
         if used:
             changes |= _fields(card, fitting(chosen[number], root), choices, root, next(iter(before[number:]), None))
     return changes
+
+
+def written(chosen: Sequence[Pick]) -> str:
+    """Columns, as `Editor.laid` says them."""
+    return json.dumps([astuple(pick) for pick in chosen])
 
 
 def _parts(pick: Pick, root: Any, removable: bool) -> list[str]:
@@ -165,35 +184,33 @@ def start(root: Any, run_id: str | None) -> list[Pick]:
     return [Pick(), Pick(run.id if run else BASE)]
 
 
-def wire(editor: Editor, shared: Shared) -> list[Any]:
-    """Cards follow what is chosen in them, and the run that is chosen unless somebody chose by hand; the events after
+def wire(editor: Editor, shared: Shared) -> Any:
+    """Cards follow what is chosen in them, and the run that is chosen unless somebody chose by hand; the event after
     which they stand."""
     root = shared.jobs.root
 
-    def again(*values: Any) -> dict[Any, Any]:
+    def follow(run_id: str | None, laid: str, *values: Any) -> dict[Any, Any]:
         there = picks(values)
-        return stand(editor, root, there, True, there)
+        by_hand = laid != written(there)
+        if by_hand and all(not pick.who or find(pick.who, root) for pick in there):
+            return stand(editor, root, there, there)
+        first = start(root, run_id)
+        return stand(editor, root, first, there, None if written(first) == laid else written(first))
 
     def added(*values: Any) -> dict[Any, Any]:
         there = picks(values)
         unused = [run.id for run in answering(root) if run.id not in {pick.who for pick in there}]
-        return stand(editor, root, [*there, Pick(unused[0] if unused else BASE)][:MOST], True, there)
-
-    def follow(run_id: str | None, by_hand: bool, *values: Any) -> dict[Any, Any]:
-        there = picks(values)
-        kept = by_hand and all(not pick.who or find(pick.who, root) for pick in there)
-        return stand(editor, root, there if kept else start(root, run_id), kept, there)
+        return stand(editor, root, [*there, Pick(unused[0] if unused else BASE)][:MOST], there)
 
     for number, card in enumerate(editor.cards):
 
         def removed(*values: Any, number: int = number) -> dict[Any, Any]:
             there = picks(values)
-            return stand(editor, root, [*there[:number], *there[number + 1 :]], True)
+            return stand(editor, root, [*there[:number], *there[number + 1 :]])
 
-        for event in (card.who.input, card.system.input):
-            event(again, editor.asked, editor.outputs, queue=False, **QUIET)
         card.remove.click(removed, editor.asked, editor.outputs, queue=False, **PRIVATE)
     editor.add.click(added, editor.asked, editor.outputs, queue=False, **PRIVATE)
-    inputs = [shared.chosen, editor.by_hand, *editor.asked]
-    follows = (shared.refresh.click, shared.chosen.change)
-    return [event(follow, inputs, editor.outputs, queue=False, **QUIET) for event in follows]
+    chosen = [event for card in editor.cards for event in (card.who.input, card.system.input)]
+    inputs = [shared.chosen, editor.laid, *editor.asked]
+    # `change`: others put columns in, and may have done so while an older moment was answered
+    return shared.keep(follow, inputs, editor.outputs, *chosen, editor.count.change, editor.laid.change)

@@ -100,8 +100,7 @@ def _follow(shared: Shared, part: _Part) -> None:
         }
 
     outputs = [part.chosen, part.result, part.stop, part.resume]
-    for event in (shared.refresh.click, shared.chosen.change):
-        event(stand, part.chosen, outputs, queue=False, **QUIET)
+    shared.keep(stand, part.chosen, outputs)
     part.chosen.change(show, part.chosen, outputs, queue=False, **QUIET)
 
 

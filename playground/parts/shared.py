@@ -52,6 +52,13 @@ class Shared:
 
         self.refresh.click(passed, message, message, queue=False, **QUIET)
 
+    def keep(self, stand: Any, inputs: Any, outputs: Any, *also: Any) -> Any:
+        """Have what stands of runs filled in anew when one began, ended, came, went or was chosen, and after the events
+        that are named beside. It is one event for all of these: while it is answered the next one waits, and is asked
+        with what the page holds then, so that no older answer replaces a newer one."""
+        events = [self.refresh.click, self.chosen.change, *also]
+        return gr.on(events, stand, inputs, outputs, trigger_mode="always_last", queue=False, **QUIET)
+
     def go(self, room: str) -> dict[Any, Any]:
         """The update that opens a room; `tabs` is among the outputs then."""
         return {self.tabs: gr.Tabs(selected=room)}

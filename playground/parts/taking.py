@@ -63,8 +63,8 @@ def wire(shared: Shared, taking: Taking, message: gr.Markdown) -> None:
         return {taking.command: as_command(run), taking.python: _python(run)}
 
     taking.make.change(make, taking.make, message, **PRIVATE).then(None, None, None, js=LOOK)
-    for event in (taking.drawer.expand, shared.chosen.change):
-        event(write, shared.chosen, [taking.command, taking.python, message], queue=False, **QUIET)
+    events, outputs = [taking.drawer.expand, shared.chosen.change], [taking.command, taking.python, message]
+    gr.on(events, write, shared.chosen, outputs, trigger_mode="always_last", queue=False, **QUIET)
 
 
 def _python(run: Run) -> str:

@@ -78,8 +78,7 @@ def build(shared: Shared) -> CompareRoom:
     talk = asking.lay_out_talk()
     room = asking.Asking(question, decoding, buttons, message, editor, places, talk)
     arrived = asking.wire(shared, room)
-    stands = columns.wire(editor, shared)
-    _keep_examples_and_prompt_together(shared, room, rows, stands)
+    _keep_examples_and_prompt_together(shared, room, rows, columns.wire(editor, shared))
     with gr.Accordion(say.TOKENS, open=False, elem_id="tokens"):
         token_view.build(shared, talk.said)
     with gr.Accordion(say.SET, open=False, elem_id="prompt-set"):
@@ -126,19 +125,19 @@ def _lay_out_columns(add: gr.Button) -> tuple[columns.Editor, list[asking.Place]
             with gr.Column(min_width=240, elem_classes="answering"):
                 cards.append(columns.lay_out(number))
                 places.append(asking.lay_out_place(number))
-    return columns.Editor(cards, gr.State(2), gr.State(False), add), places
+    return columns.editor(cards, add), places
 
 
 # what happens in it
 
 
-def _keep_examples_and_prompt_together(shared: Shared, room: asking.Asking, rows: _Rows, stands: list[Any]) -> None:
+def _keep_examples_and_prompt_together(shared: Shared, room: asking.Asking, rows: _Rows, stands: Any) -> None:
     """The reference answers the row it belongs to, and no other prompt; examples are those of the first run."""
     editor, prompt, examples, reference = room.editor, room.question.prompt, rows.examples, rows.reference
     jobs = shared.jobs
 
     def row_chosen(choice: str | None, *values: Any) -> dict[Any, Any]:
-        found = dict(_examples_of_first(jobs, _runs(values)))
+        found = dict(_examples_of_first(jobs, _runs(values))[0])
         if choice not in found:
             return {prompt: gr.skip(), reference: ""}
         return {prompt: choice, reference: found[choice]}
@@ -148,24 +147,21 @@ def _keep_examples_and_prompt_together(shared: Shared, room: asking.Asking, rows
             return {examples: gr.skip(), reference: gr.skip()}
         return {examples: None, reference: ""}
 
-    def runs_chosen(*values: Any) -> dict[Any, Any]:
-        return {examples: fresh_examples(jobs, _runs(values)) | {"value": None}, reference: ""}
-
-    def fresh(choice: str | None, *values: Any) -> dict[str, Any]:
-        found = fresh_examples(jobs, _runs(values))
-        return found if choice in found["choices"] else {**found, "value": None}
+    def fresh(choice: str | None, answer: str, *values: Any) -> dict[Any, Any]:
+        found, reason = _examples_of_first(jobs, _runs(values))
+        there = _choices(found, reason)
+        if not choice or (choice, answer) in found:
+            return {examples: there}
+        return {examples: {**there, "value": None}, reference: ""}
 
     # not `input`, which a drop-down sends again when it is left, over what was written meanwhile
     examples.select(row_chosen, [examples, *editor.asked], [prompt, reference], **PRIVATE)
     # typing is faster than answers to it: the last word counts
     prompt.input(prompt_written, [prompt, examples], [examples, reference], trigger_mode="always_last", **QUIET)
-    # only what people choose: code that sets the runs sets their examples as well
-    for card in editor.cards:
-        card.who.input(runs_chosen, editor.asked, [examples, reference], **QUIET)
     # examples come second: reading them can take a second, and nobody should wait for them
     # not queued: a page that is left meanwhile must not leave a stream behind
-    for settled in stands:
-        settled.then(fresh, [examples, *editor.asked], examples, queue=False, **QUIET)
+    inputs = [examples, reference, *editor.asked]
+    stands.then(fresh, inputs, [examples, reference], queue=False, trigger_mode="always_last", **QUIET)
 
 
 def _runs(values: tuple[Any, ...]) -> list[str]:
@@ -189,7 +185,7 @@ def show(jobs: Jobs, room: CompareRoom, *runs: Run) -> dict[Any, Any]:
     since = takewhile(lambda one: one.id != run.id, list_runs(jobs.root))
     landed = run if quick.is_quick(run) and not any(one.has_adapter for one in since) else None
     return {
-        **columns.stand(room.editor, jobs.root, chosen, len(runs) > 1),
+        **columns.stand(room.editor, jobs.root, chosen, laid="" if len(runs) > 1 else columns.written(chosen)),
         room.examples: gr.update(choices=[asked for asked, _ in examples], value=question or None),
         room.prompt: question,
         room.reference: answer,
@@ -204,8 +200,10 @@ def examples_of(run: Run) -> list[tuple[str, str]]:
 
 def fresh_examples(jobs: Jobs, runs: list[str]) -> dict[str, Any]:
     """An update of the examples to choose from for these runs; where there are none, it says why."""
-    run = find(runs[0], jobs.root) if runs else None
-    found, reason = _examples_or_reason(run) if run else ([], "")
+    return _choices(*_examples_of_first(jobs, runs))
+
+
+def _choices(found: list[tuple[str, str]], reason: str) -> dict[str, Any]:
     return gr.update(choices=[question for question, _answer in found], info=reason or HELD_OUT)
 
 
@@ -219,6 +217,6 @@ def _examples_or_reason(run: Run) -> tuple[list[tuple[str, str]], str]:
     return found[:EXAMPLES], say.CONVERSATIONS if rows and not found else ""
 
 
-def _examples_of_first(jobs: Jobs, runs: list[str]) -> list[tuple[str, str]]:
+def _examples_of_first(jobs: Jobs, runs: list[str]) -> tuple[list[tuple[str, str]], str]:
     run = find(runs[0], jobs.root) if runs else None
-    return examples_of(run) if run else []
+    return _examples_or_reason(run) if run else ([], "")

@@ -155,8 +155,7 @@ def _follow(room: _Room) -> None:
         run = shared.jobs.find(run_id)
         return {**labels.labelled(room.labels, run), **room.deleting.unsure}
 
-    for event in (shared.refresh.click, shared.chosen.change):
-        event(stand, shared.chosen, [*buttons, steering.result, deeds.owner], queue=False, **QUIET)
+    shared.keep(stand, shared.chosen, [*buttons, steering.result, deeds.owner])
     outputs = [*room.labels.fields, room.labels.said, *room.deleting.unsure]
     shared.chosen.change(anew, shared.chosen, outputs, queue=False, **QUIET)
 

@@ -251,8 +251,7 @@ def _follow(room: _Room) -> None:
             watched.table: views.curve_text(progress),
         }
 
-    for event in (shared.refresh.click, shared.chosen.change):
-        event(stand, shared.chosen, outputs, queue=False, **QUIET)
+    shared.keep(stand, shared.chosen, outputs)
     # what was said about one run says nothing about another
     shared.chosen.change(lambda: "", None, watched.message, queue=False, **QUIET)
 

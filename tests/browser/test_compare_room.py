@@ -110,28 +110,63 @@ def test_columns_that_changed_begin_a_new_conversation(room):
     expect(room.locator("#follow textarea")).to_have_value("and now?")
 
 
-def test_what_was_chosen_of_a_run_does_not_stop_those_that_come_after_it(room, app, tiny):
-    """Gradio refuses every press that sends a choice that is not in its list any more."""
+@pytest.fixture
+def with_kept_steps(app, tiny):
+    """A run of other rows, whose state at each evaluation was kept."""
     rows = [{"prompt": f"count {n}", "completion": f"{n} it is"} for n in range(24)]
     first = config(tiny, steps=4, keep_adapters=True)
     other = first.model_copy(
         update={"stages": (Stage(data=DataSpec(rows=rows, heldout=4), training=first.stages[0].training),)}
     )
-    for name, one in (("counting", other), ("plain", config(tiny, steps=2))):
-        finetune(one.model_copy(update={"name": name}), root=app.root)
-    room.locator("#who-1 input").click()
-    room.get_by_role("option", name=re.compile("^counting")).click()
+    return finetune(other.model_copy(update={"name": "counting"}), root=app.root)
+
+
+def choose(page, column, run):
+    page.locator(f"#who-{column} input").click()
+    page.get_by_role("option", name=re.compile(f"^{run}")).first.click()
+
+
+def test_what_was_chosen_of_a_run_does_not_stop_those_that_come_after_it(room, app, tiny, with_kept_steps):
+    """Gradio refuses every press that sends a choice that is not in its list any more."""
+    finetune(config(tiny, steps=2).model_copy(update={"name": "plain"}), root=app.root)
+    choose(room, 1, "counting")
     room.locator("#more-1 > button, #more-1 .label-wrap").first.click()
     room.locator("#columns .answering").nth(1).locator(".if-at input").click()
     room.get_by_role("option", name="as it was at step 3").click()
     room.locator("#examples input").click()
     room.get_by_role("option", name=re.compile("^count")).first.click()
-    room.locator("#who-1 input").click()
-    room.get_by_role("option", name=re.compile("^plain")).click()
+    choose(room, 1, "plain")
     room.locator("#prompt textarea").press_sequentially("?")
     ask(room, "say red")
     assert "@" not in text(room, "provenance-1")
     assert not room.locator("[data-testid=toast-body]").count()
+
+
+def test_what_was_chosen_stays_when_an_older_look_at_the_cards_is_answered_late(with_kept_steps, room):
+    late, held_back = [], True
+
+    def answer(route):
+        of_cards = len(route.request.post_data_json["data"]) > 24
+        late.append(route) if of_cards and held_back else route.continue_()
+
+    room.route("**/run/predict*", answer)
+    room.evaluate("document.querySelector('#refresh').click()")
+    while not late:
+        room.wait_for_timeout(50)
+    choose(room, 1, "counting")
+    room.get_by_role("button", name="+ Column").click()
+    room.wait_for_timeout(500)
+    held_back = False
+    for held in reversed(late):  # the newest first
+        held.continue_()
+        room.wait_for_timeout(500)
+    room.locator("#more-1 > button, #more-1 .label-wrap").first.click()
+    expect(room.locator("#columns .answering").nth(1).locator(".if-at input")).to_be_visible()
+    expect(room.locator("#who-2")).to_be_visible()
+    with room.expect_response("**/run/predict*"):
+        room.evaluate("document.querySelector('#refresh').click()")
+    room.wait_for_timeout(500)
+    assert room.locator("#who-1 input").input_value().startswith("counting")
 
 
 def test_the_tokens_of_an_answer_are_read_by_both(room):

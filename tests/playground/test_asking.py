@@ -24,14 +24,14 @@ class Room:
         shared = SimpleNamespace(jobs=SimpleNamespace(root=root), comparer=self)
         with gr.Blocks() as page:
             cards = [columns.lay_out(number) for number in range(MOST)]
-            self.editor = columns.Editor(cards, gr.State(2), gr.State(False), gr.Button())
+            self.editor = columns.editor(cards, gr.Button())
             laid = asking.lay_out_question(), asking.lay_out_decoding(), asking.lay_out_buttons(), gr.Markdown()
             places = [asking.lay_out_place(number) for number in range(MOST)]
             self.room = asking.Asking(*laid, self.editor, places, asking.lay_out_talk())
             asking.wire(shared, self.room)
             self.answered = prompt_sets.build(shared, self.editor, self.room.decoding)
         self.handlers = {one.name: one.fn for one in page.fns.values()}
-        self.settings = [96, 0.0, 0, 1, 2, *(["", "", "trained", "", 0, 1.0] * MOST)]
+        self.settings = [96, 0.0, 0, 1, "2", *(["", "", "trained", "", 0, 1.0] * MOST)]
 
     def ask(self, _columns, prompt, *, history, cancel, **_decoding):
         """As a `Comparer`."""
@@ -163,7 +163,7 @@ def test_what_a_run_does_not_have_is_not_asked_of_it_and_nothing_else_is_written
     assert fitting(Pick(run.id, strength=0.5), tmp_path).strength == 0.5
     assert fitting(Pick("gone", "40", strength=0.5), tmp_path) == Pick()
     card = room.editor.cards[1]
-    changes = columns.stand(room.editor, tmp_path, [Pick(), held], True, [Pick(), held])
+    changes = columns.stand(room.editor, tmp_path, [Pick(), held], [Pick(), held])
     assert {field: change["value"] for field in card.fields if "value" in (change := changes.get(field, {}))} == {
         card.at: "", card.strength: 1.0,
     }  # fmt: skip

@@ -64,3 +64,9 @@ def test_the_order_stays_and_what_cannot_be_read_is_found_by_its_label(runs):
     broken.label(name="old one")
     (broken.path / "config.json").write_text("{")
     assert [run.id for run in search_runs(list_runs(), 'name:"old one" status:unreadable')] == [broken.id]
+
+
+def test_runs_of_one_second_stand_in_the_order_they_were_made():
+    made = [Run.create(config("starter").model_copy(update={"name": name})) for name in "zamzamzamq"]
+    assert [run.id for run in list_runs()] == [run.id for run in reversed(made)]
+    assert Run.open("latest").id == made[-1].id

@@ -24,6 +24,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Iterable, Iterator
 from functools import cached_property, lru_cache
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from tunelab.spec import ModelSpec, Stage
 
 FORMAT = 1
+SECOND = len("20260131-235959")  # what an id begins with
 DELETED = ".deleted"  # folder of deleted runs in the runs root
 FULL_DISK_BYTES = 100_000
 RESUMABLE: tuple[Status, ...] = ("stopped", "paused", "failed", "lost")
@@ -538,6 +540,15 @@ def list_runs(root: str | Path | None = None) -> list[Run]:
     folder = runs_root(root)
     if not folder.is_dir():
         return []
-    return [
-        Run(p) for p in sorted(folder.iterdir(), reverse=True) if p.name[0] != "." and (p / "config.json").is_file()
-    ]
+    made = [(p.name[:SECOND], written, p) for p in folder.iterdir() if p.name[0] != "." and (written := _written(p))]
+    # ids tell the second; of one second the one written later is the newer
+    return [Run(path) for *_moment, path in sorted(made, reverse=True)]
+
+
+def _written(path: Path) -> int:
+    """When the run in this directory was written down, ns; 0 where none is."""
+    try:
+        file = (path / "config.json").stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+    return max(file.st_mtime_ns, 1) if stat.S_ISREG(file.st_mode) else 0
