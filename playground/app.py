@@ -14,6 +14,7 @@ from playground.errors import shown
 from playground.jobs import Jobs
 from playground.material import Material
 from playground.owners import Caller
+from playground.parts import columns
 from playground.parts.changes import Asked
 from playground.parts.events import PRIVATE, QUIET, shown_if
 from playground.parts.hidden import hidden
@@ -63,10 +64,10 @@ def build(jobs: Jobs, comparer: Comparer) -> gr.Blocks:
         api.offer(jobs, comparer)  # first: no handler of a room takes its names
         head = _lay_out_head()
         chosen, material = gr.State(None), gr.State(Material())
-        refresh = gr.Button(visible="hidden", elem_id="refresh")
+        refresh, held = gr.Button(visible="hidden", elem_id="refresh"), columns.hold()
         with gr.Tabs(selected="train", elem_id="rooms") as tabs:
             shared = Shared(page, jobs, comparer, tabs, chosen, material, refresh)
-            rooms = _lay_out_rooms(shared)
+            rooms = _lay_out_rooms(shared, held)
         _open(page, shared, head)
         _choose(shared, head)
         _first_visit(shared, head, rooms)
@@ -107,14 +108,14 @@ def _tour() -> None:
                     on.click(lambda number=number: gr.Walkthrough(selected=number + 1), None, tour, **QUIET)
 
 
-def _lay_out_rooms(shared: Shared) -> _Rooms:
+def _lay_out_rooms(shared: Shared, held: columns.Held) -> _Rooms:
     with gr.Tab(say.ROOMS["data"], id="data") as data_tab:
         choosing = data.build(shared, data_tab)
     with gr.Tab(say.ROOMS["train"], id="train"):  # which a page opens with
         first_visit = _lay_out_first_visit()
         training = train.build(shared)
     with gr.Tab(say.ROOMS["compare"], id="compare") as compare_tab:
-        comparing = compare.build(shared)
+        comparing = compare.build(shared, held)
     with gr.Tab(say.ROOMS["measure"], id="measure"):
         measuring = measure.build(shared)
     with gr.Tab(say.ROOMS["runs"], id="runs"):
@@ -182,7 +183,7 @@ def _lead_on(shared: Shared, head: _Head, rooms: _Rooms) -> None:
             return {head.awaited: gr.skip()}
         if run.status != "finished":
             return {head.awaited: None}
-        return {head.awaited: None, **arrive(run), comparing.arrived: run.id}
+        return {head.awaited: None, shared.chosen: run.id, **arrive(run), comparing.arrived: run.id}
 
     def by_hand(run_id: str | None, asked: Asked | None) -> dict[Any, Any]:
         if asked is None:
@@ -204,7 +205,8 @@ def _lead_on(shared: Shared, head: _Head, rooms: _Rooms) -> None:
     for button in (comparing.to_data, comparing.to_measure):  # what they invite to has been done
         button.click(lambda: views.landed_html(None), None, comparing.landed, queue=False, **QUIET)
     # queued: only then does the change of a State reach its listeners
-    shared.refresh.click(land, head.awaited, [head.awaited, *arrival, comparing.arrived], concurrency_limit=8, **QUIET)
+    landing = [head.awaited, shared.chosen, *arrival, comparing.arrived]
+    shared.refresh.click(land, head.awaited, landing, concurrency_limit=8, **QUIET)
 
 
 def _read_with(shared: Shared, rooms: _Rooms) -> None:

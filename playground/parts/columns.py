@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
@@ -52,34 +53,42 @@ class Card:
 
 
 @dataclass(frozen=True)
-class Editor:
-    """The cards, how many of them are used, and what the page itself put into them.
+class Held:
+    """What the page holds beside the cards, so that it always belongs to what is in them: what the server keeps would
+    be of another moment."""
 
-    The page holds all three, so that they always belong together: what the server keeps would be of another moment
-    than what is in the cards.
-    """
+    count: gr.Textbox  # of the cards that are used
+    laid: (
+        gr.Textbox
+    )  # what the page itself put into them, as `written`; whoever has chosen something else did it by hand
+    offered: gr.Textbox  # what the page would put in, and in place of what
+
+
+@dataclass(frozen=True)
+class Editor:
+    """The cards, and what is held beside them."""
 
     cards: list[Card]
-    count: gr.Textbox
-    laid: gr.Textbox  # as `written`; whoever has chosen something else did it by hand
+    held: Held
     add: gr.Button
 
     @property
     def asked(self) -> list[Any]:
         """As inputs, what `picks` is made of."""
-        return [self.count, *(field for card in self.cards for field in card.fields)]
+        return [self.held.count, *(field for card in self.cards for field in card.fields)]
 
     @property
     def outputs(self) -> list[Any]:
         """What `stand` fills in."""
         shown = [part for card in self.cards for part in (card.problem, *card.fields)]
-        return [self.count, self.laid, self.add, *shown]
+        return [self.held.count, self.held.laid, self.add, *shown]
 
 
-def editor(cards: list[Card], add: gr.Button) -> Editor:
-    """The cards together; stands anywhere on the page."""
-    first = [Pick()] * FEWEST
-    return Editor(cards, hidden("columns-count", str(FEWEST)), hidden("columns-laid", written(first)), add)
+def hold() -> Held:
+    """What is held beside the cards; stands outside of the rooms, for what stands in one that was not opened yet
+    changes before the rest of an answer is there."""
+    first = written([Pick()] * FEWEST)
+    return Held(hidden("columns-count", str(FEWEST)), hidden("columns-laid", first), hidden("columns-offered"))
 
 
 def lay_out(number: int) -> Card:
@@ -137,9 +146,9 @@ def stand(
         editor.add: gr.update(interactive=len(chosen) < MOST),
     }
     if len(chosen) != len(before):
-        changes[editor.count] = str(len(chosen))
+        changes[editor.held.count] = str(len(chosen))
     if laid is not None:
-        changes[editor.laid] = laid
+        changes[editor.held.laid] = laid
     for number, card in enumerate(editor.cards):
         used = number < len(chosen)
         parts = _parts(chosen[number], root, len(chosen) > FEWEST) if used else []
@@ -184,18 +193,21 @@ def start(root: Any, run_id: str | None) -> list[Pick]:
     return [Pick(), Pick(run.id if run else BASE)]
 
 
+# puts in what is offered
+LAY = "(...given) => window.playgroundCards.lay(...given)"
+
+
 def wire(editor: Editor, shared: Shared) -> Any:
     """Cards follow what is chosen in them, and the run that is chosen unless somebody chose by hand; the event after
     which they stand."""
-    root = shared.jobs.root
+    root, held = shared.jobs.root, editor.held
 
     def follow(run_id: str | None, laid: str, *values: Any) -> dict[Any, Any]:
         there = picks(values)
         by_hand = laid != written(there)
-        if by_hand and all(not pick.who or find(pick.who, root) for pick in there):
-            return stand(editor, root, there, there)
-        first = start(root, run_id)
-        return stand(editor, root, first, there, None if written(first) == laid else written(first))
+        stays = by_hand and all(not pick.who or find(pick.who, root) for pick in there)
+        offer = "" if stays else _offer([fitting(pick, root) for pick in there], start(root, run_id))
+        return {**stand(editor, root, there, there), held.offered: offer or gr.skip()}
 
     def added(*values: Any) -> dict[Any, Any]:
         there = picks(values)
@@ -206,11 +218,22 @@ def wire(editor: Editor, shared: Shared) -> Any:
 
         def removed(*values: Any, number: int = number) -> dict[Any, Any]:
             there = picks(values)
-            return stand(editor, root, [*there[:number], *there[number + 1 :]])
+            return stand(editor, root, [*there[:number], *there[number + 1 :]], there)
 
         card.remove.click(removed, editor.asked, editor.outputs, queue=False, **PRIVATE)
     editor.add.click(added, editor.asked, editor.outputs, queue=False, **PRIVATE)
+    fields = editor.asked[1:]
+    held.offered.change(None, [held.offered, *fields], [held.laid, held.count, *fields], js=LAY)
     chosen = [event for card in editor.cards for event in (card.who.input, card.system.input)]
-    inputs = [shared.chosen, editor.laid, *editor.asked]
+    inputs = [shared.chosen, held.laid, *editor.asked]
     # `change`: others put columns in, and may have done so while an older moment was answered
-    return shared.keep(follow, inputs, editor.outputs, *chosen, editor.count.change, editor.laid.change)
+    return shared.keep(follow, inputs, [*editor.outputs, held.offered], *chosen, held.count.change, held.laid.change)
+
+
+def _offer(before: list[Pick], after: list[Pick]) -> str:
+    """For the page to put in by itself: somebody may choose before this arrives. Empty: it is there already. The same
+    offer made again is another one."""
+    if before == after:
+        return ""
+    each = {name: [astuple(pick) for pick in picks] for name, picks in (("before", before), ("after", after))}
+    return json.dumps({**each, "laid": written(after), "moment": time.monotonic_ns()})

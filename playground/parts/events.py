@@ -17,6 +17,12 @@ def shown_if(condition: object) -> bool | Literal["hidden"]:
     return True if condition else "hidden"
 
 
+def changed(value: object, shown: object) -> dict[str, Any]:
+    """What of an update sets the value of a component that shows another one; nothing where it shows it already, for
+    somebody may be choosing there."""
+    return {} if value == shown else {"value": value}
+
+
 def by_name(widgets: dict[str, Any], values: Iterable[Any]) -> dict[str, Any]:
     """The values of widgets, as a handler gets them, by the widgets' names."""
     return dict(zip(widgets, values, strict=True))

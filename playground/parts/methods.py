@@ -17,7 +17,7 @@ from playground.jobs import Jobs
 from playground.material import Material
 from playground.parts import choices as parts
 from playground.parts.choices import OfTheMoment
-from playground.parts.events import PRIVATE, QUIET, by_name, shown_if
+from playground.parts.events import PRIVATE, QUIET, by_name, changed, shown_if
 from playground.parts.shared import Shared
 from tunelab import Ladder, LadderConfig, ModelSpec, list_ladders
 from tunelab.errors import UserError
@@ -87,7 +87,7 @@ def _follow(shared: Shared, part: _Part) -> None:
         choices, value = views.ladder_choices(ladders), ladder.id if ladder else None
         place = f'<div data-live="series~{escape(ladder.id)}"></div>' if ladder else ""
         return {
-            part.chosen: gr.update(choices=choices, value=value, visible=shown_if(ladders)),
+            part.chosen: gr.update(choices=choices, visible=shown_if(ladders), **changed(value, identity)),
             part.result: place if value != identity else gr.skip(),
             part.stop: gr.update(interactive=alive),
             part.resume: gr.update(interactive=unfinished and not alive),

@@ -48,9 +48,10 @@ def steer(shared: Shared, steering: Steering, message: gr.Markdown) -> None:
         return {message: "" if waits else say.STOPPING}
 
     @shown(message)
-    def go_back(request: gr.Request, run_id: str | None, stage: int) -> dict[Any, Any]:
+    def go_back(request: gr.Request, run_id: str | None, stage: int | None) -> dict[Any, Any]:
         run = shared.run(run_id)
-        if views.stage_results(run, run.progress())[1] != stage:  # the browser may say it twice
+        # the browser may say it twice, or have another run's stages still
+        if stage is not None and views.stage_results(run, run.progress())[1] != stage:
             jobs.roll_back(run, stage, shared.caller(request))
         return {message: run.progress().message}
 

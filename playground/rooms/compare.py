@@ -61,8 +61,8 @@ class _Rows:
     reference: gr.Textbox
 
 
-def build(shared: Shared) -> CompareRoom:
-    """The room's components and what they do."""
+def build(shared: Shared, held: columns.Held) -> CompareRoom:
+    """The room's components and what they do. `held`: see `columns.hold`."""
     landed = _lay_out_landed()
     with gr.Row(equal_height=False):
         with gr.Column(scale=7, min_width=320, elem_classes="act"):
@@ -74,7 +74,7 @@ def build(shared: Shared) -> CompareRoom:
         with gr.Column(scale=5, min_width=320, elem_classes="act"):
             rows = _lay_out_rows()
             decoding = asking.lay_out_decoding()
-    editor, places = _lay_out_columns(add)
+    editor, places = _lay_out_columns(add, held)
     talk = asking.lay_out_talk()
     room = asking.Asking(question, decoding, buttons, message, editor, places, talk)
     arrived = asking.wire(shared, room)
@@ -118,14 +118,14 @@ def _lay_out_rows() -> _Rows:
     return _Rows(examples, reference)
 
 
-def _lay_out_columns(add: gr.Button) -> tuple[columns.Editor, list[asking.Place]]:
+def _lay_out_columns(add: gr.Button, held: columns.Held) -> tuple[columns.Editor, list[asking.Place]]:
     cards, places = [], []
     with gr.Row(equal_height=False, elem_id="columns"):
         for number in range(MOST):
             with gr.Column(min_width=240, elem_classes="answering"):
                 cards.append(columns.lay_out(number))
                 places.append(asking.lay_out_place(number))
-    return columns.editor(cards, add), places
+    return columns.Editor(cards, held, add), places
 
 
 # what happens in it

@@ -13,7 +13,8 @@ from playground import views
 from playground.english import runs as say
 from playground.errors import shown
 from playground.parts import bringing, deleting, labels, taking
-from playground.parts.events import PRIVATE, QUIET, shown_if
+from playground.parts.choices import OfTheMoment
+from playground.parts.events import PRIVATE, QUIET, changed, shown_if
 from playground.parts.hidden import hidden
 from playground.parts.live import live_html
 from playground.parts.shared import Shared
@@ -119,7 +120,7 @@ def _lay_out_deeds() -> _Deeds:
             for words, name in ((say.RESUME, "go-on"), (say.PAUSE, "pause"), (say.STOP, "stop-run"))
         )
         delete = _button(say.DELETE, "delete-run", 70)
-    result = gr.Dropdown(
+    result = OfTheMoment(
         [], label=say.RESULT, info=say.RESULT_HELP, visible="hidden", interactive=True, elem_id="run-result"
     )
     live_html("about", elem_id="about-run", empty=say.NOTHING_CHOSEN)
@@ -140,14 +141,14 @@ def _follow(room: _Room) -> None:
     steering = deeds.steering
     buttons = [steering.resume, steering.pause, steering.stop, deeds.again, deeds.compare, deeds.delete]
 
-    def stand(request: gr.Request, run_id: str | None) -> dict[Any, Any]:
+    def stand(request: gr.Request, run_id: str | None, result: int | None) -> dict[Any, Any]:
         run = shared.jobs.find(run_id)
         progress = run.progress() if run else Progress("queued", "")
         stages, current = views.stage_results(run, progress)
         can_do = dict(zip(buttons, _can_do(run, progress), strict=True))
         return {
             **{button: gr.update(interactive=can, visible=shown_if(can)) for button, can in can_do.items()},
-            steering.result: gr.update(choices=stages, value=current, visible=shown_if(bool(stages))),
+            steering.result: gr.update(choices=stages, visible=shown_if(bool(stages)), **changed(current, result)),
             deeds.owner: say.OWNERS[shared.jobs.owners.whose(run, shared.caller(request))] if run else "",
         }
 
@@ -155,7 +156,7 @@ def _follow(room: _Room) -> None:
         run = shared.jobs.find(run_id)
         return {**labels.labelled(room.labels, run), **room.deleting.unsure}
 
-    shared.keep(stand, shared.chosen, [*buttons, steering.result, deeds.owner])
+    shared.keep(stand, [shared.chosen, steering.result], [*buttons, steering.result, deeds.owner])
     outputs = [*room.labels.fields, room.labels.said, *room.deleting.unsure]
     shared.chosen.change(anew, shared.chosen, outputs, queue=False, **QUIET)
 

@@ -14,7 +14,8 @@ from playground import run_form, views
 from playground.english import train as say
 from playground.errors import shown, words_for
 from playground.material import Material
-from playground.parts.events import PRIVATE, QUIET, by_name, shown_if
+from playground.parts.choices import OfTheMoment
+from playground.parts.events import PRIVATE, QUIET, by_name, changed, shown_if
 from playground.parts.live import live_html
 from playground.parts.repeating import repeating
 from playground.parts.shared import Shared
@@ -126,7 +127,7 @@ def _lay_out_watched() -> _Watched:
         resume = gr.Button(say.RESUME, size="sm", elem_id="resume", interactive=False, min_width=80)
         to_compare = gr.Button(say.TO_COMPARE, size="sm", elem_id="to-compare", interactive=False, min_width=140)
         to_measure = gr.Button(say.TO_MEASURE, size="sm", elem_id="to-measure", interactive=False, min_width=90)
-    result = gr.Dropdown(
+    result = OfTheMoment(
         [], label=say.RESULT, info=say.RESULT_HELP, visible="hidden", interactive=True, elem_id="stage-result"
     )
     message = gr.Markdown("", elem_id="run-message", elem_classes="message")
@@ -233,7 +234,7 @@ def _follow(room: _Room) -> None:
     outputs = [steering.pause, steering.stop, steering.resume, steering.result, watched.to_compare, watched.to_measure]
     outputs += [*watched.fixes, watched.notes, watched.table]
 
-    def stand(run_id: str | None) -> dict[Any, Any]:
+    def stand(run_id: str | None, result: int | None) -> dict[Any, Any]:
         run = shared.jobs.find(run_id)
         progress = run.progress() if run else Progress("queued", "")
         stages, current = views.stage_results(run, progress)
@@ -246,12 +247,12 @@ def _follow(room: _Room) -> None:
             steering.resume: gr.update(interactive=progress.status in ("stopped", "paused", "failed", "lost")),
             watched.to_compare: answers,
             watched.to_measure: answers,
-            steering.result: gr.update(choices=stages, value=current, visible=shown_if(bool(stages))),
+            steering.result: gr.update(choices=stages, visible=shown_if(bool(stages)), **changed(current, result)),
             watched.notes: views.notes_text(run, progress) if run else "",
             watched.table: views.curve_text(progress),
         }
 
-    shared.keep(stand, shared.chosen, outputs)
+    shared.keep(stand, [shared.chosen, steering.result], outputs)
     # what was said about one run says nothing about another
     shared.chosen.change(lambda: "", None, watched.message, queue=False, **QUIET)
 

@@ -1,4 +1,5 @@
-// Votes by the number keys, while a ballot is in sight and nobody is writing; and copying an answer.
+// Votes by the number keys, while a ballot is in sight and nobody is writing; copying an answer; and what is put into
+// the cards that say what answers.
 (() => {
     const writes = (place) => place?.closest?.("input:not([type=radio]):not([type=checkbox]), textarea, select, [contenteditable=true]");
     const isShown = (place) => place && place.offsetParent !== null;
@@ -28,4 +29,17 @@
         }
         setTimeout(() => (button.textContent = "Copy"), 1500);
     });
+
+    // The fields of all cards as they are, and what is offered for them: it is taken where the cards still hold what it
+    // was offered in place of. The result: what was laid, how many cards, and each field; undefined leaves one as it is.
+    const lay = (offered, ...fields) => {
+        if (!offered) return undefined;
+        const { before, after, laid } = JSON.parse(offered);
+        const size = after[0].length;
+        const now = (card, number) => fields[card * size + number] ?? "";
+        if (before.some((card, n) => card.some((value, k) => now(n, k) != value))) return undefined;
+        const filled = after.map((card, n) => card.map((value, k) => (now(n, k) == value ? undefined : value)));
+        return [laid, String(after.length), ...filled.flat()];
+    };
+    window.playgroundCards = { lay };
 })();

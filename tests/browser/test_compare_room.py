@@ -142,7 +142,19 @@ def test_what_was_chosen_of_a_run_does_not_stop_those_that_come_after_it(room, a
     assert not room.locator("[data-testid=toast-body]").count()
 
 
-def test_what_was_chosen_stays_when_an_older_look_at_the_cards_is_answered_late(with_kept_steps, room):
+# what the page does by itself: a run came or went, another run is chosen
+MOVES = {
+    "refreshed": "() => document.querySelector('#refresh').click()",
+    "another run": """id => {
+        const box = document.querySelector('#choose-run textarea');
+        box.value = `${id} late`;
+        box.dispatchEvent(new Event('input', { bubbles: true }));
+    }""",
+}
+
+
+@pytest.mark.parametrize("move", MOVES)
+def test_what_was_chosen_stays_when_an_older_look_at_the_cards_is_answered_late(with_kept_steps, room, runs, move):
     late, held_back = [], True
 
     def answer(route):
@@ -150,7 +162,7 @@ def test_what_was_chosen_stays_when_an_older_look_at_the_cards_is_answered_late(
         late.append(route) if of_cards and held_back else route.continue_()
 
     room.route("**/run/predict*", answer)
-    room.evaluate("document.querySelector('#refresh').click()")
+    room.evaluate(MOVES[move], runs[0].id)
     while not late:
         room.wait_for_timeout(50)
     choose(room, 1, "counting")

@@ -112,6 +112,10 @@ def test_two_runs_that_are_picked_show_their_curves_and_what_they_differ_in(room
     for number, run in enumerate((one, two), 1):
         named = f"document.querySelector('#who-{number} input')?.value.startsWith('{run.name} ')"
         room.wait_for_function(named, timeout=30_000 * PATIENCE)
+        # what there is to set of each is that of its own run, though the room was never open before
+        room.locator(f"#more-{number} > button, #more-{number} .label-wrap").first.click()
+        room.locator(f"#strength-{number}").wait_for()
+    expect(room.locator("#who-3")).to_be_hidden()
     room.get_by_role("tab", name="Runs", exact=True).click()
     room.get_by_role("button", name="Take second away").click()
     wait_for_text(room, "picked", "One run is picked", 20)

@@ -24,7 +24,7 @@ class Room:
         shared = SimpleNamespace(jobs=SimpleNamespace(root=root), comparer=self)
         with gr.Blocks() as page:
             cards = [columns.lay_out(number) for number in range(MOST)]
-            self.editor = columns.editor(cards, gr.Button())
+            self.editor = columns.Editor(cards, columns.hold(), gr.Button())
             laid = asking.lay_out_question(), asking.lay_out_decoding(), asking.lay_out_buttons(), gr.Markdown()
             places = [asking.lay_out_place(number) for number in range(MOST)]
             self.room = asking.Asking(*laid, self.editor, places, asking.lay_out_talk())

@@ -15,7 +15,7 @@ from playground.columns import Pick, columns_of, has_strength, problems, results
 from playground.door import SESSION
 from playground.jobs import Jobs
 from playground.owners import Caller
-from playground.parts import asking, token_view
+from playground.parts import asking, columns, token_view
 from playground.parts.pacing import paced
 from playground.parts.shared import Shared
 from playground.parts.voting import ballots_of, rates_of, vote_files, voter_of
@@ -241,7 +241,7 @@ def test_what_leads_on_from_the_quick_adapter_is_gone_when_something_was_trained
     monkeypatch.setattr(quick, "is_quick", lambda one: one.id == run.id)
     with gr.Blocks() as page:
         given = gr.Tabs(), gr.State(None), gr.State(None), gr.Button()
-        room = compare.build(Shared(page, Jobs(tmp_path), None, *given))
+        room = compare.build(Shared(page, Jobs(tmp_path), None, *given), columns.hold())
 
     def said():
         return " ".join(Read(compare.show(Jobs(tmp_path), room, run)[room.landed]).texts)

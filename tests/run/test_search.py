@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from tests.train.test_loop import config
@@ -67,6 +69,9 @@ def test_the_order_stays_and_what_cannot_be_read_is_found_by_its_label(runs):
 
 
 def test_runs_of_one_second_stand_in_the_order_they_were_made():
-    made = [Run.create(config("starter").model_copy(update={"name": name})) for name in "zamzamzamq"]
+    made = []
+    for name in "zamzamzamq":
+        made.append(Run.create(config("starter").model_copy(update={"name": name})))
+        time.sleep(0.02)  # the clock of a file system has steps
     assert [run.id for run in list_runs()] == [run.id for run in reversed(made)]
     assert Run.open("latest").id == made[-1].id

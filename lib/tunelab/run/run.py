@@ -24,7 +24,6 @@ import os
 import re
 import secrets
 import shutil
-import stat
 import time
 from collections.abc import Iterable, Iterator
 from functools import cached_property, lru_cache
@@ -547,8 +546,8 @@ def list_runs(root: str | Path | None = None) -> list[Run]:
 
 def _written(path: Path) -> int:
     """When the run in this directory was written down, ns; 0 where none is."""
+    config = path / "config.json"
     try:
-        file = (path / "config.json").stat()
-    except (FileNotFoundError, NotADirectoryError):
+        return max(config.stat().st_mtime_ns, 1) if config.is_file() else 0
+    except FileNotFoundError:  # deleted meanwhile
         return 0
-    return max(file.st_mtime_ns, 1) if stat.S_ISREG(file.st_mode) else 0
