@@ -23,10 +23,7 @@ FOLDER = Path(__file__).parent
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 SCHEMA = 3  # of nbgrader's metadata
 # written anew and not run in full since: no outputs are kept of these, and their first cells say so
-UNRUN = {
-    "05_reading_the_curves",
-    "09_your_own_domain",
-}
+UNRUN: set[str] = set()
 
 
 def solutions(folder: Path = FOLDER) -> list[Path]:
