@@ -22,8 +22,6 @@ from notebooks.markers import is_exercise, is_marked, stripped
 FOLDER = Path(__file__).parent
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 SCHEMA = 3  # of nbgrader's metadata
-# written anew and not run in full since: no outputs are kept of these, and their first cells say so
-UNRUN: set[str] = set()
 
 
 def solutions(folder: Path = FOLDER) -> list[Path]:

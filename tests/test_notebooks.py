@@ -10,7 +10,7 @@ import pytest
 from nbclient import NotebookClient
 
 from notebooks.depends import depending
-from notebooks.generate import UNRUN, checks, copy_of, in_order, learners_copy, read, solutions, text_of
+from notebooks.generate import checks, copy_of, in_order, learners_copy, read, solutions, text_of
 from notebooks.markers import MarkerError, is_marked, marked_lines, stripped
 from notebooks.run import minutes, parameters, problems, small, with_minutes
 
@@ -38,10 +38,6 @@ def test_a_learners_copy_is_what_generation_gives(path):
 @each
 def test_its_outputs_are_of_one_run_and_tell_nothing_of_the_machine(path):
     solution = read(path)
-    if path.stem in UNRUN:
-        assert [cell.outputs for cell in code(solution)] == [[]] * len(code(solution))
-        assert "not been measured yet" in solution.cells[0].source
-        return
     assert [cell.execution_count for cell in code(solution)] == list(range(1, len(code(solution)) + 1))
     assert list(problems(solution)) == []
     assert with_minutes(read(path)).cells[0].source == solution.cells[0].source
