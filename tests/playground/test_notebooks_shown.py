@@ -10,7 +10,6 @@ from html.parser import HTMLParser
 
 import pytest
 
-from notebooks.generate import UNRUN
 from playground.views import notebooks
 from playground.views.safe_html import safe
 from tests.playground import hostile
@@ -111,7 +110,7 @@ def test_a_notebook_of_the_project_says_its_aim_and_its_measured_time(notebook):
     assert notebook.title != notebook.name
     assert notebook.aim
     assert notebook.needs
-    assert notebook.seconds is None if notebook.name in UNRUN else 1 < notebook.seconds < 3600
+    assert 1 < notebook.seconds < 3600
 
 
 # one with a live picture and a table of its own, one with formulas, one with a table of pandas and charts

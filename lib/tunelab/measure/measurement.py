@@ -33,6 +33,7 @@ from tunelab.run.turn import MEASURING, Turn, lock_of
 
 REQUEST_FILE, STANDING_FILE = "request.json", "standing.json"
 LOOK_SECONDS = 0.3
+SILENT_SECONDS = 1.0  # after a request to stop
 LOST = "its process has ended and said nothing; often the machine has too little memory: close other programs"
 State = Literal["waiting", "measuring", "done", "stopped", "failed", "lost"]
 
@@ -167,7 +168,13 @@ class Measurement(Beating):
         return turn
 
     def _hear(self, message: str, course: Course) -> None:
-        """Note what an evaluation says of its progress."""
+        """Note what an evaluation says of its progress.
+
+        Raises:
+            KeyboardInterrupt: it was asked to stop.
+        """
+        if self._is_asked_to_stop:
+            raise KeyboardInterrupt
         course.hear(message)
         self._tell(
             Standing(
@@ -186,16 +193,21 @@ class Measurement(Beating):
     def _tell(self, standing: Standing) -> None:
         write_atomically(self.path / STANDING_FILE, standing.model_dump_json())
 
+    @property
+    def _is_asked_to_stop(self) -> bool:
+        return (self.path / "stop").exists()
+
     @contextmanager
     def _interrupted_when_asked(self) -> Iterator[None]:
-        """Inside, a request to stop interrupts the process wherever it is."""
+        """Inside, a request to stop interrupts the process where it says nothing of its progress for a while. An
+        interrupt alone would not do: it is lost where it comes into a destructor."""
         ended = threading.Event()
 
         def look() -> None:
-            while not (self.path / "stop").exists():
+            while not self._is_asked_to_stop:
                 if ended.wait(LOOK_SECONDS):
                     return
-            if not ended.is_set():
+            if not ended.wait(SILENT_SECONDS):
                 _thread.interrupt_main()
 
         threading.Thread(target=look, daemon=True, name="stop").start()

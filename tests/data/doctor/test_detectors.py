@@ -312,6 +312,8 @@ def test_low_diversity_and_how_many_rows():
     assert "few-rows" not in found(different(300))
     assert "about 1,000" in found(different(50))["few-rows"].title
     assert "about 60" in found(labelled({"yes": 20, "no": 15}))["few-rows"].title
+    rare = found(labelled({"yes": 200, "no": 150, "perhaps": 4}))["few-rows"].title
+    assert rare == "1 of 3 labels has fewer than 10 rows, such as 'perhaps' with 4"
 
 
 def test_the_order_is_that_of_importance_and_always_the_same():

@@ -12,6 +12,7 @@ from tunelab.data.content import folded
 from tunelab.data.doctor.finding import Finding, counted
 from tunelab.data.doctor.near import NUMBER, said
 from tunelab.data.examples import Example
+from tunelab.errors import shortened
 
 # rows per label that reached 85 % and 90 % with 77 labels (Casanueva et al. 2020, table 3)
 ROWS_PER_LABEL = 10, 30
@@ -72,6 +73,12 @@ def amount_finding(different_rows: int, labels: dict[str, int]) -> list[Finding]
         title = (
             f"{different_rows:,} different rows for {counted(len(labels), 'label')}: about {wanted:,} are likely needed"
         )
+        if different_rows >= wanted:
+            rarest = min(labels, key=lambda label: (labels[label], label))
+            title = (
+                f"{few:,} of {counted(len(labels), 'label')} {'has' if few == 1 else 'have'} fewer than {least} rows, "
+                f"such as {shortened(rarest)} with {labels[rarest]:,}"
+            )
         why = (
             f"With 77 labels, {least} rows each reached 85 % and {good} rows each 90 % (Casanueva et al. 2020). "
             f"{counted(few, 'label has', 'labels have')} fewer than {least}."
