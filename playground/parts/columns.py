@@ -58,9 +58,7 @@ class Held:
     be of another moment."""
 
     count: gr.Textbox  # of the cards that are used
-    laid: (
-        gr.Textbox
-    )  # what the page itself put into them, as `written`; whoever has chosen something else did it by hand
+    laid: gr.Textbox  # what the page itself put in, as `written`; who has chosen something else did it by hand
     offered: gr.Textbox  # what the page would put in, and in place of what
 
 
@@ -142,9 +140,7 @@ def stand(
     somebody may be writing there. `laid`: what is said of them from now on; None: what was said."""
     choices = [(say.BASE, BASE), *views.run_choices(answering(root))]
     said = problems(chosen, root)
-    changes: dict[Any, Any] = {
-        editor.add: gr.update(interactive=len(chosen) < MOST),
-    }
+    changes: dict[Any, Any] = {editor.add: gr.update(interactive=len(chosen) < MOST)}
     if len(chosen) != len(before):
         changes[editor.held.count] = str(len(chosen))
     if laid is not None:

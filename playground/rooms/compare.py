@@ -148,11 +148,8 @@ def _keep_examples_and_prompt_together(shared: Shared, room: asking.Asking, rows
         return {examples: None, reference: ""}
 
     def fresh(choice: str | None, answer: str, *values: Any) -> dict[Any, Any]:
-        found, reason = _examples_of_first(jobs, _runs(values))
-        there = _choices(found, reason)
-        if not choice or (choice, answer) in found:
-            return {examples: there}
-        return {examples: {**there, "value": None}, reference: ""}
+        there = fresh_examples(jobs, _runs(values), (choice, answer) if choice else None)
+        return {examples: there, reference: "" if "value" in there else gr.skip()}
 
     # not `input`, which a drop-down sends again when it is left, over what was written meanwhile
     examples.select(row_chosen, [examples, *editor.asked], [prompt, reference], **PRIVATE)
@@ -198,13 +195,12 @@ def examples_of(run: Run) -> list[tuple[str, str]]:
     return _examples_or_reason(run)[0]
 
 
-def fresh_examples(jobs: Jobs, runs: list[str]) -> dict[str, Any]:
-    """An update of the examples to choose from for these runs; where there are none, it says why."""
-    return _choices(*_examples_of_first(jobs, runs))
-
-
-def _choices(found: list[tuple[str, str]], reason: str) -> dict[str, Any]:
-    return gr.update(choices=[question for question, _answer in found], info=reason or HELD_OUT)
+def fresh_examples(jobs: Jobs, runs: list[str], chosen: tuple[str, str] | None = None) -> dict[str, Any]:
+    """An update of the examples to choose from for these runs; where there are none, it says why. None is chosen any
+    more if `chosen`, with its answer, is not among them."""
+    found, reason = _examples_of_first(jobs, runs)
+    there = gr.update(choices=[question for question, _answer in found], info=reason or HELD_OUT)
+    return there if chosen is None or chosen in found else {**there, "value": None}
 
 
 def _examples_or_reason(run: Run) -> tuple[list[tuple[str, str]], str]:

@@ -17,7 +17,7 @@ from playground import views
 from playground.english import measure as say
 from playground.errors import as_message, shown
 from playground.parts import changes, measure_form, methods
-from playground.parts.events import PRIVATE, QUIET, by_name
+from playground.parts.events import PRIVATE, QUIET, by_name, changed
 from playground.parts.live import live_html
 from playground.parts.repeating import repeating
 from playground.parts.shared import Shared
@@ -150,8 +150,7 @@ def _follow(room: _Room) -> None:
             return
         # Gradio refuses every press that sends a choice which is not there any more
         kept = [identity for identity in asked or () if identity in [known for _label, known in others]]
-        change: dict[str, Any] = {} if kept == (asked or []) else {"value": kept}
-        beside = {against: gr.update(choices=others, **change)}
+        beside = {against: gr.update(choices=others, **changed(kept, asked or []))}
         if before is not None and there == before[:-1]:
             yield {seen: now, **beside}
             return

@@ -91,6 +91,14 @@ def test_it_is_stopped_where_it_is_and_goes_on(trained):
     assert read_report(trained.path).rows == 4
 
 
+def test_it_stops_where_the_interrupt_gets_lost(trained, monkeypatch):
+    monkeypatch.setattr("tunelab.measure.measurement._thread.interrupt_main", lambda: None)
+    measurement = Measurement(trained)
+    measurement.ask(FEW)
+    measurement.request_stop()
+    assert measurement.carry_out() == 130
+
+
 def test_a_process_that_was_started_in_the_background_is_stopped_as_well(trained):
     measurement = Measurement(trained)
     measurement.ask(FEW)

@@ -200,7 +200,7 @@ class Measurement(Beating):
     @contextmanager
     def _interrupted_when_asked(self) -> Iterator[None]:
         """Inside, a request to stop interrupts the process where it says nothing of its progress for a while. An
-        interrupt alone would not do: it is lost where it comes into a destructor."""
+        interrupt alone would not do: it can get lost."""
         ended = threading.Event()
 
         def look() -> None:
