@@ -218,8 +218,7 @@ def wire(editor: Editor, shared: Shared) -> Any:
 
         card.remove.click(removed, editor.asked, editor.outputs, queue=False, **PRIVATE)
     editor.add.click(added, editor.asked, editor.outputs, queue=False, **PRIVATE)
-    fields = editor.asked[1:]
-    held.offered.change(None, [held.offered, *fields], [held.laid, held.count, *fields], js=LAY)
+    held.offered.change(None, [held.offered, *editor.asked], [held.laid, *editor.asked], js=LAY)
     chosen = [event for card in editor.cards for event in (card.who.input, card.system.input)]
     inputs = [shared.chosen, held.laid, *editor.asked]
     # `change`: others put columns in, and may have done so while an older moment was answered

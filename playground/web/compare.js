@@ -30,14 +30,14 @@
         setTimeout(() => (button.textContent = "Copy"), 1500);
     });
 
-    // The fields of all cards as they are, and what is offered for them: it is taken where the cards still hold what it
-    // was offered in place of. The result: what was laid, how many cards, and each field; undefined leaves one as it is.
-    const lay = (offered, ...fields) => {
+    // What is offered, how many cards are used, and the fields of all of them as they are: an offer is taken where the
+    // cards still hold what it was made in place of. The result: what was laid, how many cards, and each field; undefined leaves one as it is.
+    const lay = (offered, count, ...fields) => {
         if (!offered) return undefined;
         const { before, after, laid } = JSON.parse(offered);
         const size = after[0].length;
         const now = (card, number) => fields[card * size + number] ?? "";
-        if (before.some((card, n) => card.some((value, k) => now(n, k) != value))) return undefined;
+        if (Number(count) !== before.length || before.some((card, n) => card.some((value, k) => now(n, k) != value))) return undefined;
         const filled = after.map((card, n) => card.map((value, k) => (now(n, k) == value ? undefined : value)));
         return [laid, String(after.length), ...filled.flat()];
     };

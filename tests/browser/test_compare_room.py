@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import shot, text, visit, wait_for_text, wait_for_words
+from tests.browser.conftest import PATIENCE, shot, text, visit, wait_for_text, wait_for_words
 from tests.train.test_loop import config
 from tunelab import DataSpec, Stage, VoteStore, finetune
 
@@ -27,7 +28,7 @@ def runs(app, tiny):
 @pytest.fixture
 def room(runs, page, app):
     """The page in the room, with the second run chosen; nothing outside is asked, and no dialog is opened."""
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(20_000 * PATIENCE)
     asked, dialogs = [], []
     page.on("request", lambda request: asked.append(request.url))
     page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
@@ -179,6 +180,23 @@ def test_what_was_chosen_stays_when_an_older_look_at_the_cards_is_answered_late(
         room.evaluate("document.querySelector('#refresh').click()")
     room.wait_for_timeout(500)
     assert room.locator("#who-1 input").input_value().startswith("counting")
+
+
+def test_what_is_offered_is_taken_where_the_cards_hold_what_it_was_made_for(room):
+    base, run, other = (["" if who is None else who, "", "trained", "", 0, 1] for who in (None, "a", "b"))
+    offer = json.dumps({"before": [base, run], "after": [base, other], "laid": "new"})
+    lay = "([offer, count, fields]) => window.playgroundCards.lay(offer, count, ...fields) ?? null"
+
+    def laid(count, *cards):
+        return room.evaluate(lay, [offer, str(count), [value for card in cards for value in card]])
+
+    taken = laid(2, base, run, base, base)
+    assert taken[:2] == ["new", "2"]
+    assert [place for place, value in enumerate(taken[2:]) if value is not None] == [len(base)]
+    assert taken[2 + len(base)] == "b"
+    assert laid(2, base, other, base, base) is None
+    assert laid(2, base, [*run[:-1], 0.5], base, base) is None
+    assert laid(3, base, run, run, base) is None
 
 
 def test_the_tokens_of_an_answer_are_read_by_both(room):
