@@ -9,7 +9,7 @@ import gradio as gr
 
 WEB = Path(__file__).parent / "web"
 STYLES = ("style.css", "words.css")
-SCRIPTS = ("frames.js", "theme.js", "live.js", "runs.js", "charts.js", "compare.js")
+SCRIPTS = ("frames.js", "theme.js", "live.js", "runs.js", "charts.js", "compare.js", "lists.js")
 
 
 def look() -> dict[str, Any]:

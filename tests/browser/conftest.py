@@ -30,6 +30,18 @@ expect.set_options(timeout=20_000 * PATIENCE)
 HARMLESS = ("favicon", "manifest", "AbortError", "Connection errored out")
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """A failure tells what stood on the page: whoever reads it later has no browser to look into."""
+    report = yield
+    page = item.funcargs.get("page")
+    if report.when == "call" and report.failed and isinstance(page, Page):
+        with suppress(Error):
+            report.sections.append(("The page", page.locator("body").aria_snapshot(timeout=10_000)))
+            shot(page, f"failed-{item.name}")
+    return report
+
+
 @pytest.fixture(scope="session")
 def browser():
     """Debian's chromium where there is one, else Playwright's own."""

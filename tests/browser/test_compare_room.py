@@ -130,6 +130,7 @@ def choose(page, column, run):
 def test_what_was_chosen_of_a_run_does_not_stop_those_that_come_after_it(room, app, tiny, with_kept_steps):
     """Gradio refuses every press that sends a choice that is not in its list any more."""
     finetune(config(tiny, steps=2).model_copy(update={"name": "plain"}), root=app.root)
+    choose(room, 1, "plain")  # the list has changed for the last time then
     choose(room, 1, "counting")
     room.locator("#more-1 > button, #more-1 .label-wrap").first.click()
     room.locator("#columns .answering").nth(1).locator(".if-at input").click()
@@ -141,6 +142,21 @@ def test_what_was_chosen_of_a_run_does_not_stop_those_that_come_after_it(room, a
     ask(room, "say red")
     assert "@" not in text(room, "provenance-1")
     assert not room.locator("[data-testid=toast-body]").count()
+
+
+def test_a_press_on_a_list_that_has_just_changed_takes_nothing(room, app, tiny):
+    field = room.locator("#who-1 input")
+    before = field.input_value()
+    field.click()
+    entry = room.get_by_role("option").nth(1)
+    entry.hover()
+    finetune(config(tiny, steps=2).model_copy(update={"name": "arrived"}), root=app.root)
+    expect(entry).to_have_attribute("aria-label", re.compile("^arrived"))
+    for taken in (before, entry.get_attribute("aria-label")):
+        room.mouse.down()
+        room.mouse.up()
+        expect(field).to_have_value(taken)
+    expect(entry).to_be_hidden()
 
 
 # what the page does by itself: a run came or went, another run is chosen
