@@ -29,7 +29,15 @@ LEFT, RIGHT, TOP, BOTTOM = 52, 112, 28, 54
 NAMES, LETTER = 190, 6.5  # at least so wide are the names of an interval chart; a letter's mean width
 # (colour, width, dashes) of the first, second, … series, and from the start again: their names tell them apart
 STYLES = (("#94a3b8", 1.5, ""), ("#ea580c", 2.5, ""), ("#0d9488", 2.5, "7 4"), ("#7c3aed", 2.5, "2 4"))
-ROLES = {"train": 0, "held-out": 1, "tuned": 1, "base": 2}  # which of them, in charts of nothing else
+FAINT = ("#94a3b8", 0.7, "")
+# in charts of nothing else
+ROLES = {
+    "train": STYLES[0],
+    "train, smoothed": ("#94a3b8", 2.5, ""),
+    "held-out": STYLES[1],
+    "tuned": STYLES[1],
+    "base": STYLES[2],
+}
 
 
 def loss_chart(progress: Progress, config: RunConfig | None = None) -> Markup:
@@ -109,7 +117,7 @@ def line_chart(
 def _styles(names: Sequence[str]) -> dict[str, tuple[str, float, str]]:
     """How each line is drawn: in all charts of a run what is of one kind is alike, elsewhere one after the other."""
     if all(name in ROLES for name in names):
-        return {name: STYLES[ROLES[name]] for name in names}
+        return {name: FAINT if f"{name}, smoothed" in names else ROLES[name] for name in names}
     return dict(zip(names, cycle(STYLES), strict=False))
 
 
@@ -146,14 +154,16 @@ class _Line:
 
 
 def _drawn(lines: Mapping[str, Points], styles: Mapping[str, tuple[str, float, str]]) -> list[_Line]:
-    """The lines, each with its name beside its end, moved up until it covers no other."""
+    """The lines, each with its name beside its end, moved up until it covers no other; a faint one has none, for it is
+    what the smoothed one goes through."""
     drawn: list[_Line] = []
     for name, places in lines.items():
         x, y = places[-1]
-        while any(abs(y - other.end[1]) < 20 for other in drawn):
-            y -= 20
+        while any(abs(y - other.end[1]) < 16 for other in drawn if other.name):
+            y -= 4
         points = " ".join(f"{a:.1f},{b:.1f}" for a, b in places)
-        drawn.append(_Line(name, *styles[name], points, places if len(places) < 20 else (), (x, y)))
+        said = "" if styles[name] == FAINT else name
+        drawn.append(_Line(said, *styles[name], points, places if len(places) < 20 else (), (x, y)))
     return drawn
 
 

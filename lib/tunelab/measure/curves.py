@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 Points = Sequence[tuple[float, float]]
 LOSS_TITLE = "Loss per scored token (nats)"
+SMOOTHED_FROM = 40  # steps: a shorter line can be read as it is
+HALF_LIVES, SHORTEST = 40, 2  # of the smoothed line: so many in a run; of at least so many steps
 Staged = Sequence[tuple[int, float | None]]  # a stage and the base's value there
 
 
@@ -24,12 +26,37 @@ class Lines(NamedTuple):
 
 
 def losses(progress: Progress, config: RunConfig | None = None) -> Lines:
-    """Train and held-out loss, and the base's held-out loss on each stage's rows as a level line."""
-    series: dict[str, Points] = {
-        "train": [(e.step, e.loss) for e in progress.steps],
-        "held-out": [(e.step, e.heldout_loss) for e in progress.evaluations],
-    }
+    """Train and held-out loss, and the base's held-out loss on each stage's rows as a level line. In a longer run the
+    train loss, which each step measures on other rows, stands there smoothed as well."""
+    train = [(float(e.step), e.loss) for e in progress.steps]
+    series: dict[str, Points] = {"train": train}
+    if last_step(progress) >= SMOOTHED_FROM:
+        starts = [start for start, _name in _stage_starts(config)] if config else []
+        series["train, smoothed"] = smoothed(train, max(SHORTEST, last_step(progress) / HALF_LIVES), starts)
+    series["held-out"] = [(e.step, e.heldout_loss) for e in progress.evaluations]
     return _with_base(LOSS_TITLE, series, [(e.stage, e.base_loss) for e in progress.evaluations], progress, config)
+
+
+def smoothed(line: Points, half_life: float, starts: Sequence[float] = ()) -> list[tuple[float, float]]:
+    """An exponential moving average over the steps of a line, without a pull towards zero at its beginning. It begins
+    anew after each of `starts`, and a value that is not finite is left out.
+
+    Args:
+        half_life: after so many steps, a value counts half.
+
+    Source: Kingma and Ba 2015, "Adam", section 3, for the correction of the beginning.
+    """
+    found, last = [], -math.inf
+    total = weight = 0.0
+    for step, value in line:
+        if not math.isfinite(value):
+            continue
+        if any(last <= start < step for start in starts):
+            total = weight = 0.0
+        kept = 0.5 ** ((step - last) / half_life)
+        total, weight, last = kept * total + value, kept * weight + 1, step
+        found.append((step, total / weight))
+    return found
 
 
 def measured_beside(progress: Progress, config: RunConfig | None = None) -> list[Lines]:
