@@ -189,6 +189,14 @@ def start(root: Any, run_id: str | None) -> list[Pick]:
     return [Pick(), Pick(run.id if run else BASE)]
 
 
+def still_there(chosen: Sequence[Pick], begun: Sequence[Pick], root: Any) -> list[Pick]:
+    """Columns that somebody chose, without those whose run is gone; where too few are left, with those that one begins
+    with."""
+    left = [fitting(pick, root) for pick in chosen if not pick.who or find(pick.who, root)]
+    others = [pick for pick in begun if pick.who not in {one.who for one in left}]
+    return [*left, *others, *begun][: max(len(left), FEWEST)]
+
+
 # puts in what is offered
 LAY = "(...given) => window.playgroundCards.lay(...given)"
 
@@ -200,9 +208,9 @@ def wire(editor: Editor, shared: Shared) -> Any:
 
     def follow(run_id: str | None, laid: str, *values: Any) -> dict[Any, Any]:
         there = picks(values)
-        by_hand = laid != written(there)
-        stays = by_hand and all(not pick.who or find(pick.who, root) for pick in there)
-        offer = "" if stays else _offer([fitting(pick, root) for pick in there], start(root, run_id))
+        begun = start(root, run_id)
+        wanted = begun if laid == written(there) else still_there(there, begun, root)
+        offer = _offer([fitting(pick, root) for pick in there], wanted, by_hand=wanted != begun)
         return {**stand(editor, root, there, there), held.offered: offer or gr.skip()}
 
     def added(*values: Any) -> dict[Any, Any]:
@@ -225,10 +233,11 @@ def wire(editor: Editor, shared: Shared) -> Any:
     return shared.keep(follow, inputs, [*editor.outputs, held.offered], *chosen, held.count.change, held.laid.change)
 
 
-def _offer(before: list[Pick], after: list[Pick]) -> str:
+def _offer(before: list[Pick], after: list[Pick], by_hand: bool) -> str:
     """For the page to put in by itself: somebody may choose before this arrives. Empty: it is there already. The same
-    offer made again is another one."""
+    offer made again is another one. What is left of a choice by hand is one still."""
     if before == after:
         return ""
     each = {name: [astuple(pick) for pick in picks] for name, picks in (("before", before), ("after", after))}
-    return json.dumps({**each, "laid": written(after), "moment": time.monotonic_ns()})
+    moment = time.monotonic_ns()
+    return json.dumps({**each, "laid": f"by hand, {moment}" if by_hand else written(after), "moment": moment})

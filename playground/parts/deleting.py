@@ -74,13 +74,9 @@ def wire_deleting(shared: Shared, part: Deleting) -> None:
             return {part.sure: run.id, part.delete: gr.update(value=words, variant="stop")}
         name, next_one = run.name, _beside(run, jobs.root)
         deleted = jobs.delete(run, shared.caller(request))
-        return {
-            **part.unsure,
-            shared.chosen: next_one,
-            part.gone: run.id,
-            part.undo: gr.update(visible=True),
-            part.message: views.plain_markdown(say.DELETED.format(name=name, size=size_text(deleted.bytes))),
-        }
+        said = views.plain_markdown(say.DELETED.format(name=name, size=size_text(deleted.bytes)))
+        undo = {part.gone: run.id, part.undo: gr.update(visible=True)}
+        return {**part.unsure, **undo, shared.chosen: next_one, part.message: said}
 
     @shown(part.message)
     def restore(request: gr.Request, pressed: str | None) -> dict[Any, Any]:

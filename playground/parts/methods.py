@@ -82,26 +82,31 @@ def _follow(shared: Shared, part: _Part) -> None:
     def stand(identity: str | None) -> dict[Any, Any]:
         ladders = list_ladders(shared.jobs.root)
         ladder = next((one for one in ladders if one.id == identity), ladders[0] if ladders else None)
-        alive = ladder is not None and ladder.is_alive
-        unfinished = ladder is not None and any(rung.status != "done" for rung in ladder.rungs())
         choices, value = views.ladder_choices(ladders), ladder.id if ladder else None
-        place = f'<div data-live="series~{escape(ladder.id)}"></div>' if ladder else ""
         return {
             part.chosen: gr.update(choices=choices, visible=shown_if(ladders), **changed(value, identity)),
-            part.result: place if value != identity else gr.skip(),
-            part.stop: gr.update(interactive=alive),
-            part.resume: gr.update(interactive=unfinished and not alive),
+            part.result: _place(value) if value != identity else gr.skip(),
+            **_pressable(part, ladder),
         }
 
     def show(identity: str | None) -> dict[Any, Any]:
-        return {
-            **stand(identity),
-            part.result: f'<div data-live="series~{escape(identity)}"></div>' if identity else "",
-        }
+        return {**stand(identity), part.result: _place(identity)}
 
     outputs = [part.chosen, part.result, part.stop, part.resume]
     shared.keep(stand, part.chosen, outputs)
     part.chosen.change(show, part.chosen, outputs, queue=False, **QUIET)
+
+
+def _place(identity: str | None) -> str:
+    """Where a ladder stands, which is `live`."""
+    return f'<div data-live="series~{escape(identity)}"></div>' if identity else ""
+
+
+def _pressable(part: _Part, ladder: Ladder | None) -> dict[Any, Any]:
+    """Which buttons can be pressed."""
+    alive = ladder is not None and ladder.is_alive
+    unfinished = ladder is not None and any(rung.status != "done" for rung in ladder.rungs())
+    return {part.stop: gr.update(interactive=alive), part.resume: gr.update(interactive=unfinished and not alive)}
 
 
 def _start_and_stop(shared: Shared, part: _Part) -> None:

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,18 @@ class _Card:
     html: gr.DownloadButton
     json: gr.DownloadButton
     message: gr.Markdown
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What a page was told last, or would be now."""
+
+    run_id: str | None
+    has_adapter: bool
+    state: object  # of its measurement
+    reported: object  # when its report was written
+    sweep: object  # what is known of its seeds
+    others: tuple[tuple[str, str], ...]  # runs to measure beside it, with their names
 
 
 @dataclass(frozen=True)
@@ -138,27 +150,17 @@ def _follow(room: _Room) -> None:
     shows = [room.result, room.beside, room.changes.place]
 
     @repeating
-    def stand(run_id: str | None, before: Any, asked: list[str] | None) -> Iterator[dict[Any, Any]]:
+    def stand(run_id: str | None, before: _Look | None, asked: list[str] | None) -> Iterator[dict[Any, Any]]:
         run = shared.jobs.find(run_id)
-        sweep = shared.jobs.sweep_of(run) if run else None
-        _far, state, reported = shared.jobs.measured(run)
-        there = [run_id, run.has_adapter if run else False, state, reported, sweep.signature() if sweep else None]
-        others = views.run_choices(_others(shared, run))
-        now = [*there, others]
+        now = _look(shared, run_id, run)
         if now == before:
             yield {seen: gr.skip()}
-            return
-        # Gradio refuses every press that sends a choice which is not there any more
-        kept = [identity for identity in asked or () if identity in [known for _label, known in others]]
-        beside = {against: gr.update(choices=others, **changed(kept, asked or []))}
-        if before is not None and there == before[:-1]:
-            yield {seen: now, **beside}
-            return
-        yield {seen: now, **beside, **_buttons(room, run), room.result: views.result_html(shared.jobs, run)}
-        yield {room.beside: views.beside_html(run, sweep)}
-        if before is None or [now[0], now[3]] != [before[0], before[3]]:
-            for html in changes.looks(run, views.Choice()):
-                yield {room.changes.place: html}
+        elif before is not None and replace(now, others=before.others) == before:
+            yield {seen: now, against: _still_there(asked, now.others)}
+        else:
+            yield {seen: now, against: _still_there(asked, now.others), **_standing(room, run)}
+            is_measured_anew = before is None or (now.run_id, now.reported) != (before.run_id, before.reported)
+            yield from _beside(room, run, is_measured_anew)
 
     events = [shared.chosen.change, shared.refresh.click]
     outputs = [seen, *buttons, *shows]
@@ -167,6 +169,33 @@ def _follow(room: _Room) -> None:
     )
     forgotten = [steering.message, room.seeds_message]
     shared.chosen.change(lambda: ("", ""), None, forgotten, queue=False, **QUIET)
+
+
+def _look(shared: Shared, run_id: str | None, run: Run | None) -> _Look:
+    sweep = shared.jobs.sweep_of(run) if run else None
+    _far, state, reported = shared.jobs.measured(run)
+    others = tuple(views.run_choices(_others(shared, run)))
+    return _Look(run_id, run is not None and run.has_adapter, state, reported, sweep and sweep.signature(), others)
+
+
+def _still_there(asked: list[str] | None, others: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """The runs to measure beside, and of those that were chosen what is there: Gradio refuses every press that sends
+    a choice which is not there any more."""
+    known = [identity for _label, identity in others]
+    kept = [identity for identity in asked or () if identity in known]
+    return gr.update(choices=list(others), **changed(kept, asked or []))
+
+
+def _standing(room: _Room, run: Run | None) -> dict[Any, Any]:
+    """What is there at once."""
+    return {**_buttons(room, run), room.result: views.result_html(room.shared.jobs, run)}
+
+
+def _beside(room: _Room, run: Run | None, is_measured_anew: bool) -> Iterator[dict[Any, Any]]:
+    """What takes longer: the runs of its sweep, and what changed in its answers."""
+    yield {room.beside: views.beside_html(run, room.shared.jobs.sweep_of(run) if run else None)}
+    for html in changes.looks(run, views.Choice()) if is_measured_anew else ():
+        yield {room.changes.place: html}
 
 
 def _others(shared: Shared, run: Run | None) -> list[Run]:
@@ -259,20 +288,22 @@ def _make_card(room: _Room) -> None:
     def make(run_id: str | None) -> Iterator[dict[Any, Any]]:
         yield {card.message: say.CARD_MAKING, card.make: gr.update(interactive=False)}
         try:
-            run = shared.run(run_id)
-            path = _card_file(run)
-            files = {card.html: gr.update(value=str(path), visible=True)}
-            files[card.json] = gr.update(value=str(path.with_suffix(".json")), visible=True)
-            yield {
-                card.message: plain_markdown(say.CARD_DONE.format(name=run.name)),
-                card.make: gr.update(interactive=True),
-                **files,
-            }
+            made = _made(card, shared.run(run_id))
         except Exception as error:
-            yield {card.message: as_message(error), card.make: gr.update(interactive=True)}
+            made = {card.message: as_message(error)}
+        yield {**made, card.make: gr.update(interactive=True)}
 
     outputs = [card.message, card.make, card.html, card.json]
     card.make.click(make, shared.chosen, outputs, concurrency_limit=1, **QUIET)
+
+
+def _made(card: _Card, run: Run) -> dict[Any, Any]:
+    path = _card_file(run)
+    return {
+        card.message: plain_markdown(say.CARD_DONE.format(name=run.name)),
+        card.html: gr.update(value=str(path), visible=True),
+        card.json: gr.update(value=str(path.with_suffix(".json")), visible=True),
+    }
 
 
 def _card_file(run: Run) -> Path:

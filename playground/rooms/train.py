@@ -154,12 +154,7 @@ def _foresee(room: _Room) -> None:
         try:
             config = _config(room, material, before, values)
             check_config(config, shared.jobs.owners, shared.caller(request))
-            ahead = views.forecast_of(config, time=False)
-            idle = not any(run.is_alive for run in list_runs(shared.jobs.root))  # else its steps would be slowed
-            yield {order.forecast: views.forecast_html(ahead, waiting=idle), order.start: gr.update(interactive=True)}
-            if idle:
-                ahead = views.forecast_of(config, time=True)
-                yield {order.forecast: views.forecast_html(ahead), order.foreseen: (config, ahead.seconds)}
+            yield from _forecasts(room, config)
         except Exception as error:
             ahead = views.Ahead(refusal=words_for(error))
             yield {order.forecast: views.forecast_html(ahead), order.start: gr.update(interactive=False)}
@@ -180,6 +175,17 @@ def _foresee(room: _Room) -> None:
         **QUIET,
     )
     shared.material.change(views.material_html, shared.material, order.material, queue=False, **QUIET)
+
+
+def _forecasts(room: _Room, config: RunConfig) -> Iterator[dict[Any, Any]]:
+    """Its memory, and then its time, which takes a few steps to measure."""
+    order = room.order
+    ahead = views.forecast_of(config, time=False)
+    idle = not any(run.is_alive for run in list_runs(room.shared.jobs.root))  # else its steps would be slowed
+    yield {order.forecast: views.forecast_html(ahead, waiting=idle), order.start: gr.update(interactive=True)}
+    if idle:
+        ahead = views.forecast_of(config, time=True)
+        yield {order.forecast: views.forecast_html(ahead), order.foreseen: (config, ahead.seconds)}
 
 
 def _config(room: _Room, material: Material, before: tuple[Stage, ...], values: tuple[Any, ...]) -> RunConfig:
@@ -238,15 +244,9 @@ def _follow(room: _Room) -> None:
         run = shared.jobs.find(run_id)
         progress = run.progress() if run else Progress("queued", "")
         stages, current = views.stage_results(run, progress)
-        answers = gr.update(interactive=run is not None and run.readable and run.has_adapter)
-        goes_on = gr.update(interactive=run is not None and progress.status in ("running", "queued"))
         return {
             **_fixes(watched, run),
-            steering.pause: goes_on,
-            steering.stop: goes_on,
-            steering.resume: gr.update(interactive=progress.status in ("stopped", "paused", "failed", "lost")),
-            watched.to_compare: answers,
-            watched.to_measure: answers,
+            **_pressable(watched, run, progress),
             steering.result: gr.update(choices=stages, visible=shown_if(bool(stages)), **changed(current, result)),
             watched.notes: views.notes_text(run, progress) if run else "",
             watched.table: views.curve_text(progress),
@@ -255,6 +255,21 @@ def _follow(room: _Room) -> None:
     shared.keep(stand, [shared.chosen, steering.result], outputs)
     # what was said about one run says nothing about another
     shared.chosen.change(lambda: "", None, watched.message, queue=False, **QUIET)
+
+
+def _pressable(watched: _Watched, run: Run | None, progress: Progress) -> dict[Any, Any]:
+    """Which buttons can be pressed."""
+    steering = watched.steering
+    goes_on = run is not None and progress.status in ("running", "queued")
+    answers = run is not None and run.readable and run.has_adapter
+    each = {
+        steering.pause: goes_on,
+        steering.stop: goes_on,
+        steering.resume: progress.status in ("stopped", "paused", "failed", "lost"),
+        watched.to_compare: answers,
+        watched.to_measure: answers,
+    }
+    return {button: gr.update(interactive=is_pressable) for button, is_pressable in each.items()}
 
 
 def _fixes(watched: _Watched, run: Run | None) -> dict[Any, Any]:

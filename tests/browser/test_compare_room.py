@@ -11,6 +11,7 @@ from playwright.sync_api import expect
 from tests.browser.conftest import PATIENCE, shot, text, visit, wait_for_text, wait_for_words
 from tests.train.test_loop import config
 from tunelab import DataSpec, Stage, VoteStore, finetune
+from tunelab.run.deleting import delete_run
 
 HOSTILE = (
     "<img src=http://elsewhere.invalid/x onerror=alert(1)> ![a](http://elsewhere.invalid/y) $x$ ${alert(2)} {{value}}"
@@ -157,6 +158,21 @@ def test_a_press_on_a_list_that_has_just_changed_takes_nothing(room, app, tiny):
         room.mouse.up()
         expect(field).to_have_value(taken)
     expect(entry).to_be_hidden()
+
+
+def test_a_run_that_goes_takes_its_own_column_along_and_no_other(with_kept_steps, room, runs, app):
+    room.get_by_role("button", name="+ Column").click()
+    room.wait_for_function("document.querySelector('#who-2 input')?.value.startsWith('counting')")
+    room.locator("#more-1 > button, #more-1 .label-wrap").first.click()
+    strength = room.locator("#strength-1 input[type=number]")
+    strength.fill("0.5")
+    strength.press("Tab")
+    delete_run(with_kept_steps)
+    expect(room.locator("#who-2")).to_be_hidden()
+    assert room.locator("#who-1 input").input_value().startswith("tiny 2")
+    expect(strength).to_have_value("0.5")
+    ask(room, "say red")
+    wait_for_words(room, "provenance-1", f"{runs[1].id} on × 0.5")
 
 
 # what the page does by itself: a run came or went, another run is chosen

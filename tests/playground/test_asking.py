@@ -167,3 +167,17 @@ def test_what_a_run_does_not_have_is_not_asked_of_it_and_nothing_else_is_written
     assert {field: change["value"] for field in card.fields if "value" in (change := changes.get(field, {}))} == {
         card.at: "", card.strength: 1.0,
     }  # fmt: skip
+
+
+def test_what_somebody_chose_stays_where_the_run_of_another_column_is_gone(tiny, tmp_path):
+    first, second = (finetune(config(tiny, steps=1, seed=seed), root=tmp_path).id for seed in (0, 1))
+    begun, asked, gone = [Pick(), Pick(second)], Pick(first, words="Be brief.", system="own"), Pick("gone")
+
+    def left(*chosen):
+        return columns.still_there(chosen, begun, tmp_path)
+
+    assert left(Pick(), asked) == [Pick(), asked]
+    assert left(asked, gone, Pick()) == [asked, Pick()]
+    assert left(asked, gone) == [asked, Pick()]
+    assert left(Pick(system="none"), gone) == [Pick(system="none"), Pick(second)]
+    assert left(gone, gone) == begun
