@@ -12,6 +12,7 @@ from playground.english import page as say
 from playground.english import runs as say_runs
 from playground.errors import shown
 from playground.jobs import Jobs
+from playground.live import moment_of
 from playground.material import Material
 from playground.owners import Caller
 from playground.parts import columns
@@ -34,6 +35,7 @@ class _Head:
 
     chosen_run: gr.HTML
     choose: gr.Textbox  # filled by the page's script when something that stands for a run is pressed
+    opened_at: gr.Textbox  # the moment that Gradio filled the page in at
     awaited: gr.State  # the quick adapter's id, while its end is waited for to show it in Compare
 
 
@@ -83,7 +85,7 @@ def _lay_out_head() -> _Head:
         for words, script, name in ((say.PROJECTOR, PROJECTOR, "projector"), (say.DARK, DARK, "dark")):
             gr.Button(words, size="sm", min_width=60, scale=0, elem_id=name).click(None, None, None, js=script)
     gr.HTML(f'<p role="alert">{say.OFFLINE}</p>', elem_id="offline")
-    return _Head(chosen_run, hidden("choose-run"), gr.State(None))
+    return _Head(chosen_run, hidden("choose-run"), hidden("opened-at"), gr.State(None))
 
 
 def _lay_out_first_visit() -> _FirstVisit:
@@ -129,11 +131,13 @@ def _open(page: gr.Blocks, shared: Shared, head: _Head) -> None:
     """The page finds its run when it is opened."""
 
     def attach(request: gr.Request) -> dict[Any, Any]:
+        moment = moment_of(shared.jobs)  # first: what the page is filled with is at least as new
         run = _run_to_show(shared.jobs, request.query_params.get("run"))
         awaited = _is_awaited(shared.jobs, run, shared.caller(request)) if run else False
-        return {shared.chosen: run.id if run else None, head.awaited: run.id if run and awaited else None}
+        found = {shared.chosen: run.id if run else None, head.awaited: run.id if run and awaited else None}
+        return {**found, head.opened_at: moment}
 
-    page.load(attach, None, [shared.chosen, head.awaited], **QUIET)
+    page.load(attach, None, [shared.chosen, head.awaited, head.opened_at], **QUIET)
 
 
 def _choose(shared: Shared, head: _Head) -> None:

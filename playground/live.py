@@ -81,7 +81,7 @@ class Looks:
     def _look(self) -> str:
         """The state of all runs."""
         if time.monotonic() - self._looked > LOOK_SECONDS:
-            self._moment = _digest(self.jobs.moment())
+            self._moment = moment_of(self.jobs)
             self._state = _digest([self._moment, self.jobs.state()])
             self._looked = time.monotonic()
             if len(self._made) > MOST_MADE:
@@ -112,6 +112,11 @@ class Looks:
             return part(self.jobs, run)
         name, _, asked = name[:LONGEST_ASKED].partition("~")
         return self.of_asked[name](self.jobs, run, [unquote(word) for word in asked.split("/")])
+
+
+def moment_of(jobs: Jobs) -> str:
+    """The moment as pages know it."""
+    return _digest(jobs.moment())
 
 
 def _digest(value: object) -> str:

@@ -3,7 +3,7 @@
 (() => {
     const EVERY = 1000;
     const have = {}, html = {};
-    let key = "", moment = null, boot = null, run = null, failures = 0, busy = false, again = false, asked = "";
+    let key = "", moment = null, latest = null, boot = null, run = null, failures = 0, busy = false, again = false, asked = "";
 
     const chosen = () => document.querySelector("#chosen-run [data-run]")?.dataset.run ?? "";
     const places = () => [...document.querySelectorAll("[data-live]")].filter((place) => place.offsetParent !== null);
@@ -43,6 +43,14 @@
     const SCROLLS = "#data-rows, #data-findings, #data-pictures, #data-division, #run-column, #runs";
     const reach = () => document.querySelectorAll(SCROLLS).forEach((place) => { place.tabIndex = 0; });
 
+    // what Gradio keeps is of the moment at which the page was opened, and then of each at which it was asked again
+    const follow = () => {
+        moment ??= document.querySelector("#opened-at :is(textarea, input)")?.value || null;
+        if (moment === null || latest === null || latest === moment) return;
+        moment = latest;
+        document.querySelector("#refresh")?.click();
+    };
+
     const offline = (is) => document.documentElement.classList.toggle("playground-offline", is);
 
     const look = async () => {
@@ -72,9 +80,9 @@
                     have[name] = hash;
                     html[name] = text;
                 }
-                if (moment !== null && news.moment !== moment) document.querySelector("#refresh")?.click();
-                moment = news.moment;
+                latest = news.moment;
             }
+            follow();
             fill();
             reach();
         } catch {

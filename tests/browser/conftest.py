@@ -34,7 +34,7 @@ HARMLESS = ("favicon", "manifest", "AbortError", "Connection errored out")
 def pytest_runtest_makereport(item, call):
     """A failure tells what stood on the page: whoever reads it later has no browser to look into."""
     report = yield
-    page = item.funcargs.get("page")
+    page = item.funcargs.get("blank")
     if report.when == "call" and report.failed and isinstance(page, Page):
         with suppress(Error):
             report.sections.append(("The page", page.locator("body").aria_snapshot(timeout=10_000)))
@@ -89,19 +89,26 @@ def app(tmp_path_factory):
 
 
 @pytest.fixture
-def page(browser, app):
-    """A fresh page; a test fails when the page logged an error."""
+def blank(browser, app):
+    """A fresh page that shows nothing yet, of whoever runs the server; a test fails when the page logged an error."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
     page.set_default_timeout(120_000 * PATIENCE)
     errors: list[str] = []
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: errors.append(str(error)))
-    visit(page, app.address)
-    page.get_by_role("tab", name="Train").wait_for()
+    context.request.get(app.address)  # the browser is given its cookies
     yield page
     context.close()
     assert not [e for e in errors if not any(word in e for word in HARMLESS)], errors
+
+
+@pytest.fixture
+def page(blank, app):
+    """A fresh page that shows the app."""
+    visit(blank, app.url)
+    blank.get_by_role("tab", name="Train").wait_for()
+    return blank
 
 
 def visit(page: Page, address: str) -> None:

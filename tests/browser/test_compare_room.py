@@ -27,8 +27,9 @@ def runs(app, tiny):
 
 
 @pytest.fixture
-def room(runs, page, app):
+def room(runs, blank, app):
     """The page in the room, with the second run chosen; nothing outside is asked, and no dialog is opened."""
+    page = blank
     page.set_default_timeout(20_000 * PATIENCE)
     asked, dialogs = [], []
     page.on("request", lambda request: asked.append(request.url))
@@ -173,6 +174,22 @@ def test_a_run_that_goes_takes_its_own_column_along_and_no_other(with_kept_steps
     expect(strength).to_have_value("0.5")
     ask(room, "say red")
     wait_for_words(room, "provenance-1", f"{runs[1].id} on × 0.5")
+
+
+def test_a_run_that_comes_while_a_page_is_opened_can_be_chosen(runs, blank, app, tiny):
+    page, held, is_opening = blank, [], True
+    page.route("**/live?*", lambda route: held.append(route) if is_opening else route.continue_())
+    visit(page, app.url)
+    page.get_by_role("tab", name="Compare").click()
+    page.wait_for_function("document.querySelector('#who-1 input')?.value")
+    page.wait_for_timeout(2000)  # nothing is on its way any more
+    assert held
+    finetune(config(tiny, steps=2).model_copy(update={"name": "early"}), root=app.root)
+    is_opening = False
+    for route in held:
+        route.continue_()
+    page.locator("#who-1 input").click()
+    page.get_by_role("option", name=re.compile("^early")).wait_for()
 
 
 # what the page does by itself: a run came or went, another run is chosen

@@ -39,7 +39,8 @@ def measure_tab(page, app, run):
     enter(page, "measure")
 
 
-def test_one_press_measures_to_a_verdict_and_bars_choose_rows(page, app, run):
+def test_one_press_measures_to_a_verdict_and_bars_choose_rows(blank, app, run):
+    page = blank
     measure_tab(page, app, run)
     wait_for_text(page, "result", "Not measured yet", 60)
     shot(page, "measure-empty")
@@ -74,7 +75,8 @@ def test_one_press_measures_to_a_verdict_and_bars_choose_rows(page, app, run):
     expect(page.locator("#changed img, #result img, #beside img")).to_have_count(0)
 
 
-def test_it_is_found_again_and_a_row_is_asked_by_hand(page, app, measured):
+def test_it_is_found_again_and_a_row_is_asked_by_hand(blank, app, measured):
+    page = blank
     measure_tab(page, app, measured)
     page.locator("#changed article").first.wait_for()
     asked = page.locator("#changed article .asked").nth(1).text_content()
@@ -85,7 +87,8 @@ def test_it_is_found_again_and_a_row_is_asked_by_hand(page, app, measured):
     assert page.get_by_role("tab", name="Compare").get_attribute("aria-selected") == "true"
 
 
-def test_the_card_is_a_file_to_take_along(page, app, measured):
+def test_the_card_is_a_file_to_take_along(blank, app, measured):
+    page = blank
     measure_tab(page, app, measured)
     page.locator("#card").click()
     wait_for_text(page, "card-message", "ready", 120)
@@ -96,7 +99,8 @@ def test_the_card_is_a_file_to_take_along(page, app, measured):
         assert download.value.suggested_filename.startswith(measured.id)
 
 
-def test_on_a_phone_nothing_is_wider_than_the_screen(page, app, measured):
+def test_on_a_phone_nothing_is_wider_than_the_screen(blank, app, measured):
+    page = blank
     page.set_viewport_size({"width": 390, "height": 844})
     measure_tab(page, app, measured)
     page.locator("#changed article").first.wait_for()

@@ -37,9 +37,10 @@ def test_a_prefix_is_trained_from_the_form_and_its_settings_reach_the_run(page, 
     wait_for_text(page, "runs", "Prefix tuning", 30)
 
 
-def test_a_run_of_two_stages_goes_back_to_the_first_and_forward_again(page, app, tiny):
+def test_a_run_of_two_stages_goes_back_to_the_first_and_forward_again(blank, app, tiny):
     run = finetune(two_stages(tiny, LoRA(r=4)), root=app.root)
     last = weights(run.adapter_path)
+    page = blank
     key = (app.root / KEY_FILE).read_text().strip()  # made here, it belongs to whoever runs the server
     visit(page, f"{app.url}/?run={run.id}&key={key}")
     page.locator("#stage-result input").click()

@@ -23,7 +23,8 @@ def run(app, tiny):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nothing_serious_stands_in_the_way_of_anybody(page, app, run, scheme):
+def test_nothing_serious_stands_in_the_way_of_anybody(blank, app, run, scheme):
+    page = blank
     visit(page, f"{app.url}/?run={run.id}&__theme={scheme}")
     page.get_by_role("tab", name="Train").wait_for()
     for room in ROOMS:
@@ -41,7 +42,8 @@ SETTLED = "!document.getAnimations().some((one) => one instanceof CSSTransition 
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_no_room_is_wider_than_its_window(page, app, run, size):
+def test_no_room_is_wider_than_its_window(blank, app, run, size):
+    page = blank
     width, height = SIZES[size]
     page.set_viewport_size({"width": width, "height": height})
     visit(page, f"{app.url}/?run={run.id}")
@@ -53,7 +55,8 @@ def test_no_room_is_wider_than_its_window(page, app, run, size):
         assert page.evaluate("document.documentElement.scrollWidth") <= width, room
 
 
-def test_hostile_text_is_text_in_every_room(page, app, run):
+def test_hostile_text_is_text_in_every_room(blank, app, run):
+    page = blank
     dialogs, asked = [], []
     page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
     page.on("request", lambda request: asked.append(request.url))

@@ -18,7 +18,7 @@ def test_one_press_trains_survives_a_reload_and_lands_in_compare(page, app, star
     assert re.search(r"held-out loss\s+\d\.\d+ \(base \d\.\d+\)", text(page, "status"))
     chart = page.locator("#loss-chart svg")
     assert "held-out" in chart.get_attribute("aria-label")
-    expect(chart.locator("polyline")).to_have_count(3)
+    expect(chart.locator("polyline")).to_have_count(4)  # a smoothed one, too
     (run,) = list_runs(app.root)
     page.wait_for_url(f"**?run={run.id}")
 

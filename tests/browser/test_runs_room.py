@@ -33,8 +33,9 @@ def runs(app, tiny):
 
 
 @pytest.fixture
-def room(page, app, runs):
+def room(blank, app, runs):
     """The room, opened by whoever runs the server."""
+    page = blank
     page.set_default_timeout(20_000 * PATIENCE)
     dialogs, outside = [], []
     page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
