@@ -55,18 +55,17 @@ WHOLE = ModelSpec(repo_id="starter", dtype="bfloat16")
 TASK = "support-tickets"
 LONGEST, BATCH, RATE = 192, 8, 3e-4  # tokens of a row, rows of a step, learning rate of the healing
 CALIBRATION = 32  # rows that tell which layers change least
-MEASURED = 100  # rows
+MEASURED = 96  # rows
 
 
 def measure(options: argparse.Namespace) -> Iterator[Figure]:
     whole = load(WHOLE)
-    rows = _rows(whole, options.answers)
-    dropped = _least_changing(whole, rows[:CALIBRATION], options.drop)
+    training, heldout = _rows(whole, options.answers)
+    dropped = _least_changing(whole, training[:CALIBRATION], options.drop)
     with tempfile.TemporaryDirectory() as folder:
         student = _without(whole, dropped)
         yield Figure.once("layers_left", "layers", student.config.num_hidden_layers)
         yield Figure.once("parameters_over_whole", "x", _size(student) / _size(whole.model))
-        heldout, training = rows[:MEASURED], rows[MEASURED:]
         yield Figure.once("distance:pruned", "nats", _distance(whole, student, heldout))
         steps = _heal(whole, student, training, 60 * options.minutes)
         yield Figure.once("steps_of_healing", "steps", steps)
@@ -75,20 +74,25 @@ def measure(options: argparse.Namespace) -> Iterator[Figure]:
         whole.tokenizer.save_pretrained(folder)
         del whole, student
         yield from _knowledge(folder)
-        yield from _learned(folder, Path(folder) / "runs", options.steps)
+        yield from _learned(folder, Path(folder) / "runs", options.steps, options.seeds)
 
 
 def _size(model: Any) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _rows(whole: Base, answers: int) -> list[Encoded]:
-    """Rows to heal on, in a random order: two built-in sets, and the model's own answers to the questions of one."""
-    general = read_data(DataSpec(source="general")).train
-    encoded, _notes = encode_all([*read_data(DataSpec(source="python-docs")).train, *general], whole.tokenizer, LONGEST)
-    rows = [*encoded, *_own(whole, [encode_prompt(row.asked, whole.tokenizer) for row in general[:answers]])]
-    random.Random(0).shuffle(rows)
-    return rows
+def _rows(whole: Base, answers: int) -> tuple[list[Encoded], list[Encoded]]:
+    """Rows to heal on and others to measure on, in a random order: two built-in sets, and for the first the model's own
+    answers to questions of theirs."""
+    examples = [row for source in ("python-docs", "general") for row in read_data(DataSpec(source=source)).train]
+    chance = random.Random(0)
+    chance.shuffle(examples)
+    training, heldout = examples[MEASURED:], examples[:MEASURED]
+    rows, held = (encode_all(some, whole.tokenizer, LONGEST)[0] for some in (training, heldout))
+    own = _own(whole, [encode_prompt(row.asked, whole.tokenizer) for row in training[:answers]])
+    rows += [row for row in own if len(row.input_ids) < LONGEST]
+    chance.shuffle(rows)
+    return rows, held
 
 
 def _own(whole: Base, prompts: Sequence[list[int]]) -> Iterator[Encoded]:
@@ -179,7 +183,8 @@ def _knowledge(folder: str) -> Iterator[Figure]:
     """What `tunelab models --probe` measures of both."""
     for source in (TASK, "python-docs"):
         for one in models_for(source, also=[folder], probe=True).models:
-            if one.knows and one.knows.probed_bits_per_byte is not None:
+            is_compared = one.repo_id == WHOLE.repo_id or Path(one.repo_id) == Path(folder)
+            if is_compared and one.knows and one.knows.probed_bits_per_byte is not None:
                 name = _name(one.repo_id)
                 yield Figure.once(f"bits_per_byte:{source}:{name}", "bits", one.knows.bits_per_byte)
                 yield Figure.once(f"bits_per_byte_after_probe:{source}:{name}", "bits", one.knows.probed_bits_per_byte)
@@ -189,21 +194,24 @@ def _name(repo_id: str) -> str:
     return repo_id if repo_id == WHOLE.repo_id else "pruned"
 
 
-def _learned(folder: str, root: Path, steps: int) -> Iterator[Figure]:
+def _learned(folder: str, root: Path, steps: int, seeds: int) -> Iterator[Figure]:
     """Right answers after a run on each, and the time of a step; then the whole model for as long as the other one."""
-    seconds = {}
-    for repo_id in (folder, WHOLE.repo_id):
-        run = _trained(repo_id, root, steps)
-        seconds[_name(repo_id)] = _step_seconds(run)
-        yield from _right(f"{_name(repo_id)}, {steps} steps", run)
-    ratio = seconds["pruned"] / seconds[WHOLE.repo_id]
-    yield Figure.once("step_time_over_whole", "x", ratio)
-    fewer = round(steps * ratio)
-    yield from _right(f"{WHOLE.repo_id}, {fewer} steps", _trained(WHOLE.repo_id, root, fewer))
+    found: dict[str, list[Run]] = {"pruned": [], WHOLE.repo_id: []}
+    for seed in range(seeds):
+        for name, repo_id in (("pruned", folder), (WHOLE.repo_id, WHOLE.repo_id)):
+            found[name].append(_trained(repo_id, root, steps, seed))
+    seconds = {name: [_step_seconds(run) for run in runs] for name, runs in found.items()}
+    ratios = [ours / theirs for ours, theirs in zip(seconds["pruned"], seconds[WHOLE.repo_id], strict=True)]
+    yield Figure.of("step_time_over_whole", "x", ratios)
+    fewer = round(steps * statistics.median(ratios))
+    labelled = {f"{name}, {steps} steps": runs for name, runs in found.items()}
+    labelled[f"{WHOLE.repo_id}, {fewer} steps"] = [_trained(WHOLE.repo_id, root, fewer, seed) for seed in range(seeds)]
+    for label, runs in labelled.items():
+        yield from _right(label, runs)
 
 
-def _trained(repo_id: str, root: Path, steps: int) -> Run:
-    training = TrainConfig(steps=steps, batch_size=8, eval_every=steps, forgetting_rows=0)
+def _trained(repo_id: str, root: Path, steps: int, seed: int) -> Run:
+    training = TrainConfig(steps=steps, batch_size=8, eval_every=steps, forgetting_rows=0, seed=seed)
     stage = Stage(data=DataSpec(source=TASK), training=training)
     model = ModelSpec(repo_id=repo_id, quantization="nf4")
     return finetune(RunConfig(model=model, technique=LoRA(r=16), stages=(stage,)), root=root)
@@ -213,9 +221,10 @@ def _step_seconds(run: Run) -> float:
     return statistics.median(step.seconds for step in run.progress().steps[5:])
 
 
-def _right(name: str, run: Run) -> Iterator[Figure]:
-    for metric, figure in evaluate(run, rows=MEASURED, max_new_tokens=64).metrics.items():
-        yield Figure(f"{metric}:{name}", figure.tuned, "%", figure.tuned, figure.tuned, MEASURED)
+def _right(label: str, runs: Sequence[Run]) -> Iterator[Figure]:
+    reports = [evaluate(run, rows=MEASURED, max_new_tokens=64) for run in runs]
+    for metric in reports[0].metrics:
+        yield Figure.of(f"{metric}:{label}", "%", [report.metrics[metric].tuned for report in reports])
 
 
 def main() -> None:
@@ -224,6 +233,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=12, help="of healing")
     parser.add_argument("--answers", type=int, default=200, help="questions that the whole model answers for it")
     parser.add_argument("--steps", type=int, default=60, help="of the runs that are compared")
+    parser.add_argument("--seeds", type=int, default=3, help="runs of each")
     run(measure, parser)
 
 

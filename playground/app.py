@@ -35,7 +35,7 @@ class _Head:
 
     chosen_run: gr.HTML
     choose: gr.Textbox  # filled by the page's script when something that stands for a run is pressed
-    opened_at: gr.Textbox  # the moment that Gradio filled the page in at
+    opened_at: gr.Textbox  # the moment of the runs that Gradio filled the page with
     awaited: gr.State  # the quick adapter's id, while its end is waited for to show it in Compare
 
 

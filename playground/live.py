@@ -115,7 +115,7 @@ class Looks:
 
 
 def moment_of(jobs: Jobs) -> str:
-    """The moment as pages know it."""
+    """A short text of `jobs.moment()`, for pages to compare."""
     return _digest(jobs.moment())
 
 

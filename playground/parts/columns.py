@@ -58,7 +58,7 @@ class Held:
     be of another moment."""
 
     count: gr.Textbox  # of the cards that are used
-    laid: gr.Textbox  # what the page itself put in, as `written`; who has chosen something else did it by hand
+    laid: gr.Textbox  # what the page itself put in, as `written`; where the cards say something else, they were chosen
     offered: gr.Textbox  # what the page would put in, and in place of what
 
 
@@ -208,9 +208,9 @@ def wire(editor: Editor, shared: Shared) -> Any:
 
     def follow(run_id: str | None, laid: str, *values: Any) -> dict[Any, Any]:
         there = picks(values)
-        begun = start(root, run_id)
-        wanted = begun if laid == written(there) else still_there(there, begun, root)
-        offer = _offer([fitting(pick, root) for pick in there], wanted, by_hand=wanted != begun)
+        begun, now = start(root, run_id), [fitting(pick, root) for pick in there]
+        by_hand = laid != written(there) and any(pick != Pick() for pick in now)
+        offer = _offer(now, still_there(there, begun, root) if by_hand else begun, by_hand)
         return {**stand(editor, root, there, there), held.offered: offer or gr.skip()}
 
     def added(*values: Any) -> dict[Any, Any]:
@@ -235,7 +235,7 @@ def wire(editor: Editor, shared: Shared) -> Any:
 
 def _offer(before: list[Pick], after: list[Pick], by_hand: bool) -> str:
     """For the page to put in by itself: somebody may choose before this arrives. Empty: it is there already. The same
-    offer made again is another one. What is left of a choice by hand is one still."""
+    offer made again is another one, and what it says was laid is new, so that the cards are looked at again."""
     if before == after:
         return ""
     each = {name: [astuple(pick) for pick in picks] for name, picks in (("before", before), ("after", after))}

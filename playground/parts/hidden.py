@@ -1,5 +1,5 @@
-"""Text boxes that nobody sees. The page's script writes into them what was pressed inside a part that Gradio does not
-know, with a number behind it: the same text twice would be no change."""
+"""Text boxes that nobody sees. The page's script reads them, or writes into them what was pressed inside a part that
+Gradio does not know, with a number behind it: the same text twice would be no change."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ def _follow(shared: Shared, part: _Part) -> None:
 
 
 def _place(identity: str | None) -> str:
-    """Where a ladder stands, which is `live`."""
+    """What the page's script fills with a ladder's table."""
     return f'<div data-live="series~{escape(identity)}"></div>' if identity else ""
 
 

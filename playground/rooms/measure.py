@@ -22,7 +22,7 @@ from playground.parts.live import live_html
 from playground.parts.repeating import repeating
 from playground.parts.shared import Shared
 from playground.views import plain_markdown
-from tunelab import Run, list_runs, read_report, report
+from tunelab import Run, Sweep, list_runs, read_report, report
 from tunelab.measure.measurement import Measurement
 
 # the buttons for other seeds stand where luck is spoken of
@@ -63,14 +63,14 @@ class _Card:
 
 
 @dataclass(frozen=True)
-class _Look:
+class _Told:
     """What a page was told last, or would be now."""
 
     run_id: str | None
     has_adapter: bool
     state: object  # of its measurement
     reported: object  # when its report was written
-    sweep: object  # what is known of its seeds
+    seeds: str  # what is known of them
     others: tuple[tuple[str, str], ...]  # runs to measure beside it, with their names
 
 
@@ -150,17 +150,20 @@ def _follow(room: _Room) -> None:
     shows = [room.result, room.beside, room.changes.place]
 
     @repeating
-    def stand(run_id: str | None, before: _Look | None, asked: list[str] | None) -> Iterator[dict[Any, Any]]:
+    def stand(run_id: str | None, before: _Told | None, asked: list[str] | None) -> Iterator[dict[Any, Any]]:
         run = shared.jobs.find(run_id)
-        now = _look(shared, run_id, run)
+        sweep = shared.jobs.sweep_of(run) if run else None
+        now = _now(shared, run_id, run, sweep)
         if now == before:
             yield {seen: gr.skip()}
         elif before is not None and replace(now, others=before.others) == before:
-            yield {seen: now, against: _still_there(asked, now.others)}
+            yield {seen: now, against: _runs_beside(asked, now.others)}
         else:
-            yield {seen: now, against: _still_there(asked, now.others), **_standing(room, run)}
-            is_measured_anew = before is None or (now.run_id, now.reported) != (before.run_id, before.reported)
-            yield from _beside(room, run, is_measured_anew)
+            result = {room.result: views.result_html(shared.jobs, run)}
+            yield {seen: now, against: _runs_beside(asked, now.others), **_buttons(room, run), **result}
+            yield {room.beside: views.beside_html(run, sweep)}
+            if before is None or (now.run_id, now.reported) != (before.run_id, before.reported):
+                yield from ({room.changes.place: html} for html in changes.looks(run, views.Choice()))
 
     events = [shared.chosen.change, shared.refresh.click]
     outputs = [seen, *buttons, *shows]
@@ -171,31 +174,19 @@ def _follow(room: _Room) -> None:
     shared.chosen.change(lambda: ("", ""), None, forgotten, queue=False, **QUIET)
 
 
-def _look(shared: Shared, run_id: str | None, run: Run | None) -> _Look:
-    sweep = shared.jobs.sweep_of(run) if run else None
+def _now(shared: Shared, run_id: str | None, run: Run | None, sweep: Sweep | None) -> _Told:
     _far, state, reported = shared.jobs.measured(run)
     others = tuple(views.run_choices(_others(shared, run)))
-    return _Look(run_id, run is not None and run.has_adapter, state, reported, sweep and sweep.signature(), others)
+    seeds = str(sweep.signature()) if sweep else ""
+    return _Told(run_id, run is not None and run.has_adapter, state, reported, seeds, others)
 
 
-def _still_there(asked: list[str] | None, others: Sequence[tuple[str, str]]) -> dict[str, Any]:
+def _runs_beside(asked: list[str] | None, others: Sequence[tuple[str, str]]) -> dict[str, Any]:
     """The runs to measure beside, and of those that were chosen what is there: Gradio refuses every press that sends
     a choice which is not there any more."""
     known = [identity for _label, identity in others]
     kept = [identity for identity in asked or () if identity in known]
     return gr.update(choices=list(others), **changed(kept, asked or []))
-
-
-def _standing(room: _Room, run: Run | None) -> dict[Any, Any]:
-    """What is there at once."""
-    return {**_buttons(room, run), room.result: views.result_html(room.shared.jobs, run)}
-
-
-def _beside(room: _Room, run: Run | None, is_measured_anew: bool) -> Iterator[dict[Any, Any]]:
-    """What takes longer: the runs of its sweep, and what changed in its answers."""
-    yield {room.beside: views.beside_html(run, room.shared.jobs.sweep_of(run) if run else None)}
-    for html in changes.looks(run, views.Choice()) if is_measured_anew else ():
-        yield {room.changes.place: html}
 
 
 def _others(shared: Shared, run: Run | None) -> list[Run]:

@@ -178,7 +178,7 @@ def _foresee(room: _Room) -> None:
 
 
 def _forecasts(room: _Room, config: RunConfig) -> Iterator[dict[Any, Any]]:
-    """Its memory, and then its time, which takes a few steps to measure."""
+    """What a run will take: its memory at once, its time after a few steps on this machine."""
     order = room.order
     ahead = views.forecast_of(config, time=False)
     idle = not any(run.is_alive for run in list_runs(room.shared.jobs.root))  # else its steps would be slowed

@@ -30,12 +30,15 @@ expect.set_options(timeout=20_000 * PATIENCE)
 HARMLESS = ("favicon", "manifest", "AbortError", "Connection errored out")
 
 
+PAGE = pytest.StashKey[Page]()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     """A failure tells what stood on the page: whoever reads it later has no browser to look into."""
     report = yield
-    page = item.funcargs.get("blank")
-    if report.when == "call" and report.failed and isinstance(page, Page):
+    page = item.stash.get(PAGE, None)
+    if report.when != "teardown" and report.failed and page:
         with suppress(Error):
             report.sections.append(("The page", page.locator("body").aria_snapshot(timeout=10_000)))
             shot(page, f"failed-{item.name}")
@@ -89,7 +92,7 @@ def app(tmp_path_factory):
 
 
 @pytest.fixture
-def blank(browser, app):
+def blank(request, browser, app):
     """A fresh page that shows nothing yet, of whoever runs the server; a test fails when the page logged an error."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
@@ -97,7 +100,8 @@ def blank(browser, app):
     errors: list[str] = []
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: errors.append(str(error)))
-    context.request.get(app.address)  # the browser is given its cookies
+    assert context.request.get(app.address).ok  # the browser is given its cookies
+    request.node.stash[PAGE] = page
     yield page
     context.close()
     assert not [e for e in errors if not any(word in e for word in HARMLESS)], errors

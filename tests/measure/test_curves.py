@@ -61,12 +61,21 @@ def test_a_longer_run_shows_what_each_step_measured_and_the_smoothed_line():
     progress = progress_of(30, 120)
     assert losses(progress).series["train"] == [(done.step, done.loss) for done in progress.steps]
     assert loss_chart(progress).count("<polyline") == 2
-    assert ">train, smoothed<" in loss_chart(progress)
+    assert ">smoothed<" in loss_chart(progress)
+    assert ">train<" not in loss_chart(progress)
 
 
 def test_a_smoothed_line_stays_as_it_was_while_a_run_grows():
-    early, late = (losses(progress_of(steps, 120)).series["train, smoothed"] for steps in (30, 90))
+    early, late = (losses(progress_of(steps, 120)).series["smoothed"] for steps in (30, 90))
     assert late[:30] == early
+
+
+def test_of_a_very_long_run_a_picture_gets_what_it_can_show():
+    progress = progress_of(2000, 2000)
+    line = losses(progress).series["smoothed"]
+    assert len(line) == 401
+    assert line[-1][0] == 2000
+    assert set(line) <= set(smoothed(losses(progress).series["train"], 50))
 
 
 def test_a_short_run_is_shown_as_it_is():
@@ -77,4 +86,4 @@ def test_a_run_of_stages_smooths_each():
     stages = tuple(Stage(data=DataSpec(rows=ROWS), training=TrainConfig(steps=steps)) for steps in (25, 35))
     asked = RunConfig(model=ModelSpec(repo_id="starter"), technique=LoRA(), stages=stages)
     progress = progress_of(60, 60)
-    assert losses(progress, asked).series["train, smoothed"][25] == (26, pytest.approx(progress.steps[25].loss))
+    assert losses(progress, asked).series["smoothed"][25] == (26, pytest.approx(progress.steps[25].loss))

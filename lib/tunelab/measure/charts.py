@@ -2,7 +2,8 @@
 out here; `templates/*.svg` write it.
 
 Colours come from the page (`currentColor`, and two accents that are readable on light and dark); series differ by line
-style and carry their name at their end, so that nothing is told by colour alone.
+style and carry their name at their end, so that nothing is told by colour alone. What a smoothed line was made of is
+faint and carries none.
 """
 
 from __future__ import annotations
@@ -28,12 +29,13 @@ PICTURE_HEIGHT, HALF_WIDTH, HALF_HEIGHT = 260, 420, 190
 LEFT, RIGHT, TOP, BOTTOM = 52, 112, 28, 54
 NAMES, LETTER = 190, 6.5  # at least so wide are the names of an interval chart; a letter's mean width
 # (colour, width, dashes) of the first, second, … series, and from the start again: their names tell them apart
-STYLES = (("#94a3b8", 1.5, ""), ("#ea580c", 2.5, ""), ("#0d9488", 2.5, "7 4"), ("#7c3aed", 2.5, "2 4"))
-FAINT = ("#94a3b8", 0.7, "")
-# in charts of nothing else
+GREY = "#94a3b8"
+STYLES = ((GREY, 1.5, ""), ("#ea580c", 2.5, ""), ("#0d9488", 2.5, "7 4"), ("#7c3aed", 2.5, "2 4"))
+FAINT = (GREY, 0.7, "")
+# how these are drawn in a chart of nothing else
 ROLES = {
     "train": STYLES[0],
-    "train, smoothed": ("#94a3b8", 2.5, ""),
+    "smoothed": (GREY, 2.5, ""),
     "held-out": STYLES[1],
     "tuned": STYLES[1],
     "base": STYLES[2],
@@ -117,7 +119,7 @@ def line_chart(
 def _styles(names: Sequence[str]) -> dict[str, tuple[str, float, str]]:
     """How each line is drawn: in all charts of a run what is of one kind is alike, elsewhere one after the other."""
     if all(name in ROLES for name in names):
-        return {name: FAINT if f"{name}, smoothed" in names else ROLES[name] for name in names}
+        return {name: FAINT if name == "train" and "smoothed" in names else ROLES[name] for name in names}
     return dict(zip(names, cycle(STYLES), strict=False))
 
 
@@ -154,16 +156,16 @@ class _Line:
 
 
 def _drawn(lines: Mapping[str, Points], styles: Mapping[str, tuple[str, float, str]]) -> list[_Line]:
-    """The lines, each with its name beside its end, moved up until it covers no other; a faint one has none, for it is
-    what the smoothed one goes through."""
+    """The lines, each with its name beside its end, moved up until it covers no other. A faint one has no name."""
     drawn: list[_Line] = []
     for name, places in lines.items():
         x, y = places[-1]
-        while any(abs(y - other.end[1]) < 16 for other in drawn if other.name):
+        while any(abs(y - other.end[1]) < 20 for other in drawn if other.name):
             y -= 4
         points = " ".join(f"{a:.1f},{b:.1f}" for a, b in places)
-        said = "" if styles[name] == FAINT else name
-        drawn.append(_Line(said, *styles[name], points, places if len(places) < 20 else (), (x, y)))
+        is_faint = styles[name] == FAINT
+        dots = places if len(places) < 20 and not is_faint else ()
+        drawn.append(_Line("" if is_faint else name, *styles[name], points, dots, (x, y)))
     return drawn
 
 

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 Points = Sequence[tuple[float, float]]
 LOSS_TITLE = "Loss per scored token (nats)"
 SMOOTHED_FROM = 40  # steps: a shorter line can be read as it is
-HALF_LIVES, SHORTEST = 40, 2  # of the smoothed line: so many in a run; of at least so many steps
+HALF_LIVES = 40  # the smoothed line has so many in a run,
+SHORTEST = 2  # and each has at least so many steps
+MOST_SMOOTHED = 400  # points: a picture shows no more
 Staged = Sequence[tuple[int, float | None]]  # a stage and the base's value there
 
 
@@ -32,7 +34,8 @@ def losses(progress: Progress, config: RunConfig | None = None) -> Lines:
     series: dict[str, Points] = {"train": train}
     if last_step(progress) >= SMOOTHED_FROM:
         starts = [start for start, _name in _stage_starts(config)] if config else []
-        series["train, smoothed"] = smoothed(train, max(SHORTEST, last_step(progress) / HALF_LIVES), starts)
+        line = smoothed(train, max(SHORTEST, last_step(progress) / HALF_LIVES), starts)
+        series["smoothed"] = _some(line, math.ceil(last_step(progress) / MOST_SMOOTHED))
     series["held-out"] = [(e.step, e.heldout_loss) for e in progress.evaluations]
     return _with_base(LOSS_TITLE, series, [(e.stage, e.base_loss) for e in progress.evaluations], progress, config)
 
@@ -57,6 +60,11 @@ def smoothed(line: Points, half_life: float, starts: Sequence[float] = ()) -> li
         total, weight, last = kept * total + value, kept * weight + 1, step
         found.append((step, total / weight))
     return found
+
+
+def _some(line: Points, every: int) -> Points:
+    """The first of every so many points of a line, and its last point."""
+    return [point for place, point in enumerate(line) if place % every == 0 or place == len(line) - 1]
 
 
 def measured_beside(progress: Progress, config: RunConfig | None = None) -> list[Lines]:
