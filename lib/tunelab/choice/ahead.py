@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from tunelab.train.forecast import Forecast
 
 CUT = (2, 4)  # layers
-SIZES = ("weights", "otherwise", "loading", "trained", "checkpoint", "gradients", "kept", "working", "apart")
+SIZES = ("weights", "otherwise", "loading", "mapped", "trained", "checkpoint", "gradients", "kept", "working", "apart")
 PLAIN_OVER_FAST = 3.0  # how much longer the plain path takes, about: between 2 and 5 over models and machines
 
 
@@ -99,7 +99,7 @@ def ahead_of(
         1.0 if known.forecast.routes[0].fast else PLAIN_OVER_FAST
     )
     steps = known.forecast.seconds_per_step * training.steps
-    loading = max(1.0, found.loading / max(1, known.forecast.loading))
+    loading = max(1.0, (found.loading + found.mapped) / max(1, known.forecast.loading + known.forecast.mapped))
     start = (known.forecast.seconds_total - steps) * loading
     return Ahead(found.total, steps * slower + start, False, "", _fits(found))
 

@@ -15,13 +15,13 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunelab.errors import UserError
-from tunelab.machine import gpus, hardware, libraries
+from tunelab.machine import gpus, hardware, libraries, mapped
 from tunelab.model import attention as attending
 from tunelab.model import folder as folders
 from tunelab.model import from_gguf, hub, starter
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 TOLD = 160  # characters of another library's message
+COPIED_AT_ONCE = 64 * 2**20  # bytes
+ROWS_AT_ONCE = 8192  # of a large tensor
 
 
 @dataclass
@@ -127,7 +129,7 @@ def read_model(folder: Path, dtype: torch.dtype, **options: Any) -> PreTrainedMo
     where = f"The weights in {folder.name}"
     load_with: Any = AutoModelForCausalLM.from_pretrained
     try:
-        with libraries.building():
+        with libraries.building(), mapped.given_back_while_read(_weight_files(folder)):
             model, info = load_with(
                 folder,
                 dtype=dtype,
@@ -306,16 +308,31 @@ def _load_weights(
         quantization.keep_trainable(model)
         quantization.compute_in(model, dtype)
     if device.type == "cpu":
-        _leave_file(model)
+        _leave_file(model, _weight_files(folder))
     return model
 
 
-def _leave_file(model: PreTrainedModel) -> None:
-    """Copy what still lies in the mapped weight file: one such tensor keeps all of the file in memory. What loading and
+def _weight_files(folder: Path) -> list[Path]:
+    return list(folder.glob("*.safetensors"))
+
+
+def _leave_file(model: PreTrainedModel, files: Sequence[Path]) -> None:
+    """Copy what still lies in the mapped weight files: one such tensor keeps all of a file in memory. What loading and
     quantising left behind is given back."""
+    import torch
+
+    copied = 0
     for parameter in model.parameters():
-        if parameter.is_floating_point():
-            parameter.data = parameter.data.clone()
+        if not parameter.is_floating_point():
+            continue
+        before, parameter.data = parameter.data, torch.empty_like(parameter.data)
+        parts = (torch.atleast_1d(tensor).split(ROWS_AT_ONCE) for tensor in (before, parameter.data))
+        for source, target in zip(*parts, strict=True):
+            target.copy_(source)
+            copied += source.nbytes
+            if copied > COPIED_AT_ONCE:
+                mapped.give_back(files)
+                copied = 0
     gc.collect()  # quantised layers that were replaced form cycles
     hardware.release_free_memory()
 

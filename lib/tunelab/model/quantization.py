@@ -148,6 +148,7 @@ def dequantize_linears(model: PreTrainedModel, dtype: torch.dtype) -> None:
             linear.bias = nn.Parameter(layer.bias.data.to(dtype), requires_grad=False)
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, linear)
+        del layer.weight  # layers form cycles, and would keep theirs until garbage is collected
     # transformers and PEFT treat a model that says it is quantised as one
     model.config.__dict__.pop("quantization_config", None)
     for flag in ("is_quantized", "is_loaded_in_4bit", "is_loaded_in_8bit", "hf_quantizer", "quantization_method"):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tunelab.machine.mapped import most_mapped
+
 if TYPE_CHECKING:
     import torch
 
@@ -40,7 +42,8 @@ class Forecast:
     kept: int  # what the forward keeps for the backward
     working: int  # logits of a chunk, one layer's intermediate results
     apart: int  # the most at other moments: gradients in fp32 beside those in half precision, an evaluation's logits
-    loading: int  # the most while the model is loaded and quantised
+    loading: int  # the most while the model is loaded and quantised, without the file it is read from
+    mapped: int = 0  # of the file that the model is read from
     paged: int = 0  # moments that move to the machine's memory where a card is full; not part of `total`
     checkpoint: int = 0  # on the disk
     otherwise: int = 0  # weights, were a quantised base kept packed where it is kept unpacked, or the other way round
@@ -66,7 +69,7 @@ class Forecast:
         """The most at a time: the whole process, or on a GPU what lies in its memory."""
         backward = self.gradients + self.kept + self.working
         training = self.weights + self.trained + max(backward, self.apart)
-        return self.surroundings + max(training, self.loading)
+        return self.surroundings + max(training, self.loading + most_mapped(self.mapped))
 
     def note(self, free: int) -> str:
         """What to tell about it, beside the bytes that are free on its device."""

@@ -118,7 +118,7 @@ def _seconds(
     """Seconds of a run: of a mean step of each stage, and of all, and in all."""
     from tunelab.train.pace import pace
 
-    total = STARTUP_SECONDS + ahead.loading / LOADED_PER_SECOND
+    total = STARTUP_SECONDS + (ahead.loading + ahead.mapped) / LOADED_PER_SECOND
     paces = []
     for route, (train, held), checkpoint in zip(ahead.routes, stages, ahead.checkpoints, strict=True):
         training, speed = route.training, pace(base, config.technique, train, held, route)
@@ -263,16 +263,17 @@ def linear_weights(base: Base) -> int:
 
 
 def _weights(base: Base, unpacked: bool) -> dict[str, Any]:
-    """Bytes of the frozen weights, of what they would take otherwise, and the most that loading takes."""
+    """Bytes of the frozen weights, of what they would take otherwise, of what loading takes, and of the file."""
     spec, item = base.spec, base.dtype.itemsize
     linear = linear_weights(base)
     plain = sum(p.numel() for p in base.model.parameters()) * item
-    from_file = 0 if base.device.type == "cuda" else plain  # the mapped file stays in the machine's memory
+    mapped = 0 if base.device.type == "cuda" else plain  # the file lies in the machine's memory
     if spec.quantization == "none":
-        return {"weights": plain, "otherwise": 0, "loading": from_file + plain}
+        return {"weights": plain, "otherwise": 0, "loading": plain, "mapped": mapped}
     packed = plain - linear * item + int(linear * (NF4_BYTES if spec.quantization == "nf4" else 1))
     weights, otherwise = (plain, packed) if unpacked else (packed, plain)
-    return {"weights": weights, "otherwise": otherwise, "loading": from_file + weights + packed * unpacked}
+    loading = weights + packed * unpacked
+    return {"weights": weights, "otherwise": otherwise, "loading": loading, "mapped": mapped}
 
 
 def _working(base: Base, tokens: int, scored: int, fast: bool, grad: bool) -> int:
