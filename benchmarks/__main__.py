@@ -25,6 +25,7 @@ NAMES = (
     "train_speed",
     "time_to_loss",
     "families",
+    "pruned",
     "switches",
     "generation",
     "page_cost",

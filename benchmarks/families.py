@@ -1,6 +1,8 @@
 """Training speed and memory against TRL on models of other families: `python -m benchmarks.families [--json]`.
 
 As `train_speed`: QLoRA r16 on all linear layers, batch 8, rows of python-docs, sides that take turns, each a process.
+Ours stands there twice: with the defaults, which unpack NF4 weights where there is room, and with weights that stay
+packed.
 Speed does not depend on what the weights are, so they are random, in the shapes of published models and with the
 built-in model's tokenizer: the head is as wide as theirs, and only words of that tokenizer occur. About 40 minutes;
 `--shape` chooses.
@@ -18,7 +20,8 @@ from benchmarks.shapes import CPU_SHAPES, SHAPES, save
 from benchmarks.sides import Side, take_turns
 from tunelab.machine import libraries
 
-SIDES = ("trl-tuned", "ours")
+PACKED = "ours, packed"
+SIDES = ("trl-tuned", "ours", PACKED)
 
 
 def measure(options: argparse.Namespace) -> Iterator[Figure]:
@@ -29,11 +32,15 @@ def measure(options: argparse.Namespace) -> Iterator[Figure]:
 
 
 def _compared(name: str, folder: str, flops: float, rounds: int) -> Iterator[Figure]:
-    turns = take_turns([Side(side, model=folder) for side in SIDES], SHAPES[name].steps, rounds, "bfloat16")
+    packed = Side("ours", model=folder, settings={"model": {"keep_dequantized": False}}, called=PACKED)
+    sides = [*(Side(side, model=folder) for side in SIDES[:2]), packed]
+    turns = take_turns(sides, SHAPES[name].steps, rounds, "bfloat16")
     for side in SIDES:
         yield Figure.of(f"share_of_limit:{name}:{side}", "of peak", turns.shares(side, flops))
     yield from (Figure.of(f"tokens_per_second:{name}:{side}", "tokens/s", turns.speeds(side)) for side in SIDES)
-    yield Figure.of(f"speed_over_trl_tuned:{name}", "x", turns.ratios("trl-tuned"))
+    for side in SIDES[1:]:
+        label = f"speed_over_trl_tuned:{name}{side.removeprefix('ours')}"
+        yield Figure.of(label, "x", turns.ratios("trl-tuned", side))
     yield from turns.costs(f":{name}")
 
 

@@ -47,14 +47,15 @@ class Side:
         seed: int = 0,
         rows: int = TRAIN_ROWS,
         settings: dict[str, dict[str, Any]] | None = None,
+        called: str | None = None,
     ) -> None:
         """`settings`: fields of ours that differ from the defaults, for "model", "technique" (its kind is one) and
-        "training"."""
+        "training". `called`: its name among the sides, where one stands there twice."""
         command = [sys.executable, "-m", "benchmarks.sides", name, "--model", model]
         command += ["--quantization", quantization, "--dtype", dtype, "--device", device]
         command += ["--words", str(words), "--seed", str(seed), "--rows", str(rows)]
         command += ["--settings", json.dumps(settings or {})]
-        self.name, self.device = name, device
+        self.name, self.device = called or name, device
         self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115  # the child's for as long as it lives
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True, env=one_card(os.environ)
@@ -97,9 +98,9 @@ class Turns:
         """Tokens per second of each turn; `counted`: or what else a block counts."""
         return [block[counted] / block["seconds"] for block in self.blocks[side]]
 
-    def ratios(self, side: str) -> list[float]:
+    def ratios(self, side: str, ours: str = "ours") -> list[float]:
         """The speed of ours over that of another side, turn by turn."""
-        return [ours / theirs for ours, theirs in zip(self.speeds("ours"), self.speeds(side), strict=True)]
+        return [one / theirs for one, theirs in zip(self.speeds(ours), self.speeds(side), strict=True)]
 
     def shares(self, side: str, flops_per_token: float, counted: str = "tokens") -> list[float]:
         """The share of the machine's limit that each turn made use of."""
@@ -111,7 +112,10 @@ class Turns:
         """Memory and held-out loss of each side; `memory`: what the figures of memory are called."""
         above = {side: (held["peak"] - held["floor"]) / 1e9 for side, held in self.memory.items()}
         yield from (Figure.once(f"{memory}{label}:{side}", "GB", above[side]) for side in above)
-        yield Figure.once(f"memory_over_trl_tuned{label}", "x", above["ours"] / above["trl-tuned"])
+        for side in above:
+            if side.startswith("ours"):
+                name = f"memory_over_trl_tuned{label}{side.removeprefix('ours')}"
+                yield Figure.once(name, "x", above[side] / above["trl-tuned"])
         yield from (Figure.once(f"heldout_loss{label}:{side}", "nats", loss) for side, loss in self.losses.items())
         if len(set(self.steps.values())) > 1:
             yield from (Figure.once(f"steps{label}:{side}", "steps", float(made)) for side, made in self.steps.items())
