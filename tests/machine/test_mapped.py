@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+import os
 import sys
 import threading
 import time
@@ -11,10 +13,17 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from tunelab.machine import mapped as files
 from tunelab.machine.mapped import give_back, given_back_while_read
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system does it")
 NUMBERS = 16 * 2**20  # of four bytes
+
+
+@pytest.fixture(autouse=True)
+def large(monkeypatch):
+    """What counts as a large file."""
+    monkeypatch.setattr(files, "AT_ONCE", NUMBERS)
 
 
 def of_files() -> int:
@@ -77,3 +86,25 @@ def test_it_goes_on_while_a_model_is_read_and_ends_with_it(file):
             time.sleep(0.05)
         assert of_files() - before < NUMBERS
     assert not [thread for thread in threading.enumerate() if thread.name == "mapped files"]
+
+
+def test_small_files_stay_for_whoever_reads_them_next(file, monkeypatch):
+    monkeypatch.setattr(files, "AT_ONCE", 8 * NUMBERS)
+    content = mapped(file)
+    content.sum()
+    before = of_files()
+    give_back([file])
+    assert before - of_files() < NUMBERS
+    assert files.most_mapped(NUMBERS) == NUMBERS
+    assert files.most_mapped(80 * NUMBERS) == 8 * NUMBERS
+
+
+def test_another_file_whose_name_is_no_text_hinders_nothing(file, tmp_path):
+    odd = tmp_path / os.fsdecode(b"caf\xe9.safetensors")
+    odd.write_bytes(b"anything")
+    content = mapped(file)
+    content.sum()
+    before = of_files()
+    with open(odd, "rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ):
+        give_back([file])
+    assert before - of_files() > 3 * NUMBERS

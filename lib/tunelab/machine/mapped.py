@@ -1,24 +1,26 @@
 """Files that are mapped into memory while a model is read from them. What was read of one counts as the process's
 memory until the file is let go: at the end of a large model that is all of it, beside the model itself. On Linux it is
 given back on the way; elsewhere the system does so when memory gets short.
+
+The system is asked to page it out, which loses nothing whatever lies there: what is wanted again is read again. The
+price is that the file has to come from the disk then, so small files stay.
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 import sys
 import threading
-import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-AT_ONCE = 400_000_000  # bytes that are read before they are given back, about
-EVERY_SECONDS = 0.05
-MOST_OF_TIME = 0.1  # that looking may take
+AT_ONCE = 400_000_000  # bytes of files that lie in memory before they are given back, about
+EVERY_SECONDS = 0.1
 MAPPING = re.compile(r"([0-9a-f]+)-([0-9a-f]+) \S+ \S+ \S+ \S+ +(/.*)")
-DONT_NEED = 4  # MADV_DONTNEED
+PAGE_OUT = 21  # MADV_PAGEOUT, of Linux 5.4
 
 
 def most_mapped(size: int) -> int:
@@ -28,18 +30,15 @@ def most_mapped(size: int) -> int:
 
 @contextmanager
 def given_back_while_read(files: Collection[Path]) -> Iterator[None]:
-    """Give back what was read of these files, many times a second."""
+    """Give back what was read of these files, several times a second."""
     over = threading.Event()
 
     def look() -> None:
-        wait = EVERY_SECONDS
-        while not over.wait(wait):
-            began = time.monotonic()
+        while not over.wait(EVERY_SECONDS):
             give_back(files)
-            wait = max(EVERY_SECONDS, (time.monotonic() - began) / MOST_OF_TIME)
 
     thread = threading.Thread(target=look, name="mapped files", daemon=True)
-    if sys.platform == "linux" and files:
+    if are_large(files):
         thread.start()
     try:
         yield
@@ -50,24 +49,18 @@ def given_back_while_read(files: Collection[Path]) -> Iterator[None]:
 
 
 def give_back(files: Collection[Path]) -> None:
-    """Take what was read of mapped files out of this process's memory. Whoever asks for it again gets it again: from
-    the system's cache, or from the disk. A mapping that was written to stays as it is."""
-    if sys.platform != "linux":
+    """Take what was read of mapped files out of this process's memory, where they are large."""
+    if not are_large(files):
         return
     names = {str(file.resolve()) for file in files}  # those of the Hub's cache are links
     with suppress(OSError, AttributeError):  # no /proc, or a libc without it
         advise = ctypes.CDLL(None).madvise
-        for start, end in _unwritten(Path("/proc/self/smaps").read_text(), names):
-            advise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), DONT_NEED)
+        for line in os.fsdecode(Path("/proc/self/maps").read_bytes()).split("\n"):
+            if (found := MAPPING.fullmatch(line)) and found[3] in names:
+                start, end = (int(place, 16) for place in found.group(1, 2))
+                advise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), PAGE_OUT)
 
 
-def _unwritten(smaps: str, names: Collection[str]) -> Iterator[tuple[int, int]]:
-    """Start and end of the mappings of these files that hold nothing but what stands in them."""
-    found: re.Match[str] | None = None
-    for line in smaps.splitlines():
-        if header := MAPPING.fullmatch(line):
-            found = header if header[3] in names else None
-        elif re.match("[0-9a-f]+-", line):  # one of no file
-            found = None
-        elif found and line.startswith("Anonymous:") and line.split()[1] == "0":
-            yield int(found[1], 16), int(found[2], 16)
+def are_large(files: Collection[Path]) -> bool:
+    """Whether it is worth giving back what is read of files."""
+    return sys.platform == "linux" and sum(file.stat().st_size for file in files) > AT_ONCE

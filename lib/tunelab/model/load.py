@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 TOLD = 160  # characters of another library's message
-COPIED_AT_ONCE = 64 * 2**20  # bytes
-ROWS_AT_ONCE = 8192  # of a large tensor
+NUMBERS_AT_ONCE = 32 * 2**20  # that are copied of a large tensor
+COPIED_AT_ONCE = 128 * 2**20  # bytes
 
 
 @dataclass
@@ -326,7 +326,9 @@ def _leave_file(model: PreTrainedModel, files: Sequence[Path]) -> None:
         if not parameter.is_floating_point():
             continue
         before, parameter.data = parameter.data, torch.empty_like(parameter.data)
-        parts = (torch.atleast_1d(tensor).split(ROWS_AT_ONCE) for tensor in (before, parameter.data))
+        whole = before.is_contiguous()
+        each = (tensor.view(-1) if whole else torch.atleast_1d(tensor) for tensor in (before, parameter.data))
+        parts = (tensor.split(NUMBERS_AT_ONCE) for tensor in each)
         for source, target in zip(*parts, strict=True):
             target.copy_(source)
             copied += source.nbytes
