@@ -63,4 +63,4 @@ def give_back(files: Collection[Path]) -> None:
 
 def are_large(files: Collection[Path]) -> bool:
     """Whether it is worth giving back what is read of files."""
-    return sys.platform == "linux" and sum(file.stat().st_size for file in files) > AT_ONCE
+    return sys.platform == "linux" and sum(file.stat().st_size for file in files if file.is_file()) > AT_ONCE

@@ -129,7 +129,7 @@ def read_model(folder: Path, dtype: torch.dtype, **options: Any) -> PreTrainedMo
     where = f"The weights in {folder.name}"
     load_with: Any = AutoModelForCausalLM.from_pretrained
     try:
-        with libraries.building(), mapped.given_back_while_read(_weight_files(folder)):
+        with libraries.building(), mapped.given_back_while_read(folders.weight_files(folder)):
             model, info = load_with(
                 folder,
                 dtype=dtype,
@@ -308,12 +308,8 @@ def _load_weights(
         quantization.keep_trainable(model)
         quantization.compute_in(model, dtype)
     if device.type == "cpu":
-        _leave_file(model, _weight_files(folder))
+        _leave_file(model, folders.weight_files(folder))
     return model
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    return list(folder.glob("*.safetensors"))
 
 
 def _leave_file(model: PreTrainedModel, files: Sequence[Path]) -> None:
