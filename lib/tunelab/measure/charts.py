@@ -28,8 +28,8 @@ WIDTH, HEIGHT, LOW_HEIGHT = 720, 300, 210
 PICTURE_HEIGHT, HALF_WIDTH, HALF_HEIGHT = 260, 420, 190
 LEFT, RIGHT, TOP, BOTTOM = 52, 112, 28, 54
 NAMES, LETTER = 190, 6.5  # at least so wide are the names of an interval chart; a letter's mean width
-# (colour, width, dashes) of the first, second, … series, and from the start again: their names tell them apart
 GREY = "#94a3b8"
+# (colour, width, dashes) of the first, second, … series, and from the start again: their names tell them apart
 STYLES = ((GREY, 1.5, ""), ("#ea580c", 2.5, ""), ("#0d9488", 2.5, "7 4"), ("#7c3aed", 2.5, "2 4"))
 FAINT = (GREY, 0.7, "")
 # how these are drawn in a chart of nothing else
