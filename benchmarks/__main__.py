@@ -25,7 +25,6 @@ NAMES = (
     "train_speed",
     "time_to_loss",
     "families",
-    "pruned",
     "switches",
     "generation",
     "page_cost",
